@@ -1,0 +1,1 @@
+"""The library: pure torch, runs with no host, no GPU and no Triton."""

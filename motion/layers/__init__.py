@@ -1,0 +1,1 @@
+"""What two or more models share: embeddings, rotary positions, transforms, warps."""

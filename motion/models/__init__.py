@@ -1,0 +1,1 @@
+"""One architecture a file, each built from one frozen dataclass."""

@@ -1,0 +1,1 @@
+"""The only room that knows ComfyUI: check, convert, call the library, convert back."""
