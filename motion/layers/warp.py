@@ -1,0 +1,64 @@
+"""Backward warps: frame_n(x) = picture(x + flow_n(x)), flow in pixels as (dx, dy)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .letterbox import Letterbox
+
+
+def extend_grid(flow: Tensor) -> Tensor:
+    """Add one ring of cells by linear extrapolation, so that zoom and rotation stay straight at the border."""
+    flow = torch.cat((2 * flow[..., :1] - flow[..., 1:2], flow, 2 * flow[..., -1:] - flow[..., -2:-1]), dim=-1)
+    top, bottom = 2 * flow[..., :1, :] - flow[..., 1:2, :], 2 * flow[..., -1:, :] - flow[..., -2:-1, :]
+    return torch.cat((top, flow, bottom), dim=-2)
+
+
+def resample_flow(flow: Tensor, box: Letterbox) -> Tensor:
+    """Bring a flow grid that covers the working square to the photo's own pixels.
+
+    flow: (b, 2, gh, gw) in working pixels over the whole square. Returns (b, 2, height, width) in photo pixels.
+    """
+    gh, gw = flow.shape[-2:]
+    cells = flow.new_tensor([gw, gh])
+    place = box.content_grid(box.height, box.width, device=flow.device).to(flow.dtype)
+    grid = (place * cells + 1) / (cells + 2) * 2 - 1  # in the ring-extended grid
+    dense = torch.nn.functional.grid_sample(
+        extend_grid(flow), grid.expand(flow.shape[0], -1, -1, -1), padding_mode="border", align_corners=False
+    )
+    return dense / box.scale
+
+
+def resample_square(images: Tensor, box: Letterbox) -> Tensor:
+    """Bring images over the working square (b, c, size, size) to the photo's pixels (b, c, height, width)."""
+    grid = box.content_grid(box.height, box.width, device=images.device).to(images.dtype) * 2 - 1
+    return torch.nn.functional.grid_sample(
+        images, grid.expand(images.shape[0], -1, -1, -1), padding_mode="border", align_corners=False
+    )
+
+
+def warp(pictures: Tensor, flow: Tensor, *, mode: str = "bilinear") -> Tensor:
+    """Read each picture at x + flow(x); outside the picture it is reflected.
+
+    pictures: (b, c, h, w). flow: (b, 2, h, w) px, (dx, dy). Returns (b, c, h, w). Zero flow returns the picture to
+    rounding.
+    """
+    b, _, h, w = pictures.shape
+    y = torch.arange(h, device=flow.device, dtype=flow.dtype) + 0.5
+    x = torch.arange(w, device=flow.device, dtype=flow.dtype) + 0.5
+    grid_x = (flow[:, 0] + x) * (2 / w) - 1
+    grid_y = (flow[:, 1] + y.unsqueeze(-1)) * (2 / h) - 1
+    grid = torch.stack((grid_x, grid_y), dim=-1)
+    return torch.nn.functional.grid_sample(
+        pictures, grid, mode=mode, padding_mode="reflection", align_corners=False
+    )
+
+
+def fold_grid(flow: Tensor, unit: float) -> Tensor:
+    """Flow grid (b, 2, 2h, 2w) in px -> latent channels (b, 8, h, w) in units of `unit` px."""
+    return rearrange(flow / unit, "b c (h p) (w q) -> b (c p q) h w", p=2, q=2)
+
+
+def unfold_grid(channels: Tensor, unit: float) -> Tensor:
+    """Exact inverse of `fold_grid`: (b, 8, h, w) -> (b, 2, 2h, 2w) in px."""
+    return rearrange(channels * unit, "b (c p q) h w -> b c (h p) (w q)", p=2, q=2)
