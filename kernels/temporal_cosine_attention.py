@@ -8,14 +8,18 @@ FORMS = ("auto", "linear", "direct")
 
 
 def rotary_angles(positions: Tensor, dh: int, *, theta: float = 10000.0) -> Tensor:
-    """Angles position · theta^(-2i/dh) for i < dh/2, float32. positions (..., f) -> (..., f, dh/2)."""
-    index = torch.arange(0, dh, 2, device=positions.device, dtype=torch.float64)
-    return (positions.to(torch.float64).unsqueeze(-1) * theta ** (-index / dh)).float()
+    """Angles position · theta^(-2i/dh) for i < dh/2, float64 where the device has it.
+
+    positions (..., f) -> (..., f, dh/2).
+    """
+    precise = torch.float32 if positions.device.type == "mps" else torch.float64
+    index = torch.arange(0, dh, 2, device=positions.device, dtype=precise)
+    return positions.to(precise).unsqueeze(-1) * theta ** (-index / dh)
 
 
 def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
     """Rotate the interleaved pairs (2i, 2i+1) of x (b, f, nh, dh) by angles (f, dh/2) or (b, f, dh/2)."""
-    cos, sin = (fn(angles.to(x.dtype)).unsqueeze(-2) for fn in (torch.cos, torch.sin))
+    cos, sin = (fn(angles).to(x.dtype).unsqueeze(-2) for fn in (torch.cos, torch.sin))
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
 

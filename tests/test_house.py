@@ -1,0 +1,88 @@
+"""The house: nodes → motion → kernels and never back, relative imports, a light door."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = [ROOT / "__init__.py", ROOT / "__main__.py"] + [
+    path for room in ("nodes", "motion", "kernels") for path in sorted((ROOT / room).rglob("*.py"))
+]
+MAY_IMPORT = {"nodes": {"nodes", "motion", "kernels"}, "motion": {"motion", "kernels"}, "kernels": {"kernels"}}
+OUTSIDE = {
+    "kernels": {"torch", "triton", "numpy"},
+    "motion": {"torch", "einops", "safetensors", "numpy", "scipy", "tqdm", "PIL", "av", "cv2"},
+}
+NOT_FROM = {"models": {"io", "training", "data"}, "sampling": {"io", "models", "training"}, "layers": {"models", "io"}}
+
+
+def imports_of(path):
+    """(absolute dotted name inside the pack or outside name, is inside, at module level) of each import."""
+    package = path.relative_to(ROOT).parent.parts
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    late = {inner for function in functions for inner in ast.walk(function)}
+    top_level = set(ast.walk(tree)) - late
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, False, node in top_level
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                yield node.module, False, node in top_level
+            else:
+                base = package[: len(package) - node.level + 1]
+                name = ".".join((*base, *((node.module or "").split(".") if node.module else ())))
+                for alias in node.names:
+                    yield f"{name}.{alias.name}" if name else alias.name, True, node in top_level
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    parts = path.relative_to(ROOT).parts
+    room, inner = parts[0], parts[1] if len(parts) > 2 else ""
+    for name, inside, _ in imports_of(path):
+        first, second = (name.split(".") + [""])[:2]
+        if inside and room in MAY_IMPORT:
+            assert first in MAY_IMPORT[room], f"{path.name} imports {name}"
+            assert not (first == "motion" and second in NOT_FROM.get(inner, ())), f"{path.name} imports {name}"
+            assert not (second == "training" and inner != "training" and room == "motion"), f"{path.name}: {name}"
+        elif not inside and room in OUTSIDE:
+            allowed = OUTSIDE[room] | set(sys.stdlib_module_names)
+            assert first in allowed, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_libraries_are_imported_late(path):
+    for name, inside, top in imports_of(path):
+        if not inside and top:
+            assert name.split(".")[0] not in {"cv2", "av", "diffusers", "triton", "accelerate", "controlnet_aux"}, name
+
+
+def test_cv2_lives_in_metrics_and_data_only():
+    for path in SHIPPED:
+        if any(name.split(".")[0] == "cv2" for name, inside, _ in imports_of(path) if not inside):
+            assert path.relative_to(ROOT).parts[:2] in {("motion", "metrics"), ("motion", "data")}, path
+
+
+def test_library_runs_without_host_and_without_heavy_imports():
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest\n"
+        "import pack.motion.models.linear_video_dit, pack.motion.models.flow_codec\n"
+        "bad = {'comfy', 'folder_paths', 'diffusers', 'cv2', 'triton', 'av'} & set(sys.modules)\n"
+        "assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_opening_the_pack_imports_nothing():
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest\n"
+        "assert 'torch' not in sys.modules and not any(m.startswith('pack.') for m in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
