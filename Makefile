@@ -1,0 +1,74 @@
+# Two commands for a fresh Linux machine: `make demo` and `make test`. Both set up .venv by themselves.
+#   PYTHON=python3.12 make demo      another interpreter (3.10 or newer)
+#   TORCH=torch==2.9.0 make demo     another torch; default below (with its CUDA libraries about 6 GB)
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.14.1
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --prefer-binary --retries 10
+PHOTO ?= assets/raccoon.jpg
+MOTION ?= zoom in
+DYNAMICS ?= 14
+VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
+PYTEST := $(PY) -m pytest -p no:cacheprovider
+
+.PHONY: help demo test check kernels host faults bench lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo     set up .venv and animate a shipped photo"
+	@echo "make test     set up .venv, lint, run every test (host tests where a ComfyUI is found)"
+	@echo "make check    lint and the fast tests      make kernels  operators against float64 loops"
+	@echo "make host     tests against real hosts     make faults   bad input, kill, cancel, full disk"
+	@echo "make bench    print the numbers of README  make clean    remove .venv and demo/"
+
+$(PY):
+	@command -v "$(PYTHON)" >/dev/null || { echo "No '$(PYTHON)' found: install Python 3.10 or newer, or say PYTHON=/path/to/python make ..."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$$("$(PYTHON)" --version) is too old: Python 3.10 or newer is needed; say PYTHON=python3.12 make ..."; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python cannot make a virtual environment: install python3-venv (Debian and Ubuntu: sudo apt-get install python3-venv), or say PYTHON=/path/to/python make ..."; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.torch: | $(PY)
+	@echo "Installing $(TORCH) (the large one, some minutes)"
+	@$(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.base: requirements.txt $(VENV)/.torch
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: requirements-test.txt $(VENV)/.base
+	@echo "Installing what the tests need"
+	@$(PIP) -r requirements-test.txt
+	@touch $@
+
+demo: $(VENV)/.base
+	@mkdir -p $(dir $(VIDEO))
+	@$(PY) . animate "$(PHOTO)" --motion "$(MOTION)" --dynamics $(DYNAMICS) --frames 16 -o "$(VIDEO)"
+	@echo "The video is at $(abspath $(VIDEO))"
+
+lint: $(VENV)/.test
+	@$(PY) -m ruff check .
+
+test: lint
+	@$(PYTEST) tests -rs
+
+check: lint
+	@$(PYTEST) tests -m "not host and not browser and not slow and not gpu"
+
+kernels: $(VENV)/.test
+	@TRITON_INTERPRET=1 $(PYTEST) tests/kernels -rs
+
+host: $(VENV)/.test
+	@$(PYTEST) tests/host tests/nodes -rs
+
+faults: $(VENV)/.test
+	@$(PYTEST) tests/faults -rs
+
+bench: $(VENV)/.test
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done
+
+clean:
+	rm -rf $(VENV) demo
