@@ -32,7 +32,7 @@ $(PY):
 
 $(VENV)/.torch: | $(PY)
 	@echo "Installing $(TORCH) (the large one, some minutes)"
-	@$(PIP) $(TORCH)
+	@$(subst --quiet,,$(PIP)) $(TORCH)
 	@touch $@
 
 $(VENV)/.base: requirements.txt $(VENV)/.torch
