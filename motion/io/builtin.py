@@ -1,0 +1,68 @@
+"""The models that come with the pack: in `weights/`, no download, no file to choose."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError, ConfigError
+from ..models.flow_codec import FlowCodec
+from ..models.linear_video_dit import LinearVideoDiT
+from ..models.motion_model import MotionModelSpec
+from ..text.encoder import MotionTextEncoder
+from ..text.vocabulary import MotionVocabulary
+from .motion_model_file import MotionModelFile, build_motion_model, fill_module, read_motion_model
+
+BUILTIN_NAMES = ("motionblocks-tiny",)
+_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """Network, text encoder, vocabulary and codec that belong together."""
+
+    spec: MotionModelSpec
+    dit: LinearVideoDiT
+    text_encoder: MotionTextEncoder
+    vocabulary: MotionVocabulary
+    codec: FlowCodec
+
+
+def builtin_path(name: str) -> Path:
+    """Where the weights of a built-in model lie. Raises ConfigError for an unknown name."""
+    if name not in BUILTIN_NAMES:
+        raise ConfigError(f"no built-in model is called {name!r}; there are: {', '.join(BUILTIN_NAMES)}")
+    return _WEIGHTS / f"{name}.safetensors"
+
+
+def load_builtin(
+    name: str = "motionblocks-tiny", *, device="cpu", dtype: torch.dtype = torch.float32
+) -> BuiltinModel:
+    """Load a built-in model. dtype is what the network computes in; its text encoder stays float32.
+
+    Raises ConfigError for an unknown name or type, CheckpointError for a damaged file.
+    """
+    return bundle(read_motion_model(builtin_path(name)), device=device, dtype=dtype)
+
+
+def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.float32) -> BuiltinModel:
+    """Put together a model from a file that has a text encoder and the built-in latent space.
+
+    Raises CheckpointError when the file lacks either, or was made with other motions.
+    """
+    spec, vocabulary = file.spec, MotionVocabulary()
+    if spec.latent.kind != "builtin" or file.text_encoder is None:
+        raise CheckpointError(
+            f"the model's latent space is {spec.latent.kind!r} and it has {'a' if file.text_encoder else 'no'} text "
+            "encoder; photos are animated here only with built-in models; use the ComfyUI nodes and the model's VAE"
+        )
+    rows, width = file.text_encoder["embedding.weight"].shape
+    if rows != vocabulary.size:
+        raise CheckpointError(
+            f"the model was made with {rows - 1} motions, this pack knows {vocabulary.size - 1}; update the pack or "
+            "use the model that came with it"
+        )
+    encoder = MotionTextEncoder(rows, width, dtype=torch.float32, device="meta")
+    fill_module(encoder, file.text_encoder, dtype=torch.float32, device=device)
+    dit = build_motion_model(file, dtype=dtype, device=device)
+    return BuiltinModel(spec, dit, encoder, vocabulary, FlowCodec(spec.latent.working_size))
