@@ -1,0 +1,1 @@
+"""Schedules, solvers, guidance, residuals: functions of (model as a callable, latents, sigmas)."""

@@ -1,0 +1,76 @@
+"""Noise levels of flow matching: the shifted schedule, its checks, and what the network is told."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+
+BASE_MAX = 0.999  # the schedule starts at shift(0.999); sigma 1 itself was never trained
+MAX_STEPS = 10000
+TRAIN_TIMESTEPS = 1000
+ROUNDING = 1e-4  # float32 rounding of 1000·sigma stays below this
+
+
+def shift_sigma(base: Tensor | float, shift: float) -> Tensor | float:
+    """Move noise levels towards noise: shift·base / (1 + (shift - 1)·base).
+
+    base in [0, 1], a number or a tensor of any shape; the same comes back, in [0, 1]. 0 and 1 stay.
+    Raises ConfigError for a shift that is not in (0, 1000].
+    Source: Esser et al. 2024, arXiv 2403.03206, Eq. 23; MiraMo uses shift 3.
+    """
+    if not 0.0 < shift <= 1000.0:
+        raise ConfigError(f"shift is {shift}; it must be in (0, 1000]; MiraMo files use 3")
+    return shift * base / (1 + (shift - 1) * base)
+
+
+def flow_sigmas(num_steps: int, *, shift: float = 3.0) -> Tensor:
+    """Noise levels the solver walks, from almost pure noise down to 0.
+
+    Returns (num_steps + 1,) float64 on the CPU: shift_sigma(0.999·j / num_steps) for j = num_steps..1, then 0.
+    Raises ConfigError for num_steps outside 1..10000 or a bad shift.
+    Source: the Flow-DPM-Solver grid of SANA and diffusers; 25 steps, shift 3 are the paper's.
+    """
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or not 1 <= num_steps <= MAX_STEPS:
+        raise ConfigError(f"num_steps is {num_steps!r}; it must be a whole number from 1 to {MAX_STEPS}; 25 is usual")
+    base = BASE_MAX * torch.arange(num_steps, 0, -1, dtype=torch.float64) / num_steps
+    return torch.cat((shift_sigma(base, shift), base.new_zeros(1)))
+
+
+def sigma_to_timestep(sigma: Tensor, *, integer: bool) -> Tensor:
+    """What the network is told: 1000·sigma in [0, 1000], cut to a whole number where it was trained on those.
+
+    sigma: any shape, in [0, 1]. Returns the same shape, float32.
+    """
+    timestep = sigma.float() * TRAIN_TIMESTEPS
+    return (timestep + ROUNDING).floor() if integer else timestep
+
+
+def check_sigmas(sigmas: Tensor) -> list[float]:
+    """Refuse a list of noise levels that a flow solver cannot walk; return it as plain numbers.
+
+    sigmas: (n + 1,), in [0, 1], falling strictly, ending at 0. Raises ConfigError otherwise.
+    """
+    sigmas = torch.as_tensor(sigmas)
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise ConfigError(
+            f"sigmas have shape {tuple(sigmas.shape)}; at least two values in one row are needed (1 or more steps); "
+            "use the Flow Scheduler node or flow_sigmas"
+        )
+    values = sigmas.detach().double().cpu().tolist()
+    if not all(math.isfinite(value) for value in values):
+        raise ConfigError("sigmas hold NaN or infinity; make them anew with the Flow Scheduler node or flow_sigmas")
+    if values[0] > 1:
+        raise ConfigError(
+            f"sigmas start at {values[0]:.6g}; a flow model walks from at most 1 to 0; use the Flow Scheduler node"
+        )
+    for step, (sigma, following) in enumerate(zip(values, values[1:])):
+        if following >= sigma:
+            raise ConfigError(
+                f"sigmas go from {sigma:.6g} to {following:.6g} at step {step}; they must fall at every step; sort "
+                "them from high to low and drop repeats"
+            )
+    if values[-1] != 0:
+        raise ConfigError(f"sigmas end at {values[-1]:.6g}; they must end at 0, else noise is left; append a 0")
+    return values
