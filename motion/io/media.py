@@ -1,0 +1,230 @@
+"""Pictures in, videos out. Media libraries are imported late; every output goes through the one writer."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError, ShapeError
+from ..models.flow_codec import check_photo_size
+from .atomic import atomic_path, new_output
+from .file_signature import shown
+from .output_names import check_output_name
+
+WHITE = (1.0, 1.0, 1.0)
+# Formats read by Pillow itself; others, such as EPS, would start programs.
+PHOTO_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
+MAX_FPS = 240.0
+_CRF = "16"
+
+
+@dataclass(frozen=True)
+class WrittenVideo:
+    """Where a video lies and what is in it. is_padded: odd sides were made even by repeating the last row or column."""
+
+    path: Path
+    num_frames: int
+    height: int
+    width: int
+    is_padded: bool
+
+
+def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float] = WHITE) -> Tensor:
+    """Read a picture file as (3, h, w) float32 RGB in [0, 1], turned upright by its EXIF entry.
+
+    Grey becomes three equal channels; transparency is laid over `background`; of an animation the first frame is
+    taken; 16-bit grey keeps its depth; colour profiles are ignored. Raises ConfigError for a path that cannot be
+    opened, ShapeError for what is not a whole picture with sides of 1 to 4096 px.
+    """
+    from PIL import Image, ImageOps
+
+    if "\0" in os.fspath(path):
+        raise ConfigError(f"photo {shown(os.fspath(path))} holds a NUL character; check its name")
+    try:
+        with Image.open(path, formats=PHOTO_FORMATS) as image:
+            check_photo_size(image.height, image.width)
+            image.load()
+            values = _pixels(ImageOps.exif_transpose(image), background)
+    except ShapeError as error:
+        raise ShapeError(f"{path}: {error}") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: the photo cannot be opened ({error.strerror}); check its name") from error
+    except Image.UnidentifiedImageError as error:
+        kinds = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
+        raise ShapeError(f"{path}: not a picture; {kinds} is needed; save it as PNG first") from error
+    except Image.DecompressionBombError as error:
+        raise ShapeError(f"{path}: the picture claims to be too large ({error}); sides go up to 4096 px") from error
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError) as error:
+        raise ShapeError(f"{path}: the picture is damaged or cut off ({error}); get it again") from error
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def write_video(
+    path: str | os.PathLike, frames: Tensor, fps: float, *, overwrite: bool = False
+) -> WrittenVideo:
+    """Write frames (t, h, w, 3) in [0, 1] as .mp4 (H.264), .webp, .gif, or a folder of PNG files (no suffix).
+
+    An existing name is never taken: clip.mp4 becomes clip_2.mp4, and so on; overwrite replaces a file (never a
+    folder). mp4 needs even sides: odd ones are padded by repeating the last row or column, which the result states.
+    Raises ConfigError for a name or fps that cannot be, ShapeError for frames, CheckpointError when the disk refuses.
+    """
+    target, fps = check_output_name(path), check_fps(fps)
+    suffix = target.suffix.lower()
+    if suffix and suffix not in VIDEO_SUFFIXES:
+        raise ConfigError(
+            f"output {target} ends in {suffix!r}; use {', '.join(VIDEO_SUFFIXES)}, or no ending for a folder of PNGs"
+        )
+    if not suffix and overwrite:
+        raise ConfigError(f"output {target} is a folder of frames, which is never overwritten; choose another name")
+    _check_frames(frames)
+    encode = {".mp4": _encode_mp4, ".webp": _encode_webp, ".gif": _encode_gif, "": _write_pngs}[suffix]
+    if overwrite:
+        with atomic_path(target) as temp:
+            encode(temp, frames, fps)
+        final = target
+    else:
+        with new_output(target, folder=not suffix) as output:
+            encode(output.temp, frames, fps)
+        final = output.path
+    t, h, w, _ = frames.shape
+    is_padded = suffix == ".mp4" and bool(h % 2 or w % 2)
+    return WrittenVideo(final, t, h + h % 2 * is_padded, w + w % 2 * is_padded, is_padded)
+
+
+def read_video(path: str | os.PathLike) -> tuple[Tensor, float]:
+    """Read back what `write_video` wrote: frames (t, h, w, 3) float32 in [0, 1] and fps (of PNG folders: 0).
+
+    Raises ShapeError for what is not such a video.
+    """
+    path = Path(path)
+    arrays, fps = (_decode_mp4 if path.suffix.lower() == ".mp4" else _read_pictures)(path)
+    if not arrays:
+        raise ShapeError(f"{path}: no frames in it; a video is needed")
+    return torch.from_numpy(np.stack(arrays)).float() / 255, fps
+
+
+def check_fps(fps: float) -> float:
+    """Refuse frame rates that cannot be. Raises ConfigError."""
+    if not (math.isfinite(fps) and 0 < fps <= MAX_FPS):
+        raise ConfigError(f"fps is {fps}; it must be above 0 and up to {MAX_FPS:g}; 8 is usual here")
+    return float(fps)
+
+
+def _pixels(image, background: tuple[float, float, float]) -> np.ndarray:
+    """A loaded Pillow image as (h, w, 3) float32 in [0, 1]."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_grey(np.asarray(image), image.mode)
+    if "a" in image.mode.lower() or "transparency" in image.info:
+        values = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+        alpha = values[..., 3:]
+        return values[..., :3] * alpha + np.asarray(background, dtype=np.float32) * (1 - alpha)
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+
+
+def _deep_grey(values: np.ndarray, mode: str) -> np.ndarray:
+    """16-bit grey over 65535, float grey as it is."""
+    values = values.astype(np.float32) / (1 if mode == "F" else 65535)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        raise ShapeError("grey values go beyond white or black; 16-bit grey or floats of 0 to 1 are needed")
+    return np.repeat(values[..., None], 3, axis=-1)
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or min(frames.shape) < 1 or not frames.is_floating_point():
+        raise ShapeError(f"frames are {tuple(frames.shape)} {frames.dtype}; floats (t, h, w, 3) in [0, 1] are needed")
+    check_photo_size(*frames.shape[1:3])
+
+
+def _bytes_of(frames: Tensor) -> Iterator[np.ndarray]:
+    """Frames one by one as (h, w, 3) uint8. Raises ShapeError for NaN."""
+    for index, frame in enumerate(frames):
+        values = frame.detach().float()
+        if not torch.isfinite(values).all():
+            raise ShapeError(f"frame {index} holds NaN or Inf; nothing was written; try float32 for the model")
+        yield (values.clamp(0, 1) * 255).round().to("cpu", torch.uint8).contiguous().numpy()
+
+
+def _encode_mp4(temp: Path, frames: Tensor, fps: float) -> None:
+    import av
+
+    h, w = (side + side % 2 for side in frames.shape[1:3])
+    pad = ((0, h - frames.shape[1]), (0, w - frames.shape[2]), (0, 0))
+    options = {"crf": _CRF, "preset": "medium"}
+    try:
+        with av.open(str(temp), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+            stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
+            _mark_colours(stream.codec_context)
+            for pixels in _bytes_of(frames):
+                picture = av.VideoFrame.from_ndarray(np.pad(pixels, pad, mode="edge"), format="rgb24")
+                container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace="ITU709")))
+            container.mux(stream.encode())
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise CheckpointError(f"the mp4 encoder failed ({error}); write .webp or a folder of PNG instead") from error
+
+
+def _mark_colours(context) -> None:
+    """State BT.709, limited range, so that players do not guess from the size."""
+    context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
+
+
+def _encode_webp(temp: Path, frames: Tensor, fps: float) -> None:
+    _encode_pillow(temp, frames, "WEBP", round(1000 / fps), quality=90, method=4, minimize_size=False)
+
+
+def _encode_gif(temp: Path, frames: Tensor, fps: float) -> None:
+    _encode_pillow(temp, frames, "GIF", max(20, round(100 / fps) * 10), disposal=1)  # GIF counts in 10 ms
+
+
+def _encode_pillow(temp: Path, frames: Tensor, kind: str, duration: int, **options) -> None:
+    from PIL import Image
+
+    pictures = (Image.fromarray(pixels) for pixels in _bytes_of(frames))
+    first = next(pictures)
+    first.save(temp, kind, save_all=True, append_images=pictures, duration=duration, loop=0, **options)
+
+
+def _write_pngs(folder: Path, frames: Tensor, fps: float) -> None:
+    from PIL import Image
+
+    for index, pixels in enumerate(_bytes_of(frames)):
+        Image.fromarray(pixels).save(folder / f"frame_{index:05d}.png", "PNG")
+
+
+def _decode_mp4(path: Path) -> tuple[list[np.ndarray], float]:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            arrays = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+            return arrays, float(stream.average_rate or 0)
+    except (av.FFmpegError, IndexError) as error:
+        raise ShapeError(f"{path}: not a video that can be read ({error})") from error
+
+
+def _read_pictures(path: Path) -> tuple[list[np.ndarray], float]:
+    """Frames of an animated picture, or of a folder of PNG files."""
+    from PIL import Image, ImageSequence
+
+    try:
+        if path.is_dir():
+            files = sorted(path.glob("frame_*.png"))
+            return [np.asarray(Image.open(file).convert("RGB")) for file in files], 0.0
+        with Image.open(path, formats=("WEBP", "GIF")) as image:
+            arrays, duration = [], 0
+            for frame in ImageSequence.Iterator(image):
+                arrays.append(np.asarray(frame.convert("RGB")))
+                duration = duration or frame.info.get("duration", 0)
+            return arrays, 1000 / duration if duration else 0.0
+    except OSError as error:
+        raise ShapeError(f"{path}: not a video that can be read ({error})") from error

@@ -1,0 +1,345 @@
+"""Pictures in and videos out: odd kinds of picture by stated rules, broken ones refused, outputs never overwritten."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pack.motion.errors import CheckpointError, ConfigError, ShapeError
+from pack.motion.io import media
+from pack.motion.io.media import read_photo, read_video, write_video
+from pack.motion.io.output_names import check_output_name
+from PIL import Image
+
+
+def gradient(height=24, width=32):
+    """uint8 picture whose every pixel is different."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack((x * 7 % 256, y * 9 % 256, (x + y) * 3 % 256), axis=-1).astype(np.uint8)
+
+
+def clip(frames=5, height=24, width=32):
+    """A smooth moving clip (t, h, w, 3)."""
+    t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
+    waves = [0.5 + 0.4 * np.sin((x + 2 * t) / 6 + c) * np.cos(y / 7) for c in range(3)]
+    return torch.from_numpy(np.stack(waves, axis=-1)).float()
+
+
+def saved(path, image, **options):
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+    return path
+
+
+def same(photo, array):
+    return torch.equal(photo, torch.from_numpy(array.astype(np.float32) / 255).permute(2, 0, 1))
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_claiming(width, height):
+    """A PNG of a few bytes that claims any size."""
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "ppm", "webp"])
+def test_colour_picture_is_read_exactly(tmp_path, suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    photo = read_photo(saved(tmp_path / f"a.{suffix}", gradient(), **options))
+    assert photo.shape == (3, 24, 32) and photo.dtype == torch.float32 and photo.is_contiguous()
+    assert same(photo, gradient())
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_exif_turn_is_applied(tmp_path, turn):
+    upright = gradient()
+    undo = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = saved(tmp_path / "a.png", np.ascontiguousarray(undo[turn](upright)), exif=exif)
+    assert same(read_photo(path), upright)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    grey = gradient()[..., 0]
+    assert same(read_photo(saved(tmp_path / "a.png", grey)), np.repeat(grey[..., None], 3, -1))
+
+
+def test_sixteen_bit_grey_keeps_its_depth(tmp_path):
+    values = (np.arange(24 * 32).reshape(24, 32) * 80).astype(np.uint16)
+    photo = read_photo(saved(tmp_path / "a.png", Image.fromarray(values)))
+    assert torch.equal(photo[0], torch.from_numpy(values.astype(np.float32) / 65535))
+    assert torch.equal(photo[0], photo[2])
+
+
+def test_float_grey_is_taken_in_range_and_refused_beyond(tmp_path):
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    assert torch.equal(read_photo(saved(tmp_path / "a.tiff", values))[1], torch.from_numpy(values))
+    for bad in (values * 2, values - 1, values * np.nan):
+        with pytest.raises(ShapeError, match="beyond white or black"):
+            read_photo(saved(tmp_path / "b.tiff", bad.astype(np.float32)))
+
+
+def test_transparency_lies_over_white_or_the_stated_colour(tmp_path):
+    values = np.dstack((gradient(), np.full((24, 32), 51, np.uint8)))
+    path = saved(tmp_path / "a.png", values)
+    truth = torch.from_numpy(gradient().astype(np.float64) / 255).permute(2, 0, 1)
+    assert (read_photo(path) - (truth * 0.2 + 0.8)).abs().max() < 1e-6
+    assert (read_photo(path, background=(0, 0, 0)) - truth * 0.2).abs().max() < 1e-6
+
+
+def test_palette_with_transparency_and_grey_with_alpha_are_read(tmp_path):
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    palette.putpixel((0, 0), 0)
+    photo = read_photo(saved(tmp_path / "a.png", palette, transparency=0))
+    assert photo[:, 0, 0].tolist() == [1, 1, 1] and photo[:, 1, 1].tolist() == [1, 0, 0]
+    photo = read_photo(saved(tmp_path / "b.png", Image.new("LA", (2, 2), (0, 0))))
+    assert (photo == 1).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr", "LAB"])
+def test_other_colour_spaces_become_rgb(tmp_path, mode):
+    suffix = "png" if mode == "1" else "tiff"
+    photo = read_photo(saved(tmp_path / f"a.{suffix}", Image.new(mode, (6, 4))))
+    assert photo.shape == (3, 4, 6) and 0 <= photo.min() and photo.max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animation_gives_its_first_frame(tmp_path, suffix):
+    pictures = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
+    path = tmp_path / f"a.{suffix}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, lossless=True)
+    assert read_photo(path)[:, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_one_pixel_picture_is_read(tmp_path):
+    assert read_photo(saved(tmp_path / "a.png", gradient(1, 1))).shape == (3, 1, 1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(5000, 10), (16384, 16), (4097, 1), (60000, 60000), (2**31 - 1, 1)])
+def test_picture_over_the_limit_is_refused_with_its_size_before_decoding(tmp_path, width, height):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_claiming(width, height))
+    with pytest.raises(ShapeError, match=r"4096 px") as caught:
+        read_photo(path)
+    assert "bomb.png" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
+def test_truncated_picture_is_refused(tmp_path, suffix):
+    path = saved(tmp_path / f"a.{suffix}", gradient(64, 64))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ShapeError, match=f"a.{suffix}: .*(damaged or cut off|not a picture)"):
+        read_photo(path)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"<html>", EPS, b"\0" * 99], ids=lambda data: f"{len(data)} bytes")
+def test_what_is_not_a_picture_is_refused_and_kinds_are_listed(tmp_path, data):
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with pytest.raises(ShapeError, match="not a picture; PNG, JPEG"):
+        read_photo(path)
+
+
+def test_missing_photo_folder_and_nul_are_refused_by_name(tmp_path):
+    for path, words in ((tmp_path / "none.png", "No such file"), (tmp_path, "directory"), ("a\0b.png", "NUL")):
+        with pytest.raises(ConfigError, match=words):
+            read_photo(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tiff"])
+def test_flipped_bytes_give_a_picture_or_our_error_and_nothing_else(tmp_path, suffix):
+    path = saved(tmp_path / f"a.{suffix}", gradient())
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in generator.integers(len(data), size=4):
+            data[place] = generator.integers(256)
+        path.write_bytes(data)
+        try:
+            photo = read_photo(path)
+        except (ShapeError, ConfigError):
+            continue
+        assert torch.isfinite(photo).all() and photo.ndim == 3
+
+
+def test_mp4_reads_back_close_with_its_frame_count_size_and_rate(tmp_path):
+    frames = clip(7)
+    written = write_video(tmp_path / "a.mp4", frames, 8)
+    back, fps = read_video(written.path)
+    assert written == media.WrittenVideo(tmp_path / "a.mp4", 7, 24, 32, False)
+    assert back.shape == frames.shape and fps == 8
+    assert (back - frames).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("colour", [(0.8, 0.1, 0.3), (0.05, 0.6, 0.2), (0.9, 0.9, 0.1), (0, 0, 0), (1, 1, 1)])
+def test_mp4_keeps_flat_colours(tmp_path, colour):
+    frames = torch.tensor(colour, dtype=torch.float32).expand(2, 32, 32, 3)
+    back, _ = read_video(write_video(tmp_path / "a.mp4", frames, 8).path)
+    assert (back - frames).abs().max() < 0.015
+
+
+def test_mp4_of_odd_size_is_padded_to_even_and_says_so(tmp_path):
+    frames = clip(3, 23, 31)
+    written = write_video(tmp_path / "a.mp4", frames, 8)
+    assert (written.height, written.width, written.is_padded) == (24, 32, True)
+    back, _ = read_video(written.path)
+    assert back.shape == (3, 24, 32, 3)
+    assert (back[:, :23, :31] - frames).abs().mean() < 0.02 and (back[:, 23] - back[:, 22]).abs().mean() < 0.05
+
+
+def test_one_pixel_and_one_frame_can_be_written(tmp_path):
+    written = write_video(tmp_path / "a.mp4", torch.ones(1, 1, 1, 3), 8)
+    assert (written.height, written.width, written.is_padded) == (2, 2, True)
+    assert read_video(written.path)[0].shape == (1, 2, 2, 3)
+
+
+def test_png_frames_are_exact_to_eight_bits_and_keep_odd_sizes(tmp_path):
+    frames = (torch.from_numpy(gradient(5, 7)).float() / 255).expand(3, 5, 7, 3)
+    written = write_video(tmp_path / "frames", frames, 8)
+    assert sorted(os.listdir(written.path)) == ["frame_00000.png", "frame_00001.png", "frame_00002.png"]
+    assert torch.equal(read_video(written.path)[0], frames) and not written.is_padded
+
+
+@pytest.mark.parametrize(("suffix", "limit"), [("webp", 0.03), ("gif", 0.06)])
+def test_animated_pictures_read_back_close_with_count_and_rate(tmp_path, suffix, limit):
+    frames = clip(6, 25, 33)
+    written = write_video(tmp_path / f"a.{suffix}", frames, 10)
+    back, fps = read_video(written.path)
+    assert back.shape == frames.shape and fps == 10 and not written.is_padded
+    assert (back - frames).abs().mean() < limit
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.webp", "clip.gif", "clip"])
+def test_existing_output_is_never_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    written = [write_video(tmp_path / name, clip(2), 8).path.name for _ in range(2)]
+    stem, suffix = os.path.splitext(name)
+    assert written == [f"{stem}_2{suffix}", f"{stem}_3{suffix}"] and (tmp_path / name).read_text() == "mine"
+
+
+def test_overwrite_replaces_a_file_but_never_a_folder(tmp_path):
+    (tmp_path / "a.gif").write_text("old")
+    assert write_video(tmp_path / "a.gif", clip(2), 8, overwrite=True).path == tmp_path / "a.gif"
+    assert read_video(tmp_path / "a.gif")[0].shape[0] == 2 and os.listdir(tmp_path) == ["a.gif"]
+    with pytest.raises(ConfigError, match="never overwritten"):
+        write_video(tmp_path / "frames", clip(2), 8, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["🎞️ étude 日本.mp4", "a b.gif", "x" * 236 + ".mp4", "-o.gif", "..a.gif", ".a.gif"])
+def test_emoji_spaces_and_long_names_round_trip(tmp_path, name):
+    assert write_video(tmp_path / name, clip(2), 8).path == tmp_path / name
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "names no file"),
+        ("..", "names no file"),
+        ("a/..", "names no file"),
+        ("a\0.mp4", "control character"),
+        ("a\n.mp4", "control character"),
+        ("clip.mp4.", "ends with a dot"),
+        ("clip.mp4 ", "space"),
+        (" clip.mp4", "space"),
+        ("x" * 300 + ".mp4", "304 bytes long; up to 240"),
+        ("🎞" * 70 + ".mp4", "284 bytes long"),
+        ("CON.mp4", "reserved"),
+        ("com1.gif", "reserved"),
+        ("clip.avi", "ends in '.avi'"),
+        ("clip.mp4.exe", "ends in '.exe'"),
+    ],
+)
+def test_output_name_that_cannot_be_is_refused_and_nothing_written(tmp_path, name, words):
+    with pytest.raises(ConfigError, match=words):
+        write_video(f"{tmp_path}/{name}" if name else "", clip(1), 8)
+    assert os.listdir(tmp_path) == []
+
+
+def test_folders_before_the_name_are_the_callers_own(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / ".." / "a.gif", clip(2), 8)
+    assert (tmp_path / "a.gif").exists() and check_output_name("../a.mp4") == Path("../a.mp4")
+
+
+def test_missing_output_folder_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist; create it first"):
+        write_video(tmp_path / "no" / "a.mp4", clip(1), 8)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [torch.zeros(0, 4, 4, 3), torch.zeros(1, 0, 4, 3), torch.zeros(4, 4, 3), torch.zeros(1, 4, 4, 4),
+     torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(1, 4, 5000, 3)],
+    ids=lambda frames: str(tuple(frames.shape)),
+)  # fmt: skip
+def test_frames_of_a_wrong_shape_are_refused(tmp_path, frames):
+    with pytest.raises(ShapeError):
+        write_video(tmp_path / "a.mp4", frames, 8)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a"])
+def test_nan_frame_is_named_and_leaves_nothing_behind(tmp_path, name):
+    frames = clip(4)
+    frames[2, 0, 0] = float("nan")
+    with pytest.raises(ShapeError, match="frame 2 holds NaN"):
+        write_video(tmp_path / name, frames, 8)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), 1000])
+def test_impossible_frame_rate_is_refused(tmp_path, fps):
+    with pytest.raises(ConfigError, match="fps is"):
+        write_video(tmp_path / "a.mp4", clip(1), fps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_frames_of_any_float_type_are_written_and_left_alone(tmp_path, dtype):
+    frames = (clip(2) * 2 - 0.5).to(dtype)  # goes beyond [0, 1]: clamped in the file only
+    before = frames.clone()
+    back, _ = read_video(write_video(tmp_path / "frames", frames, 8).path)
+    assert torch.equal(frames, before)
+    assert (back - frames.float().clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_full_disk_while_encoding_keeps_the_old_video_and_leaves_nothing(tmp_path, monkeypatch):
+    target = tmp_path / "a.mp4"
+    target.write_text("old")
+
+    def fail(temp, frames, fps):
+        temp.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    for name in ("_encode_mp4", "_write_pngs"):
+        monkeypatch.setattr(media, name, fail)
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            write_video(target, clip(1), 8, **options)
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_what_is_not_a_video_is_refused(tmp_path):
+    for name in ("a.mp4", "a.gif"):
+        (tmp_path / name).write_bytes(b"hello")
+        with pytest.raises(ShapeError, match="not a video"):
+            read_video(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ShapeError, match="no frames"):
+        read_video(tmp_path / "empty")
