@@ -1,0 +1,1 @@
+"""What a sampling run is steered by: refined noise, motion bucket."""
