@@ -1,0 +1,55 @@
+"""The recipe of `motionblocks-tiny`: what is built, and how it is trained. Everything is derived from one seed."""
+
+from dataclasses import asdict, dataclass, field
+
+from ..models.linear_video_dit import LinearVideoDiTConfig
+from ..models.motion_model import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+
+TEXT_WIDTH = 64
+
+
+def builtin_spec() -> MotionModelSpec:
+    """Network, latent space, sampling defaults and dynamics scale of the built-in model."""
+    return MotionModelSpec(
+        config=LinearVideoDiTConfig(
+            in_channels=200, num_layers=6, num_attention_heads=4, num_cross_attention_heads=4,
+            caption_channels=TEXT_WIDTH, default_motion_bucket=12, flow_channels=8, concat_first_frame=True,
+            frame_index_embedding=True, pooled_text_embedding=True, position_features=True, prediction="x0",
+        ),
+        sampling=SamplingDefaults(
+            shift=9.0, num_steps=8, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
+        ),
+        latent=LatentSpec(kind="builtin", channels=200, spatial_ratio=8, scale_factor=1.0, working_size=64),
+        dynamics=DynamicsSpec(degree_max=0.10, measure_size=64),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with one batch shape."""
+
+    share: float  # of all steps
+    num_clips: int  # clips a step
+    num_targets: int  # frames a clip beside frame 0
+
+
+@dataclass(frozen=True)
+class BuiltinRecipe:
+    """Numbers of the training run; written into the weights' metadata."""
+
+    num_steps: int = 700
+    stages: tuple[Stage, ...] = field(default=(Stage(0.7, 24, 2), Stage(0.3, 8, 6)))
+    learning_rate: float = 2e-3
+    warmup_steps: int = 30
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    ema_decay: float = 0.99
+    flow_weight: float = 20.0  # of the L1 on the flow grid, beside the velocity loss
+    top_noise_share: float = 0.15  # samples at sigma 0.999, where sampling starts
+    caption_dropout: float = 0.1
+    long_share: float = 0.15  # samples whose target frames go up to long_frames
+    long_frames: int = 32
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return asdict(self)
