@@ -46,7 +46,7 @@ $(VENV)/.test: requirements-test.txt $(VENV)/.base
 
 demo: $(VENV)/.base
 	@mkdir -p $(dir $(VIDEO))
-	@$(PY) . animate "$(PHOTO)" --motion "$(MOTION)" --dynamics $(DYNAMICS) --frames 16 -o "$(VIDEO)"
+	@$(PY) . animate "$(PHOTO)" --motion "$(MOTION)" --dynamics $(DYNAMICS) --frames 16 --overwrite -o "$(VIDEO)"
 	@echo "The video is at $(abspath $(VIDEO))"
 
 lint: $(VENV)/.test

@@ -1,17 +1,10 @@
 """Servers and a browser for the tests against real hosts; everything skips in one line where they are missing."""
 
-import shutil
-
 import pytest
+from host_page import find_browser, open_browser
 from host_server import HostServer, find_hosts
 
 HOSTS = find_hosts()
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER_FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
 
 def pytest_terminal_summary(terminalreporter):
     """Say which hosts the run used, loudly when it was fewer than two."""
@@ -36,11 +29,8 @@ def host(request, tmp_path_factory):
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if find_browser() is None:
         pytest.skip("no Chromium installed")
-    with sync_api.sync_playwright() as driver:
-        instance = driver.chromium.launch(executable_path=path, headless=True, args=BROWSER_FLAGS)
+    with open_browser() as instance:
         yield instance
-        instance.close()

@@ -1,0 +1,32 @@
+"""What each shipped workflow promises: frames and size of its video."""
+
+import json
+
+from host_server import ROOT
+
+FOLDER = ROOT / "workflows"
+RACCOON, CITY, PORTRAIT = (576, 768), (406, 720), (600, 512)
+GAP = 8
+
+# name: (num_frames, height, width)
+PROMISES = {
+    "animate_photo": (16, *RACCOON),
+    "compare_dynamics": (16, 3 * CITY[0] + 2 * GAP, CITY[1]),
+    "dctinit_versus_plain": (16, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
+}
+
+
+def api_graph(name):
+    """Return a fresh copy of workflows/api/<name>.json."""
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text())
+
+
+def page_graph(name):
+    """Return the text of workflows/<name>.json."""
+    return (FOLDER / f"{name}.json").read_text()
+
+
+def node_of(graph, class_type):
+    """Return the inputs of the only node of a class, to be edited in place."""
+    (node,) = (node for node in graph.values() if node["class_type"] == class_type)
+    return node["inputs"]

@@ -1,0 +1,109 @@
+"""The shipped workflows open in the real page: no red node, no dialog, and they mean the same as their API twins."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from host_page import open_page
+from shipped_workflows import PROMISES, api_graph, page_graph
+
+pytestmark = [pytest.mark.host, pytest.mark.browser]
+
+OPEN = "async (text) => { await app.loadGraphData(JSON.parse(text)); }"
+BROKEN = """() => app.graph._nodes
+  .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type])
+  .map((node) => node.type)"""
+BOXES = """() => app.graph._nodes.map((n) => (
+  {title: n.title, x: n.pos[0], y: n.pos[1] - 30, w: n.size[0], h: n.size[1] + 30}))"""
+GROUPS = """() => app.graph._groups.map((g) => (
+  {title: g.title, x: g.pos[0], y: g.pos[1], w: g.size[0], h: g.size[1]}))"""
+EXPORT = "async () => JSON.stringify((await app.graphToPrompt()).output)"
+CODEC_KEYS = {"codec", "format.codec"}
+
+
+@pytest.fixture
+def page(browser, host):
+    """A fresh page of the host; fails the test when the page itself reported an error."""
+    opened, errors = open_page(browser, host)
+    known = list(errors)
+    yield opened
+    opened.close()
+    assert [error for error in errors if error not in known] == []
+
+
+def open_workflow(page, name):
+    """Open a shipped workflow the way a drop of the file does, and let it settle."""
+    page.evaluate(OPEN, page_graph(name))
+    page.wait_for_timeout(1500)
+
+
+def edges(box):
+    """Return left, top, right, bottom."""
+    return box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]
+
+
+def overlap(a, b):
+    """Tell whether two boxes share area."""
+    (a_left, a_top, a_right, a_bottom), (b_left, b_top, b_right, b_bottom) = edges(a), edges(b)
+    return a_left < b_right and b_left < a_right and a_top < b_bottom and b_top < a_bottom
+
+
+def inside(box, group):
+    """Tell whether a box lies within a group."""
+    (left, top, right, bottom), (g_left, g_top, g_right, g_bottom) = edges(box), edges(group)
+    return left >= g_left and top >= g_top and right <= g_right and bottom <= g_bottom
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_workflow_opens_without_a_red_node_or_a_dialog(page, host, name):
+    open_workflow(page, name)
+    assert page.evaluate(BROKEN) == []
+    assert page.locator(".p-dialog:visible, .comfy-missing-nodes:visible, [role=dialog]:visible").count() == 0
+    assert page.locator(".p-toast-message-error:visible").count() == 0
+    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=str(Path(folder) / f"{name}-{host.folder.name}.png"))
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_layout_has_no_overlaps_and_every_node_sits_in_a_group(page, name):
+    open_workflow(page, name)
+    nodes, groups = page.evaluate(BOXES), page.evaluate(GROUPS)
+    for boxes in (nodes, groups):
+        clashes = [(a["title"], b["title"]) for i, a in enumerate(boxes) for b in boxes[:i] if overlap(a, b)]
+        assert clashes == []
+    assert [box["title"] for box in nodes if not any(inside(box, group) for group in groups)] == []
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_page_graph_exports_to_its_api_twin(page, name):
+    open_workflow(page, name)
+    exported, twin = json.loads(page.evaluate(EXPORT)), api_graph(name)
+    assert exported.keys() == twin.keys()
+    for node_id, node in twin.items():
+        inputs = exported[node_id]["inputs"]
+        assert exported[node_id]["class_type"] == node["class_type"]
+        assert set(node["inputs"]) - CODEC_KEYS <= set(inputs)
+        assert {key: inputs[key] for key in node["inputs"] if key in inputs} == {
+            key: value for key, value in node["inputs"].items() if key in inputs
+        }
+
+
+def test_opening_and_pressing_run_makes_a_video(page, host):
+    before = set(host.get("/history"))
+    open_workflow(page, "animate_photo")
+    page.get_by_role("button", name="Run").first.click()
+    page.wait_for_timeout(1000)
+    for _ in range(200):
+        new = {key: entry for key, entry in host.get("/history").items() if key not in before}
+        if new:
+            break
+        page.wait_for_timeout(500)
+    (entry,) = new.values()
+    assert entry["status"]["status_str"] == "success"
+    page.wait_for_timeout(1500)
+    assert page.evaluate(BROKEN) == []
+    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=str(Path(folder) / f"after-run-{host.folder.name}.png"))

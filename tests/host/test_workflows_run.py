@@ -1,0 +1,79 @@
+"""Every shipped workflow runs through /prompt on a real host and leaves the video it promises."""
+
+import numpy as np
+import pytest
+from host_server import decode_video, saved_files
+from shipped_workflows import CITY, FOLDER, GAP, PORTRAIT, PROMISES, api_graph, node_of
+
+pytestmark = pytest.mark.host
+
+
+def frames_of(host, graph):
+    """Run a graph; return its video as (t, h, w, 3) float in [0, 255] and its rate."""
+    frames, fps = decode_video(host.download(saved_files(host.run(graph))[0]))
+    return frames.astype(np.float32), fps
+
+
+def motion_of(frames):
+    """Mean absolute difference of the first and the last frame, 0 to 255."""
+    return float(np.abs(frames[-1] - frames[0]).mean())
+
+
+def test_every_workflow_has_a_promise_and_a_page_twin():
+    api = {path.stem for path in (FOLDER / "api").glob("*.json")}
+    assert api == set(PROMISES) == {path.stem for path in FOLDER.glob("*.json")}
+    assert all((FOLDER / f"{name}.jpg").is_file() for name in api), "a workflow lacks its thumbnail"
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_workflow_leaves_the_promised_video(host, name):
+    num_frames, height, width = PROMISES[name]
+    frames, fps = frames_of(host, api_graph(name))
+    assert frames.shape == (num_frames, height, width, 3)
+    assert fps == pytest.approx(8.0)
+    assert motion_of(frames) > 3.0, "the photo does not move"
+    assert np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 0.2, "two neighbouring frames are the same"
+
+
+def test_first_frame_of_the_video_is_the_photo(host):
+    from PIL import Image
+
+    frames, _ = frames_of(host, api_graph("animate_photo"))
+    photo = np.asarray(Image.open(FOLDER.parent / "assets" / "raccoon.jpg").convert("RGB"), np.float32)
+    mse = float(((frames[0] - photo) ** 2).mean())
+    assert 10 * np.log10(255**2 / mse) > 30, "beyond what H.264 loses"
+
+
+def test_higher_dynamics_move_more_within_one_video(host):
+    frames, _ = frames_of(host, api_graph("compare_dynamics"))
+    height = CITY[0]
+    rows = [frames[:, i * (height + GAP) : i * (height + GAP) + height] for i in range(3)]
+    low, middle, high = map(motion_of, rows)
+    assert low < middle < high
+
+
+def test_dct_noise_keeps_the_motion_of_plain_noise(host):
+    frames, _ = frames_of(host, api_graph("dctinit_versus_plain"))
+    plain, dct = frames[:, :, : PORTRAIT[1]], frames[:, :, PORTRAIT[1] + GAP :]
+    assert motion_of(plain) > 3.0 and motion_of(dct) > 3.0
+
+
+def test_same_seed_twice_gives_the_same_video(host):
+    graph = api_graph("animate_photo")
+    node_of(graph, "KSampler")["seed"] = 11
+    first, _ = frames_of(host, graph)
+    node_of(graph, "KSampler")["seed"] = 12
+    frames_of(host, graph)
+    node_of(graph, "KSampler")["seed"] = 11
+    again, _ = frames_of(host, graph)
+    assert np.array_equal(first, again)
+
+
+def test_host_lists_the_workflows_as_templates_with_their_pictures(host):
+    from host_server import PACK_NAME
+
+    listed = host.get("/workflow_templates")
+    assert sorted(listed[PACK_NAME]) == sorted(PROMISES)
+    for name in PROMISES:
+        assert host.get(f"/api/workflow_templates/{PACK_NAME}/{name}.json")["nodes"]
+        assert host.get(f"/api/workflow_templates/{PACK_NAME}/{name}.jpg", raw=True)[:3] == b"\xff\xd8\xff"

@@ -1,0 +1,116 @@
+"""What the page of each shipped workflow shows beside its nodes: groups, their order, and notes. Data only."""
+
+GREEN, BLUE, PURPLE, YELLOW, GREY = "#8a8", "#3f789e", "#a1309b", "#b58b2a", "#888"
+
+# Sizes that the frontend cannot guess: room for a preview or for text.
+NODE_SIZES = {
+    "MotionBlocksSamplePhoto": (320, 330),
+    "CLIPTextEncode": (320, 110),
+    "SaveVideo": (480, 460),
+    "PreviewAny": (320, 160),
+    "VAEDecode": (220, 0),
+}
+NODE_WIDTH = 320
+
+
+def note(title, text, size):
+    """Describe a Markdown note that is placed like a node; size is (width, height)."""
+    return {"note": text.strip(), "title": title, "size": list(size)}
+
+
+def group(title, color, *columns):
+    """Describe a group: its columns hold node ids and notes, from top to bottom."""
+    return {"title": title, "color": color, "columns": [list(column) for column in columns]}
+
+
+START_NOTE = note(
+    "Start here",
+    """
+# Animate a photo
+
+Press **Run**. Nothing is downloaded: the model is part of the pack, and a CPU is enough.
+
+1. **Your own photo**: replace *Photo* by **Load Image** and draw its IMAGE output to *start_image*.
+   Any shape, sides up to 4096.
+2. **What the camera does**: plain words, e.g. `pan left`, `zoom in`, `rotate right`, `still`.
+   A word the model does not know is refused, with a list of those it does.
+3. **dynamics**, 0 to 19, says how much.
+
+The video has the size of the photo (an odd side grows by one pixel).
+""",
+    (400, 330),
+)
+
+SAMPLE_NOTE = note(
+    "Good to know",
+    """
+**cfg stays at 1.0.** This small model was made without it; more makes the motion worse.
+
+Any sampler works, and more than 8 steps change little. So does a new seed: this model moves the picture,
+it does not invent objects.
+
+Decode with the **vae of *Photo to video***, not with the loader's: only that one knows your photo and moves it
+at its own size.
+""",
+    (400, 220),
+)
+
+DYNAMICS_NOTE = note(
+    "What to look at",
+    """
+# The dynamics slider
+
+The same photo, words and seed three times; only **dynamics** differs: 1, 10 and 19.
+They come out one above the other in **one video**: hardly a drift, a calm pan, a fast pan.
+
+- Another motion: change the text to `zoom in` or `rotate left`.
+- Other steps of the slider: change *dynamics* in the three rows.
+- Your photo: replace *Photo* by **Load Image**.
+""",
+    (690, 210),
+)
+
+NOISE_NOTE = note(
+    "What to look at",
+    """
+# DCTInit against plain noise
+
+Both rows share the photo, the words, the steps and the **seed**. Left in the video: plain noise.
+Right: noise whose lowest frequencies come from the photo's own latent.
+
+*Kept box* says how many coefficients of the latent grid were kept. On this model's 8×8 grid the usual 0.23
+keeps very few; raise **keep** to see more.
+
+With the built-in model the two are close: it was trained almost up to pure noise, so there is no gap
+for DCTInit to close.
+""",
+    (690, 250),
+)
+
+LAYOUTS = {
+    "animate_photo": [
+        [group("Read me", GREY, [START_NOTE, SAMPLE_NOTE])],
+        [group("Model and photo", GREEN, ["1", "2"])],
+        [group("Motion", BLUE, ["3", "4", "5"])],
+        [group("Sample and decode", PURPLE, ["6", "7", "8"])],
+        [group("Video", YELLOW, ["9"]), group("How much it moves", GREY, ["10", "11"])],
+    ],
+    "compare_dynamics": [
+        [group("Read me", GREY, [DYNAMICS_NOTE]), group("Model, photo and words", GREEN, ["1", "2"], ["3", "4"])],
+        [
+            group("Dynamics 1", BLUE, ["5"], ["6"], ["7"]),
+            group("Dynamics 10", BLUE, ["8"], ["9"], ["10"]),
+            group("Dynamics 19", BLUE, ["11"], ["12"], ["13"]),
+        ],
+        [group("One video", YELLOW, ["14", "15", "16", "17"])],
+    ],
+    "dctinit_versus_plain": [
+        [group("Read me", GREY, [NOISE_NOTE]), group("Model, photo and words", GREEN, ["1", "2"], ["3", "4"])],
+        [
+            group("The same for both", BLUE, ["5"], ["6", "7"], ["8"]),
+            group("Plain noise", PURPLE, ["9"], ["10"], ["11"]),
+            group("DCT noise", PURPLE, ["12", "15"], ["13"], ["14"]),
+        ],
+        [group("One video", YELLOW, ["16", "17", "18"])],
+    ],
+}
