@@ -1,0 +1,79 @@
+"""The motion vocabulary as a CLIP of the host, so that the core node CLIP Text Encode reads motions."""
+
+import comfy.ops
+import comfy.sd
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+from ..motion.errors import CheckpointError
+from ..motion.text.encoder import MotionTextEncoder
+from ..motion.text.vocabulary import MotionVocabulary
+
+TOKENS = "motion"
+
+
+class MotionTokenizer:
+    """Prompt → eight fixed motion tokens in the host's form."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        self.vocabulary = MotionVocabulary()
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_unused) -> dict:
+        """{"motion": [[(id, 1.0), …]]}. Raises ConfigError for words outside the vocabulary."""
+        pairs = [(token, 1.0) for token in self.vocabulary.tokenize(text)]
+        return {TOKENS: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs]}
+
+    def untokenize(self, tokens) -> list:
+        words = ("", *self.vocabulary.words)
+        return [(pair, words[pair[0]]) for pair in tokens]
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class MotionTextModel(torch.nn.Module):
+    """MotionTextEncoder with the methods the host calls on a text encoder."""
+
+    def __init__(self, *, vocabulary_size: int, width: int, dtype=None, device=None, model_options=None):
+        super().__init__()
+        self.encoder = MotionTextEncoder(
+            vocabulary_size, width, operations=comfy.ops.manual_cast, dtype=dtype, device=device
+        )
+        self.dtypes = {dtype}
+        self.execution_device = None
+
+    def set_clip_options(self, options: dict) -> None:
+        self.execution_device = options.get("execution_device", self.execution_device)
+
+    def reset_clip_options(self) -> None:
+        self.execution_device = None
+
+    def encode_token_weights(self, tokens: dict) -> tuple[Tensor, Tensor, dict]:
+        """Host tokens -> context (b, 8, d), pooled (b, d), {"attention_mask": (b, 8)}; float32."""
+        ids = torch.tensor([[pair[0] for pair in row] for row in tokens[TOKENS]], dtype=torch.long)
+        context, pooled, mask = self.encoder(ids.to(self.execution_device or "cpu"))
+        keep = comfy.model_management.intermediate_device()
+        return context.to(keep).float(), pooled.to(keep).float(), {"attention_mask": mask.to(keep)}
+
+    def load_sd(self, weights: dict):
+        return self.encoder.load_state_dict(weights, strict=False, assign=getattr(self, "can_assign_sd", False))
+
+
+def build_clip(weights: dict[str, Tensor]):
+    """CLIP of the host around a built-in text encoder. Call it outside inference mode. Raises CheckpointError."""
+    rows, width = weights["embedding.weight"].shape
+    known = MotionVocabulary().size
+    if rows != known:
+        raise CheckpointError(
+            f"the model was made with {rows - 1} motions, this pack knows {known - 1}; update the pack or use the "
+            "model that came with it"
+        )
+    target = comfy.supported_models_base.ClipTarget(MotionTokenizer, MotionTextModel)
+    target.params = {"vocabulary_size": rows, "width": width}
+    count = sum(tensor.numel() for tensor in weights.values())
+    clip = comfy.sd.CLIP(target, parameters=count, model_options={"dtype": torch.float32})
+    missing, unexpected = clip.load_sd({name: tensor.float() for name, tensor in weights.items()})
+    if missing or unexpected:
+        raise CheckpointError(f"text encoder weights {[*missing, *unexpected][:5]} do not fit; get the file again")
+    return clip

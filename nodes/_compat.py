@@ -1,0 +1,27 @@
+"""Differences between host versions, in one place. The floor is ComfyUI 0.3.64; newer keywords are dropped there."""
+
+import inspect
+
+from comfy_api.latest import io
+
+
+def schema(**keywords) -> io.Schema:
+    """Build a schema from the keywords this host knows; the others are dropped."""
+    known = io.Schema.__dataclass_fields__
+    return io.Schema(**{name: value for name, value in keywords.items() if name in known})
+
+
+def inp(kind: type, *arguments, **keywords):
+    """Build an input or output from the keywords this host knows, e.g. inp(io.Int.Input, "n", advanced=True)."""
+    known = inspect.signature(kind.__init__).parameters
+    return kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
+
+
+def out(kind: type, name: str, tooltip: str):
+    """Build an output of an io type: out(io.Model, "model", "…")."""
+    return inp(kind.Output, display_name=name, tooltip=tooltip)
+
+
+def unique_id(node: type) -> str | None:
+    """Id of the node in the running graph; None in a direct call."""
+    return getattr(node.hidden, "unique_id", None)

@@ -1,0 +1,138 @@
+"""The one file that asks the host for folders, progress, cancel, memory and number types."""
+
+import os
+from pathlib import Path
+
+import comfy.model_management as memory
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor
+
+from ..motion.errors import CheckpointError, ConfigError, ShapeError
+
+WEIGHTS_FOLDER = "diffusion_models"
+WEIGHT_DTYPES = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+COMPUTE_DTYPES = (torch.bfloat16, torch.float32)  # float16 overflows in the linear attention of large clips
+
+
+def weight_names() -> list[str]:
+    """Names of the .safetensors files in the host's diffusion_models folders; the host lists .pt and .pkl too."""
+    names = folder_paths.get_filename_list(WEIGHTS_FOLDER)
+    return [name for name in names if name.lower().endswith(".safetensors")]
+
+
+def weight_path(name: str) -> str:
+    """Full path of a listed weight file. Raises CheckpointError for a name that is not in the list."""
+    if name not in weight_names():
+        raise CheckpointError(
+            f"model_name is {name!r}; a .safetensors file inside models/{WEIGHTS_FOLDER} is needed; put it there and "
+            "refresh the node definitions (press R)"
+        )
+    return folder_paths.get_full_path_or_raise(WEIGHTS_FOLDER, name)
+
+
+def choose(name: str, value: str, options) -> str:
+    """Re-check a combo value, which older hosts pass on unchecked. Raises ConfigError."""
+    if value not in options:
+        raise ConfigError(f"{name} is {str(value)[:60]!r}; it must be one of: {', '.join(options) or 'none here'}")
+    return value
+
+
+def in_range(name: str, value, low, high):
+    """Re-check a number against the range its widget shows. Raises ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(f"{name} is {str(value)[:60]}; it must be {low} to {high}")
+    return value
+
+
+def safe_join(root: str | os.PathLike, name: str) -> Path:
+    """Path of name inside root, links followed. Raises ConfigError when it leads outside."""
+    base = Path(root).resolve()
+    path = (base / name).resolve() if "\0" not in name else base
+    if base not in path.parents:
+        raise ConfigError(f"file name {name[:60]!r} leads outside {base.name}; choose a name from the list")
+    return path
+
+
+def stamp(path: str | os.PathLike) -> str:
+    """Size and time of a file, so that a cached load is repeated when the file changes; '' when it is missing."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ""
+    return f"{info.st_size}-{info.st_mtime_ns}"
+
+
+def inference_dtypes(weights: dict[str, Tensor], wanted: torch.dtype | None, supported=COMPUTE_DTYPES):
+    """Types to store and to compute in, as the host's settings and device ask: (stored, compute or None if equal)."""
+    device, supported = memory.get_torch_device(), list(supported)
+    if wanted is None:
+        count = sum(tensor.numel() for tensor in weights.values())
+        kinds = [tensor.dtype for tensor in weights.values()]
+        common = max(set(kinds), key=kinds.count)
+        wanted = memory.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=common)
+    return wanted, memory.unet_manual_cast(wanted, device, supported)
+
+
+def new_patcher(model: torch.nn.Module, *, disable_dynamic: bool = False):
+    """The host's patcher around a model. Its class is read now, since the host's start-up may rebind it."""
+    plain = comfy.model_patcher.ModelPatcher
+    kind = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+    return kind(model, load_device=memory.get_torch_device(), offload_device=memory.unet_offload_device())
+
+
+def is_dynamic(patcher) -> bool:
+    """Whether the host streams this model's weights (newer hosts, GPU only)."""
+    return bool(getattr(patcher, "is_dynamic", lambda: False)())
+
+
+def vae_device() -> torch.device:
+    return memory.vae_device()
+
+
+def output_device() -> torch.device:
+    return memory.intermediate_device()
+
+
+def check_fits(what: str, num_bytes: int) -> None:
+    """Refuse results that exceed this machine's memory before they are computed. Raises ShapeError."""
+    total = memory.get_total_memory(torch.device("cpu"))
+    if num_bytes > total:
+        raise ShapeError(
+            f"{what} needs {num_bytes / 2**30:.1f} GiB; this machine has {total / 2**30:.1f} GiB; use a smaller photo, "
+            "fewer frames or a smaller batch"
+        )
+
+
+def make_room(num_bytes: int, device: torch.device) -> None:
+    """Ask the host to move other models out of the way."""
+    memory.free_memory(num_bytes, device)
+
+
+def throw_if_cancelled() -> None:
+    """Raise the host's own exception when the user pressed Cancel."""
+    memory.throw_exception_if_processing_interrupted()
+
+
+def progress_bar(total: int):
+    return comfy.utils.ProgressBar(total)
+
+
+def show_text(text: str, node_id: str | None) -> None:
+    """Show a line under the running node in the page, where there is a page."""
+    if node_id is None:
+        return
+    from server import PromptServer
+
+    instance = getattr(PromptServer, "instance", None)
+    if instance is not None:
+        instance.send_progress_text(text, node_id)

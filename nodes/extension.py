@@ -1,0 +1,28 @@
+"""The list of nodes handed to the host. Models and trainers are imported later, when a node runs."""
+
+import importlib
+import logging
+
+from comfy_api.latest import ComfyExtension, io
+
+FAMILIES = {
+    "loaders": ("LoadModel", "LoadBuiltin", "SamplePhoto"),
+    "conditioning": ("ImageToVideo", "EmptyLatent"),
+    "sampling": ("FlowScheduler", "FlowDPM2M"),
+    "noise": ("DCTInit",),
+    "measuring": ("MeasureDynamics",),
+}
+
+
+class MotionBlocksExtension(ComfyExtension):
+    """One family of nodes a file; a family that this host cannot carry is named in the log and left out."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        nodes = []
+        for family, names in FAMILIES.items():
+            try:
+                module = importlib.import_module(f".{family}", __package__)
+                nodes += [getattr(module, name) for name in names]
+            except (ImportError, AttributeError) as error:
+                logging.warning("MotionBlocks: nodes %s are missing on this host: %s", ", ".join(names), error)
+        return nodes

@@ -1,0 +1,134 @@
+"""Nodes that bring models and sample photos into a graph."""
+
+from pathlib import Path
+
+from comfy_api.latest import io, ui
+
+from . import _host
+from ._compat import inp, out, schema
+
+CATEGORY = "MotionBlocks/loaders"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def sample_photos() -> list[str]:
+    """Names of the photos that come with the pack."""
+    return sorted(path.name for path in ASSETS.glob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+
+
+class LoadModel(io.ComfyNode):
+    """A motion model file from models/diffusion_models as MODEL."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksLoadModel",
+            display_name="Load Motion Model",
+            category=CATEGORY,
+            description="Loads a linear video model (MiraMo layout, or saved by MotionBlocks) from models/"
+            "diffusion_models. A file of another family is named and refused.",
+            search_aliases=["miramo", "linear video dit", "i2v model"],
+            inputs=[
+                inp(
+                    io.Combo.Input, "model_name", options=_host.weight_names(),
+                    tooltip="A .safetensors file in models/diffusion_models. Pickles (.pt, .ckpt) are never opened.",
+                ),
+                inp(
+                    io.Combo.Input, "weight_dtype", options=list(_host.WEIGHT_DTYPES), default="default",
+                    tooltip="Number type the weights are kept in. default: what your device computes best. fp8 halves "
+                    "the memory of bf16 at some loss of quality.", advanced=True,
+                ),
+            ],
+            outputs=[out(io.Model, "model", "The model, ready for KSampler.")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name, weight_dtype):
+        try:
+            return f"{model_name} {weight_dtype} {_host.stamp(_host.weight_path(model_name))}"
+        except (ValueError, OSError):
+            return f"{model_name} {weight_dtype}"
+
+    @classmethod
+    def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
+        from ._model import load_motion_model
+
+        dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, _host.WEIGHT_DTYPES)]
+        return io.NodeOutput(load_motion_model(_host.weight_path(model_name), dtype))
+
+
+class LoadBuiltin(io.ComfyNode):
+    """A model that comes with the pack: MODEL, CLIP and VAE at once."""
+
+    @classmethod
+    def define_schema(cls):
+        from ..motion.io.builtin import BUILTIN_NAMES
+
+        return schema(
+            node_id="MotionBlocksLoadBuiltin",
+            display_name="Load Built-in Motion Model",
+            category=CATEGORY,
+            description="Loads a small model that comes with the pack; nothing to download. It moves the picture (pan, "
+            "zoom, rotate, sway, pulse, shake, still) and does not invent objects. Use cfg 1.0 and about 8 steps.",
+            search_aliases=["motionblocks", "tiny model", "animate photo"],
+            inputs=[
+                inp(
+                    io.Combo.Input, "model_name", options=list(BUILTIN_NAMES),
+                    tooltip="Which built-in model. Its weights are a few MB inside the pack.",
+                ),
+            ],
+            outputs=[
+                out(io.Model, "model", "For KSampler; cfg 1.0, euler, simple, 8 steps."),
+                out(io.Clip, "clip", "For CLIP Text Encode; knows motions such as 'pan left, zoom in'."),
+                out(io.Vae, "vae", "For Image to Video, whose own vae output decodes at full resolution."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model_name) -> io.NodeOutput:
+        import torch
+
+        from ..motion.io.builtin import BUILTIN_NAMES, builtin_path
+        from ..motion.io.motion_model_file import read_motion_model
+        from ..motion.models.flow_codec import FlowCodec
+        from ._clip import build_clip
+        from ._model import build_patcher
+        from ._vae import BuiltinVAE
+
+        path = str(builtin_path(_host.choose("model_name", model_name, BUILTIN_NAMES)))
+        with torch.inference_mode(False):
+            file = read_motion_model(path)
+            clip = build_clip(file.text_encoder or {})
+            vae = BuiltinVAE(FlowCodec(file.spec.latent.working_size))
+            return io.NodeOutput(build_patcher(file, path), clip, vae)
+
+
+class SamplePhoto(io.ComfyNode):
+    """One of the photos that come with the pack, so that a shipped workflow runs at once."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksSamplePhoto",
+            display_name="Sample Photo",
+            category=CATEGORY,
+            description="A photo that comes with the pack. Replace this node by Load Image to animate your own photo.",
+            search_aliases=["example image", "demo photo"],
+            inputs=[
+                inp(
+                    io.Combo.Input, "photo", options=sample_photos(),
+                    tooltip="A photo from the pack's assets folder (free licence, see assets/README.md).",
+                ),
+            ],
+            outputs=[out(io.Image, "image", "The photo at its own size.")],
+            has_intermediate_output=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, photo) -> io.NodeOutput:
+        from ..motion.io.media import read_photo
+
+        path = _host.safe_join(ASSETS, _host.choose("photo", photo, sample_photos()))
+        image = read_photo(path).movedim(0, -1).unsqueeze(0).contiguous()
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
