@@ -35,17 +35,12 @@ class Letterbox:
     def left(self) -> float:
         return (self.size - self.inner_width) / 2
 
-    def content_grid(self, height: int, width: int, *, device=None) -> Tensor:
-        """Places of a (height, width) raster over the content area, as fractions of the working square.
-
-        Returns (height, width, 2) float32, last axis (x, y), each in (0, 1).
-        """
-        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        y = (self.top + y * self.inner_height) / self.size
-        x = (self.left + x * self.inner_width) / self.size
-        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        return torch.stack((grid_x, grid_y), dim=-1)
+    def content_places(self, *, device=None) -> tuple[Tensor, Tensor]:
+        """Where the photo's rows (height,) and columns (width,) lie, as fractions of the square; float32."""
+        rows = (torch.arange(self.height, device=device, dtype=torch.float32) + 0.5) / self.height
+        columns = (torch.arange(self.width, device=device, dtype=torch.float32) + 0.5) / self.width
+        rows = (self.top + rows * self.inner_height) / self.size
+        return rows, (self.left + columns * self.inner_width) / self.size
 
 
 def reflect_coordinate(coordinate: Tensor, size: int) -> Tensor:

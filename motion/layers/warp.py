@@ -6,32 +6,46 @@ from torch import Tensor
 
 from .letterbox import Letterbox
 
+RING = 2  # cells a cubic B-spline reaches beyond the place it is read at
 
-def extend_grid(flow: Tensor) -> Tensor:
+
+def extend_grid(grid: Tensor) -> Tensor:
     """Add one ring of cells by linear extrapolation, so that zoom and rotation stay straight at the border."""
-    flow = torch.cat((2 * flow[..., :1] - flow[..., 1:2], flow, 2 * flow[..., -1:] - flow[..., -2:-1]), dim=-1)
-    top, bottom = 2 * flow[..., :1, :] - flow[..., 1:2, :], 2 * flow[..., -1:, :] - flow[..., -2:-1, :]
-    return torch.cat((top, flow, bottom), dim=-2)
+    grid = torch.cat((2 * grid[..., :1] - grid[..., 1:2], grid, 2 * grid[..., -1:] - grid[..., -2:-1]), dim=-1)
+    top, bottom = 2 * grid[..., :1, :] - grid[..., 1:2, :], 2 * grid[..., -1:, :] - grid[..., -2:-1, :]
+    return torch.cat((top, grid, bottom), dim=-2)
+
+
+def spline_weights(place: Tensor, count: int) -> Tensor:
+    """Cubic B-spline weights of `count` unit-spaced cells (centres 0, 1, ...) at each place: (m,) -> (m, count).
+
+    They sum to 1 and reproduce straight lines; everything finer than a cell is smoothed.
+    """
+    distance = (place.unsqueeze(-1) - torch.arange(count, device=place.device, dtype=place.dtype)).abs()
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = (2 - distance).clamp_min(0) ** 3 / 6
+    return torch.where(distance < 1, near, far)
 
 
 def resample_flow(flow: Tensor, box: Letterbox) -> Tensor:
-    """Bring a flow grid that covers the working square to the photo's own pixels.
+    """Bring a flow grid that covers the working square to the photo's own pixels, smoothly.
 
     flow: (b, 2, gh, gw) in working pixels over the whole square. Returns (b, 2, height, width) in photo pixels.
     """
+    cells = flow
+    for _ in range(RING):
+        cells = extend_grid(cells)
+    rows, columns = (place.to(flow) for place in box.content_places(device=flow.device))
     gh, gw = flow.shape[-2:]
-    cells = flow.new_tensor([gw, gh])
-    place = box.content_grid(box.height, box.width, device=flow.device).to(flow.dtype)
-    grid = (place * cells + 1) / (cells + 2) * 2 - 1  # in the ring-extended grid
-    dense = torch.nn.functional.grid_sample(
-        extend_grid(flow), grid.expand(flow.shape[0], -1, -1, -1), padding_mode="border", align_corners=False
-    )
-    return dense / box.scale
+    down = spline_weights(rows * gh - 0.5 + RING, gh + 2 * RING)
+    across = spline_weights(columns * gw - 0.5 + RING, gw + 2 * RING)
+    return down @ cells @ across.T / box.scale
 
 
 def resample_square(images: Tensor, box: Letterbox) -> Tensor:
     """Bring images over the working square (b, c, size, size) to the photo's pixels (b, c, height, width)."""
-    grid = box.content_grid(box.height, box.width, device=images.device).to(images.dtype) * 2 - 1
+    rows, columns = (place.to(images) * 2 - 1 for place in box.content_places(device=images.device))
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
     return torch.nn.functional.grid_sample(
         images, grid.expand(images.shape[0], -1, -1, -1), padding_mode="border", align_corners=False
     )

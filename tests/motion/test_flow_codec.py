@@ -5,7 +5,7 @@ import torch
 from pack.motion.errors import ShapeError
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import Letterbox, fit_square, reflect_coordinate
-from pack.motion.layers.warp import fold_grid, resample_flow, unfold_grid, warp
+from pack.motion.layers.warp import fold_grid, resample_flow, spline_weights, unfold_grid, warp
 from pack.motion.models.flow_codec import FlowCodec, rgb_factors
 from scipy.fft import dctn
 
@@ -61,6 +61,22 @@ def test_letterbox_keeps_the_middle_and_fills_by_reflection(size):
         assert torch.allclose(inner, picture(*size).unsqueeze(0), atol=1e-6)
         assert torch.allclose(square[:, :, 11], inner[:, :, 0], atol=1e-6)
     assert max(box.inner_height, box.inner_width) == 64
+
+
+def test_spline_weights_sum_to_one_and_reproduce_lines():
+    place = torch.linspace(1.5, 17.5, 201, dtype=torch.float64)
+    weights = spline_weights(place, 20)
+    assert torch.allclose(weights.sum(1), torch.ones_like(place))
+    assert torch.allclose(weights @ torch.arange(20.0, dtype=torch.float64), place)
+    assert (weights >= 0).all()
+
+
+def test_flow_between_cells_bends_without_kinks():
+    flow = torch.zeros(1, 2, 16, 16)
+    flow[..., 8:] = 4.0
+    row = resample_flow(flow, Letterbox(256, 256, 64))[0, 0, 128]
+    assert row.diff().diff().abs().max() < 0.05 * row.max()
+    assert (row.diff() >= -1e-5).all()
 
 
 @pytest.mark.parametrize("size", [(256, 256), (300, 450), (480, 270)])
