@@ -23,6 +23,7 @@ FINE_SIDE = 160  # up to this side flow is found at full, not half resolution: t
 MEASURE_SIDE = 256  # clips are measured at no more than this short side: faster, and large steps stay in reach
 DIRECT_BELOW = 2.0  # px over a clip: less than this is measured from first to last frame, where rounding adds up less
 FIT_ROUNDS = 30
+FIT_POINTS = 8000  # more pixels than this are thinned out evenly
 LABELS = {  # which quantity of CameraMotion, and its sign
     "pan left": ("dx", 1), "pan right": ("dx", -1), "pan up": ("dy", 1), "pan down": ("dy", -1),
     "zoom in": ("zoom", 1), "zoom out": ("zoom", -1), "rotate left": ("degrees", -1), "rotate right": ("degrees", 1),
@@ -118,7 +119,7 @@ def fit_camera_motion(flow: Tensor, mask: Tensor | None = None) -> CameraMotion:
     h, w, _ = flow.shape
     y, x = torch.meshgrid(*(torch.arange(n).double() - (n - 1) / 2 for n in (h, w)), indexing="ij")
     chosen = torch.ones(h, w, dtype=torch.bool) if mask is None else mask
-    x, y, u = x[chosen], y[chosen], flow.double()[chosen]
+    x, y, u = (values[chosen][:: max(1, int(chosen.sum()) // FIT_POINTS)] for values in (x, y, flow.double()))
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     rows = torch.cat((torch.stack((one, zero, x, -y), -1), torch.stack((zero, one, y, x), -1)))  # all x, then all y
     wanted = torch.cat((u[:, 0], u[:, 1]))
