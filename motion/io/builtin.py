@@ -11,7 +11,7 @@ from ..models.linear_video_dit import LinearVideoDiT
 from ..models.motion_model import MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MotionVocabulary
-from .motion_model_file import MotionModelFile, build_motion_model, fill_module, read_motion_model
+from .motion_model_file import MotionModelFile, UnfilledLayers, build_motion_model, fill_module, read_motion_model
 
 BUILTIN_NAMES = ("motionblocks-tiny",)
 _WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -51,10 +51,11 @@ def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.fl
     Raises CheckpointError when the file lacks either, or was made with other motions.
     """
     spec, vocabulary = file.spec, MotionVocabulary()
-    if spec.latent.kind != "builtin" or file.text_encoder is None:
+    if spec.latent.kind != "builtin" or spec.objective != "i2v_residual" or file.text_encoder is None:
         raise CheckpointError(
-            f"the model's latent space is {spec.latent.kind!r} and it has {'a' if file.text_encoder else 'no'} text "
-            "encoder; photos are animated here only with built-in models; use the ComfyUI nodes and the model's VAE"
+            f"the model is for {spec.objective} in the latent space {spec.latent.kind!r}, with "
+            f"{'a' if file.text_encoder else 'no'} text encoder; here i2v_residual in 'builtin' with one is needed; "
+            "use the ComfyUI nodes and the model's own VAE"
         )
     rows, width = file.text_encoder["embedding.weight"].shape
     if rows != vocabulary.size:
@@ -62,7 +63,7 @@ def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.fl
             f"the model was made with {rows - 1} motions, this pack knows {vocabulary.size - 1}; update the pack or "
             "use the model that came with it"
         )
-    encoder = MotionTextEncoder(rows, width, dtype=torch.float32, device="meta")
+    encoder = MotionTextEncoder(rows, width, operations=UnfilledLayers, dtype=torch.float32, device="meta")
     fill_module(encoder, file.text_encoder, dtype=torch.float32, device=device)
     dit = build_motion_model(file, dtype=dtype, device=device)
     return BuiltinModel(spec, dit, encoder, vocabulary, FlowCodec(spec.latent.working_size))

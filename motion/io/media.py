@@ -66,23 +66,15 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
-def write_video(
-    path: str | os.PathLike, frames: Tensor, fps: float, *, overwrite: bool = False
-) -> WrittenVideo:
+def write_video(path: str | os.PathLike, frames: Tensor, fps: float, *, overwrite: bool = False) -> WrittenVideo:
     """Write frames (t, h, w, 3) in [0, 1] as .mp4 (H.264), .webp, .gif, or a folder of PNG files (no suffix).
 
     An existing name is never taken: clip.mp4 becomes clip_2.mp4, and so on; overwrite replaces a file (never a
     folder). mp4 needs even sides: odd ones are padded by repeating the last row or column, which the result states.
     Raises ConfigError for a name or fps that cannot be, ShapeError for frames, CheckpointError when the disk refuses.
     """
-    target, fps = check_output_name(path), check_fps(fps)
+    target, fps = check_output(path, overwrite=overwrite), check_fps(fps)
     suffix = target.suffix.lower()
-    if suffix and suffix not in VIDEO_SUFFIXES:
-        raise ConfigError(
-            f"output {target} ends in {suffix!r}; use {', '.join(VIDEO_SUFFIXES)}, or no ending for a folder of PNGs"
-        )
-    if not suffix and overwrite:
-        raise ConfigError(f"output {target} is a folder of frames, which is never overwritten; choose another name")
     _check_frames(frames)
     encode = {".mp4": _encode_mp4, ".webp": _encode_webp, ".gif": _encode_gif, "": _write_pngs}[suffix]
     if overwrite:
@@ -108,6 +100,21 @@ def read_video(path: str | os.PathLike) -> tuple[Tensor, float]:
     if not arrays:
         raise ShapeError(f"{path}: no frames in it; a video is needed")
     return torch.from_numpy(np.stack(arrays)).float() / 255, fps
+
+
+def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Refuse early what `write_video` could not write. Raises ConfigError for names, CheckpointError for folders."""
+    target = check_output_name(path)
+    suffix = target.suffix.lower()
+    if suffix and suffix not in VIDEO_SUFFIXES:
+        raise ConfigError(
+            f"output {target} ends in {suffix!r}; use {', '.join(VIDEO_SUFFIXES)}, or no ending for a folder of PNGs"
+        )
+    if not suffix and overwrite:
+        raise ConfigError(f"output {target} is a folder of frames, which is never overwritten; choose another name")
+    if not target.absolute().parent.is_dir():
+        raise CheckpointError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+    return target
 
 
 def check_fps(fps: float) -> float:

@@ -39,6 +39,18 @@ class MotionModelFile:
     metadata: dict[str, str]
 
 
+class UnfilledLayers:
+    """Layers that draw no random numbers, for modules on the meta device, where drawing would load torch._dynamo."""
+
+    Linear = nn.Linear
+
+    class Embedding(nn.Embedding):
+        """An embedding whose weight stays as it was allocated."""
+
+        def reset_parameters(self) -> None:
+            """Leave the weight alone; a file fills it."""
+
+
 def read_motion_model(path: str | os.PathLike) -> MotionModelFile:
     """Read a motion model file, whole. Raises CheckpointError with file, value, need and way out."""
     path = Path(path)
@@ -223,7 +235,7 @@ def _text_shapes(path: Path, shapes, config: LinearVideoDiTConfig) -> dict[str, 
         raise CheckpointError(
             f"{path}: its text encoder's embedding is {rows or 'missing'}; (words, {config.caption_channels}) is needed"
         )
-    encoder = MotionTextEncoder(*rows, device="meta")
+    encoder = MotionTextEncoder(*rows, operations=UnfilledLayers, device="meta")
     return {name: tuple(p.shape) for name, p in encoder.state_dict().items()}
 
 

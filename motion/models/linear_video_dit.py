@@ -128,6 +128,17 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
+def modulation_table(rows: int, width: int, *, dtype=None, device=None) -> nn.Parameter:
+    """Rows of shifts, scales and gates, (rows, width), normal with deviation 1/√width.
+
+    On the meta device nothing is drawn: random numbers there would load torch._dynamo and sympy, seconds for nothing.
+    """
+    table = torch.empty(rows, width, dtype=dtype, device=device)
+    if not table.is_meta:
+        table = torch.randn(rows, width, dtype=dtype, device=device) / width**0.5
+    return nn.Parameter(table)
+
+
 class SelfAttention(nn.Module):
     """Projections of a linear self-attention; `mix` is the operator between them."""
 
@@ -207,10 +218,8 @@ class LinearVideoBlock(nn.Module):
         factory = {"operations": operations, "dtype": dtype, "device": device}
         width = config.width
         self.temporal_form = config.temporal_form
-        self.scale_shift_table = nn.Parameter(torch.randn(6, width, dtype=dtype, device=device) / width**0.5)
-        self.scale_shift_table_attn3d = nn.Parameter(
-            torch.randn(3, width, dtype=dtype, device=device) / width**0.5
-        )
+        self.scale_shift_table = modulation_table(6, width, dtype=dtype, device=device)
+        self.scale_shift_table_attn3d = modulation_table(3, width, dtype=dtype, device=device)
         self.attn1 = SelfAttention(config, **factory)
         self.attn_temporal = SelfAttention(config, **factory)
         self.attn2 = CrossAttention(config, attention, **factory)
@@ -263,7 +272,7 @@ class LinearVideoDiT(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             LinearVideoBlock(config, attention or torch_attention, **make) for _ in range(config.num_layers)
         )
-        self.scale_shift_table = nn.Parameter(torch.randn(2, width, **factory) / width**0.5)
+        self.scale_shift_table = modulation_table(2, width, **factory)
         self.proj_out = operations.Linear(width, patch * patch * config.in_channels, **factory)
         self._add_extensions(operations, factory)
 

@@ -1,0 +1,147 @@
+"""The shell: `motionblocks animate PHOTO --motion "zoom in" -o out.mp4`, `info FILE`, `motions`."""
+
+import argparse
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from .errors import CheckpointError, ConfigError, ShapeError
+
+PROGRAM = "motionblocks"
+FAILED, CANCELLED = 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 refused with one line on stderr, 130 cancelled by Ctrl-C."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except (ShapeError, CheckpointError, ConfigError) as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(f"the Python package {error.name!r} is missing; run `make demo` once in the pack's folder")
+    except MemoryError:
+        return _fail("out of memory; use a smaller photo or fewer frames")
+    except KeyboardInterrupt:
+        _fail("cancelled; no video was written")
+        return CANCELLED
+    return 0
+
+
+def _fail(text: str) -> int:
+    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
+    return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str):
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROGRAM, description="Make a photograph move, on a CPU or a GPU, with no download.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_animate(commands)
+    info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
+    info.add_argument("file", nargs="?", help=".safetensors file; without it the built-in model")
+    info.set_defaults(run=_info)
+    motions = commands.add_parser("motions", help="list the motions the built-in model knows")
+    motions.set_defaults(run=_motions)
+    return parser
+
+
+def _add_animate(commands) -> None:
+    command = commands.add_parser(
+        "animate", help="make a video of a photo", description="Make a video of a photo that moves as you say.",
+        epilog="An existing output is never overwritten (clip.mp4, clip_2.mp4, …) unless you say --overwrite.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("photo", help="PNG, JPEG, WebP, GIF, BMP, TIFF or PPM, sides up to 4096 px")
+    add("-o", "--output", help=".mp4, .webp or .gif file, or a folder name for PNG frames (default: PHOTO's name.mp4)")
+    add("--motion", default="zoom in", help='what moves, such as "pan left, zoom in" (default: %(default)s)')
+    add("--dynamics", type=int, default=12, help="amount of motion, 0 to 19 (default: %(default)s)")
+    add("--frames", type=int, default=16, help="number of frames (default: %(default)s)")
+    add("--fps", type=float, help="frames per second (default: the model's, 8)")
+    add("--steps", type=int, help="sampling steps (default: the model's)")
+    add("--guidance", type=float, help="guidance scale, 1 = off (default: the model's)")
+    add("--seed", type=int, default=0, help="another seed gives another video (default: %(default)s)")
+    add("--model", help="a .safetensors file trained with this pack instead of the built-in model")
+    add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
+    add("--overwrite", action="store_true", help="replace an existing output file")
+    add("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=_animate)
+
+
+def _animate(options) -> None:
+    from .io.media import check_fps, check_output, read_photo, write_video
+
+    output = options.output or f"{Path(options.photo).stem}.mp4"
+    check_output(output, overwrite=options.overwrite)
+    if options.fps is not None:
+        check_fps(options.fps)
+    photo = read_photo(options.photo)
+    model = _load(options)
+    fps = options.fps or model.spec.sampling.fps
+    written = write_video(output, _sample(photo, model, options), fps, overwrite=options.overwrite)
+    sides = tuple(photo.shape[-2:])
+    if sides != (written.height, written.width):
+        print(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
+    content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
+    print(f"video: {os.path.abspath(written.path)} ({content})")
+
+
+def _load(options):
+    import torch
+
+    from .io.builtin import bundle, load_builtin
+    from .io.motion_model_file import read_motion_model
+    from .pipeline import pick_device
+
+    place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
+    return bundle(read_motion_model(options.model), **place) if options.model else load_builtin(**place)
+
+
+def _sample(photo, model, options):
+    from tqdm import tqdm
+
+    from .pipeline import animate
+
+    total = options.steps or model.spec.sampling.num_steps
+    with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
+
+        def on_step(step: int, num_steps: int, clean) -> None:
+            bar.update()
+
+        return animate(
+            photo, motion=options.motion, dynamics=options.dynamics, num_frames=options.frames,
+            num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed, model=model, on_step=on_step,
+        )  # fmt: skip
+
+
+def _info(options) -> None:
+    from .io.builtin import BUILTIN_NAMES, builtin_path
+    from .io.file_signature import shown
+    from .io.motion_model_file import describe_motion_model
+
+    path = Path(options.file) if options.file else builtin_path(BUILTIN_NAMES[0])
+    family, spec, metadata = describe_motion_model(path)
+    print(f"file: {path}\nfamily: {family or 'not known here'}")
+    for name, value in ({} if spec is None else asdict(spec)).items():
+        print(f"{name}: {_plain(value)}")
+    for name, value in sorted(metadata.items()):
+        if name not in ("spec", "family"):
+            print(f"{shown(name)[1:-1]}: {shown(value, 2000)[1:-1]}")
+
+
+def _plain(value) -> str:
+    return ", ".join(f"{name} {entry}" for name, entry in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _motions(options) -> None:
+    from .text.vocabulary import MotionVocabulary
+
+    print("\n".join(MotionVocabulary().words))

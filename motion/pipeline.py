@@ -1,0 +1,163 @@
+"""Photo in, frames out: the one path that the shell and the tests use, without any host."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .errors import ConfigError, ShapeError
+from .io.builtin import BuiltinModel, load_builtin
+from .models.flow_codec import check_photo_size
+from .sampling.denoiser import MotionDenoiser, TextCondition
+from .sampling.schedules import flow_sigmas
+from .sampling.solvers import flow_dpm_2m
+
+MAX_FRAMES = 256
+MAX_SEED = 2**64 - 1
+MAX_VIDEO_BYTES = 8 * 2**30
+COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def animate(
+    photo: Tensor,
+    *,
+    motion: str,
+    dynamics: int = 12,
+    num_frames: int = 16,
+    num_steps: int | None = None,
+    guidance_scale: float | None = None,
+    seed: int = 0,
+    model: BuiltinModel | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    on_step: Callable[[int, int, Tensor], None] | None = None,
+) -> Tensor:
+    """Make a video of a photo that moves as `motion` says.
+
+    photo: (3, h, w) in [0, 1]; one channel is grey, a fourth is opacity over white. motion: words of the vocabulary,
+    "" leaves the choice to the model. dynamics: motion bucket, 0 = least. num_steps, guidance_scale: None takes the
+    model's own. model: None loads the built-in one in `dtype` (float32) on `device` (CUDA where torch sees it).
+    on_step(step, num_steps, clean latents) is called after every step; what it raises passes through.
+    Returns frames (num_frames, h', w', 3) float32 on the CPU, h' and w' padded to even; frame 0 is the photo. Equal
+    arguments give equal frames on one machine. Raises ShapeError and ConfigError with value, need and way out.
+    """
+    photo = check_photo(photo)
+    check_request(photo, num_frames=num_frames, seed=seed)
+    model = _model(model, device, dtype)
+    place = next(model.dit.parameters()).device
+    check_dynamics(dynamics, model.spec.dynamics.num_buckets)
+    with torch.no_grad():
+        denoise, first = _denoiser(model, photo.to(place), motion, dynamics, guidance_scale)
+        sigmas = flow_sigmas(
+            model.spec.sampling.num_steps if num_steps is None else num_steps, shift=model.spec.sampling.shift
+        )
+        noise = make_noise((1, first.shape[1], num_frames, *first.shape[3:]), seed)
+        latents = flow_dpm_2m(denoise, noise.to(place) * sigmas[0].item(), sigmas, on_step=on_step)
+        video = model.codec.decode_onto(latents / model.spec.latent.scale_factor, photo.to(place))
+    return rearrange(video, "1 c t h w -> t h w c").contiguous().cpu()
+
+
+def check_photo(photo: Tensor) -> Tensor:
+    """Return the photo as (3, h, w) float32. The input is left as it is. Raises ShapeError.
+
+    One channel is repeated; a fourth channel is opacity over white.
+    """
+    if photo.ndim != 3 or photo.shape[0] not in (1, 3, 4) or not photo.is_floating_point():
+        raise ShapeError(
+            f"photo is {tuple(photo.shape)} {photo.dtype}; floats (3, h, w) in [0, 1] are needed; from (h, w, 3) use "
+            "permute(2, 0, 1), from bytes divide by 255"
+        )
+    check_photo_size(*photo.shape[-2:])
+    values = photo.detach().float()
+    if not torch.isfinite(values).all():
+        raise ShapeError("photo holds NaN or Inf pixels; finite values in [0, 1] are needed; load it again")
+    low, high = values.min().item(), values.max().item()
+    if low < 0 or high > 1:
+        raise ShapeError(f"photo holds values from {low:.4g} to {high:.4g}; [0, 1] is needed; use clamp(0, 1)")
+    if values.shape[0] == 4:
+        return values[:3] * values[3:] + (1 - values[3:])
+    return values.expand(3, -1, -1)
+
+
+def check_request(photo: Tensor, *, num_frames: int, seed: int) -> None:
+    """Refuse frame counts, seeds and videos that cannot be, before a model is loaded. Raises our errors."""
+    if not _is_whole(num_frames) or not 2 <= num_frames <= MAX_FRAMES:
+        raise ConfigError(f"num_frames is {num_frames!r}; a video has 2 to {MAX_FRAMES}; 16 is what the model knows")
+    if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed is {seed!r}; it must be a whole number from 0 to {MAX_SEED}")
+    h, w = photo.shape[-2:]
+    size = num_frames * 3 * h * w * 4
+    if size > MAX_VIDEO_BYTES:
+        fits = MAX_VIDEO_BYTES // (3 * h * w * 4)
+        raise ShapeError(
+            f"{num_frames} frames of {w}x{h} px need {size / 2**30:.1f} GiB; up to {MAX_VIDEO_BYTES / 2**30:.0f} GiB "
+            f"go; use {fits} frames or a smaller photo"
+        )
+
+
+def check_dynamics(dynamics: int, num_buckets: int) -> None:
+    """Refuse a motion bucket the model does not have. Raises ConfigError."""
+    if not _is_whole(dynamics) or not 0 <= dynamics < num_buckets:
+        raise ConfigError(
+            f"dynamics is {dynamics!r}; this model knows 0 (least motion) to {num_buckets - 1} (most); 12 is usual"
+        )
+
+
+def make_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Unit normal noise, float32 on the CPU: the same numbers the host's RandomNoise gives for this seed and shape."""
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or CUDA where torch sees it, else the CPU. Raises ConfigError."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, NotImplementedError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise ConfigError(f"device {str(device)!r} cannot be used here ({reason}); use cpu or cuda") from error
+    return chosen
+
+
+def _model(model: BuiltinModel | None, device, dtype: torch.dtype | None) -> BuiltinModel:
+    if model is not None:
+        if device is not None or dtype is not None:
+            raise ConfigError("device and dtype belong to loading; a loaded model has its own; leave them out")
+        return model
+    if dtype is not None and dtype not in COMPUTE_DTYPES:
+        names = ", ".join(str(kind).removeprefix("torch.") for kind in COMPUTE_DTYPES)
+        raise ConfigError(f"dtype is {dtype}; use one of {names}")
+    return load_builtin(device=pick_device(device), dtype=dtype or torch.float32)
+
+
+def _denoiser(
+    model: BuiltinModel, photo: Tensor, motion: str, dynamics: int, guidance_scale: float | None
+) -> tuple[MotionDenoiser, Tensor]:
+    """The network with prompt, bucket and first frame bound; and the first frame's scaled latents (1, c, 1, h, w)."""
+    sampling = model.spec.sampling
+    scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
+    if not math.isfinite(scale):
+        raise ConfigError(f"guidance_scale is {scale}; it must be finite; 1 switches guidance off")
+    first = model.codec.encode(rearrange(photo, "c h w -> 1 c 1 h w")) * model.spec.latent.scale_factor
+    text = _encode(model, motion, photo.device)
+    denoise = MotionDenoiser(
+        model.dit, context=text.context, attention_mask=text.attention_mask, pooled=text.pooled,
+        motion_bucket_id=dynamics, first_latent=first, guidance_scale=scale,
+        negative=_encode(model, "", photo.device) if scale != 1 else None,
+        integer_timesteps=sampling.integer_timesteps,
+    )  # fmt: skip
+    return denoise, first
+
+
+def _encode(model: BuiltinModel, motion: str, device) -> TextCondition:
+    ids = torch.tensor([model.vocabulary.tokenize(motion)], device=device)
+    context, pooled, mask = model.text_encoder(ids)
+    return TextCondition(context, mask, pooled)
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,262 @@
+"""The shell: what a user types, what comes out, one line for every refusal, and nothing left after Ctrl-C."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pack.motion import cli, pipeline
+from pack.motion.io import media
+from pack.motion.io.builtin import builtin_path
+from pack.motion.io.media import read_video
+from pack.motion.io.motion_model_file import save_motion_model
+from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.text.encoder import MotionTextEncoder
+from pack.motion.text.vocabulary import MotionVocabulary
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """An untrained model of the built-in kind."""
+    config = LinearVideoDiTConfig(
+        in_channels=200, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_cross_attention_heads=2,
+        caption_channels=8, flow_channels=8, concat_first_frame=True, frame_index_embedding=True,
+        pooled_text_embedding=True, position_features=True, prediction="x0",
+    )  # fmt: skip
+    spec = MotionModelSpec(
+        config=config,
+        sampling=SamplingDefaults(num_steps=2, guidance_scale=1.0),
+        latent=LatentSpec("builtin", 200, 8, 1.0, 64),
+    )
+    torch.manual_seed(0)
+    text = MotionTextEncoder(MotionVocabulary().size, 8).state_dict()
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_motion_model(path, spec, LinearVideoDiT(config).state_dict(), text, {"recipe": "none\x1b[31m"})
+    return str(path)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A working folder with a 31x24 photo in it."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    return tmp_path
+
+
+def shell(*command, **options):
+    """Run a command line to its end in a process of its own."""
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=ONE_THREAD, **options)
+
+
+def test_animate_writes_the_video_and_the_last_line_says_where(desk, weights, capsys):
+    code = cli.main(["animate", "photo.png", "--model", weights, "--motion", "pan left", "--frames", "3", "--quiet",
+                     "--device", "cpu"])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert code == 0 and err == ""
+    assert out.splitlines()[-1] == f"video: {desk / 'photo.mp4'} (3 frames, 32x24, 8 fps)"
+    assert "31x24 px was padded to even sides, 32x24" in out
+    assert read_video(desk / "photo.mp4")[0].shape == (3, 24, 32, 3)
+
+
+@pytest.mark.parametrize("output", ["a.mp4", "a.webp", "a.gif", "frames"])
+def test_every_kind_of_output_holds_the_frames_and_counts_on(desk, weights, capsys, output):
+    for expected in (output, output.replace("a.", "a_2.").replace("frames", "frames_2")):
+        arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "--fps", "10", "-o", output]
+        assert cli.main([*arguments, "--quiet"]) == 0
+        assert read_video(desk / expected)[0].shape[0] == 2
+        assert str(desk / expected) in capsys.readouterr().out
+
+
+def test_overwrite_replaces_the_file(desk, weights):
+    (desk / "a.gif").write_text("old")
+    arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "a.gif", "--overwrite", "--quiet"]
+    assert cli.main(arguments) == 0
+    assert sorted(os.listdir(desk)) == ["a.gif", "photo.png"] and read_video(desk / "a.gif")[0].shape[0] == 2
+
+
+def test_progress_bar_counts_the_steps(desk, weights, capsys):
+    assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--steps", "3", "-o", "a.gif"]) == 0
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_same_seed_same_frames_and_narrow_types_run(desk, weights):
+    for name, options in (("a", []), ("b", []), ("c", ["--seed", "7"]), ("d", ["--dtype", "bfloat16"])):
+        arguments = ["animate", "photo.png", "--model", weights, "--frames", "3", "-o", name, "--quiet", *options]
+        assert cli.main(arguments) == 0
+    videos = {name: read_video(desk / name)[0] for name in "abcd"}
+    assert torch.equal(videos["a"], videos["b"]) and not torch.equal(videos["a"], videos["c"])
+    assert torch.equal(videos["a"][0], videos["d"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.png"], "none.png: the photo cannot be opened"),
+        (["photo.png", "--motion", "explode"], "unknown word 'explode'"),
+        (["photo.png", "--dynamics", "20"], "dynamics is 20"),
+        (["photo.png", "--dynamics", "many"], "argument --dynamics"),
+        (["photo.png", "--frames", "1"], "num_frames is 1"),
+        (["photo.png", "--frames", "0"], "num_frames is 0"),
+        (["photo.png", "--steps", "0"], "num_steps is 0"),
+        (["photo.png", "--fps", "0"], "fps is 0"),
+        (["photo.png", "--fps", "nan"], "fps is nan"),
+        (["photo.png", "--guidance", "nan"], "guidance_scale is nan"),
+        (["photo.png", "--seed", "-1"], "seed is -1"),
+        (["photo.png", "--device", "toaster"], "device 'toaster'"),
+        (["photo.png", "--dtype", "int8"], "argument --dtype"),
+        (["photo.png", "-o", "a.avi"], "ends in '.avi'"),
+        (["photo.png", "-o", "no/a.mp4"], "does not exist; create it first"),
+        (["photo.png", "-o", "x" * 300 + ".mp4"], "304 bytes long"),
+        (["photo.png", "-o", ".."], "names no file"),
+        (["photo.png", "-o", "frames", "--overwrite"], "never overwritten"),
+        (["photo.png", "--model", "photo.png"], "a PNG picture"),
+        (["photo.png", "--model", "model.ckpt"], "pickles"),
+        (["photo.png", "--surprise"], "unrecognized arguments: --surprise"),
+        ([], "photo"),
+    ],
+)
+def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights, capsys, arguments, words):
+    options = [] if "--model" in arguments else ["--model", weights]
+    assert cli.main(["animate", *arguments, *options, "--quiet"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("motionblocks: ") and err.count("\n") == 1 and words in err
+    assert os.listdir(desk) == ["photo.png"]
+
+
+def test_no_command_and_unknown_command_are_one_line_with_code_2(capsys):
+    for arguments in ([], ["fly"]):
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_output_folders_with_dots_lead_where_the_shell_says(desk, weights):
+    (desk / "in").mkdir()
+    assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "in/../a.gif", "--quiet"]) == 0
+    assert (desk / "a.gif").exists()
+
+
+def test_cancel_while_sampling_or_encoding_leaves_no_file(desk, weights, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for module, name in ((pipeline, "animate"), (media, "_encode_mp4")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, interrupt)
+            assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--quiet"]) == 130
+        assert "cancelled" in capsys.readouterr().err and os.listdir(desk) == ["photo.png"]
+
+
+def test_info_tells_family_config_and_recipe_of_our_file_without_raw_control_characters(weights, capsys):
+    assert cli.main(["info", weights]) == 0
+    out = capsys.readouterr().out
+    assert "family: linear_video_dit" in out and "num_layers 1" in out and "recipe: none" in out and "\x1b" not in out
+
+
+def test_info_names_foreign_files_and_refuses_broken_ones(desk, capsys):
+    from safetensors.torch import save_file
+
+    save_file({"blocks.0.cross_attn.q.lora_A.weight": torch.zeros(1)}, "lora.safetensors")
+    assert cli.main(["info", "lora.safetensors"]) == 0
+    assert "a LoRA for Wan" in capsys.readouterr().out
+    assert cli.main(["info", "photo.png"]) == 2
+    assert "a PNG picture" in capsys.readouterr().err
+
+
+def test_motions_lists_the_vocabulary(capsys):
+    assert cli.main(["motions"]) == 0
+    assert capsys.readouterr().out.splitlines() == list(MotionVocabulary().words)
+
+
+def test_missing_package_is_one_line(capsys, monkeypatch):
+    def run(options):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "_motions", run)
+    assert cli.main(["motions"]) == 2
+    assert "package 'torch' is missing" in capsys.readouterr().err
+
+
+def test_help_comes_without_loading_torch(desk):
+    code = f"import sys, runpy; sys.argv = ['x', '--help']; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += f"try: runpy.run_path({str(ROOT)!r}, run_name='__main__')\nexcept SystemExit: print('torch' in sys.modules)"
+    done = shell(sys.executable, "-c", code)
+    assert "animate" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+
+
+def test_folder_runs_as_a_program_from_anywhere_and_loads_nothing_heavy(desk, weights):
+    (desk / "nodes.py").write_text("raise SystemExit('a stranger was imported')")
+    python = (sys.executable, "-X", "importtime")
+    done = shell(*python, ROOT, "animate", "photo.png", "--model", weights, "--frames", "2", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"video: {desk / 'photo.mp4'}")
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "motionblocks_pack.motion.pipeline" in loaded
+    assert not loaded & {"torch._dynamo", "sympy", "cv2", "diffusers", "triton", "nodes", "motion"}
+
+
+def test_wrapper_finds_its_folder_through_links_and_spaces(desk):
+    (desk / "my bin").mkdir()
+    os.symlink(ROOT / "motionblocks", desk / "my bin" / "mb")
+    done = shell("./mb", "motions", cwd=desk / "my bin")
+    assert done.returncode == 0 and "zoom in" in done.stdout, done.stderr
+
+
+def test_wrapper_takes_the_python_of_its_own_environment_else_python3(desk):
+    pack = desk / "pack"
+    pack.mkdir()
+    shutil.copy(ROOT / "motionblocks", pack / "motionblocks")
+    path = desk / "path"
+    path.mkdir()
+    for tool in ("dirname", "readlink"):
+        os.symlink(shutil.which(tool), path / tool)
+    run = [str(pack / "motionblocks"), "a b"]
+
+    def fake(file, word):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'#!/bin/sh\necho {word} "$@"\n')
+        file.chmod(0o755)
+
+    done = subprocess.run(run, env={"PATH": str(path)}, capture_output=True, text=True)
+    assert done.returncode == 2 and "python3 is missing" in done.stderr
+    fake(path / "python3", "system")
+    assert subprocess.run(run, env={"PATH": str(path)}, capture_output=True, text=True).stdout == f"system {pack} a b\n"
+    fake(pack / ".venv" / "bin" / "python", "own")
+    assert subprocess.run(run, env={"PATH": str(path)}, capture_output=True, text=True).stdout == f"own {pack} a b\n"
+
+
+def test_ctrl_c_stops_cleanly_with_one_line_and_no_file(desk, weights):
+    command = [sys.executable, str(ROOT), "animate", "photo.png", "--model", weights, "--steps", "10000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ONE_THREAD, cwd=desk)
+    seen, start = b"", time.monotonic()
+    while b"10000" not in seen and time.monotonic() - start < 60:
+        seen += os.read(process.stderr.fileno(), 4096)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and b"Traceback" not in rest
+    assert rest.strip().endswith(b"motionblocks: cancelled; no video was written")
+    assert os.listdir(desk) == ["photo.png"]
+
+
+@pytest.mark.slow
+def test_cold_run_at_512_px_takes_at_most_10_seconds_of_one_core(desk):
+    if not builtin_path("motionblocks-tiny").exists():
+        pytest.skip("weights/motionblocks-tiny.safetensors is not there")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)).save("big.png")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = shell(sys.executable, ROOT, "animate", "big.png", "--device", "cpu", "-o", "out.mp4")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= 10
