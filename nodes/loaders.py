@@ -70,7 +70,7 @@ class LoadBuiltin(io.ComfyNode):
             display_name="Load Built-in Motion Model",
             category=CATEGORY,
             description="Loads a small model that comes with the pack; nothing to download. It moves the picture (pan, "
-            "zoom, rotate, sway, pulse, shake, still) and does not invent objects. Use cfg 1.0 and about 8 steps.",
+            "zoom, rotate, still) and does not invent objects. Use cfg 1.0 and about 8 steps.",
             search_aliases=["motionblocks", "tiny model", "animate photo"],
             inputs=[
                 inp(

@@ -3,11 +3,14 @@
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers stall on a busy machine
+
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

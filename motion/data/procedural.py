@@ -6,7 +6,6 @@ The motion of a clip is labelled with names of `motion.text.vocabulary`; the lab
 scene. Frame 0 is an unsampled crop, so warping it by the true flow reproduces a frame wherever content stays in view.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,15 +17,12 @@ from .procedural_textures import canvases, sample_periodic
 SIZE = 64  # window, px
 CANVAS = 128  # period of the canvas, px
 GRID = 16  # cells of the flow grid a side
-PERIOD = 16  # frames of one sway or pulse
-FULL_SPEED = {"pan": 2.0, "zoom": 0.05, "rotate": 0.06, "sway": 8.0, "pulse": 0.3, "shake": 2.4}
-# px/frame, log-scale/frame, radians/frame; then amplitudes: px, log-scale, px
-SINGLES = (
+FULL_SPEED = {"pan": 1.6, "zoom": 0.042, "rotate": 0.052}  # px, log-scale, radians; each a frame
+DIRECTED = (
     "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "rotate left", "rotate right",
-    "sway", "pulse", "shake", "still",
 )  # fmt: skip
-DIRECTED = SINGLES[:8]
-SHARES = {"single": 0.66, "pair": 0.16, "extra": 0.10, "still": 0.08}
+SINGLES = (*DIRECTED, "still")
+STILL_SHARE, PAIR_SHARE = 0.1, 0.2  # of the captions drawn
 _AXES = {
     "pan left": (0, -1.0), "pan right": (0, 1.0), "pan up": (1, -1.0), "pan down": (1, 1.0),
     "zoom in": (2, -1.0), "zoom out": (2, 1.0), "rotate left": (3, 1.0), "rotate right": (3, -1.0),
@@ -40,7 +36,6 @@ class Scenes:
     canvas: Tensor  # (b, 3, CANVAS, CANVAS) far layer
     near: Tensor  # (b, 3, CANVAS, CANVAS) texture of the nearer object
     rate: Tensor  # (b, 4) per frame: pan x, pan y (px), log-scale, radians
-    wave: Tensor  # (b, 3) amplitudes of sway (px), pulse (log-scale), shake (px)
     blob: Tensor  # (b, 5) nearer object: centre x, y, half axes (px), nearness; nearness 1 = none
     ground: Tensor  # (b, 2) horizon row (px) and extra nearness of the ground at the bottom; 0 = none
     captions: list[str] = field(default_factory=list)
@@ -69,18 +64,12 @@ class Scenes:
     def stopped(self, rows: Tensor) -> "Scenes":
         """The same scenes, captions kept, with the rows of a boolean mask (b,) standing still."""
         keep = (~rows).to(self.rate).unsqueeze(1)
-        return replace(self, rate=self.rate * keep, wave=self.wave * keep)
+        return replace(self, rate=self.rate * keep)
 
     def _camera(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Window shift (b, t, 2) px, log-scale (b, t), angle (b, t) at the frames, all 0 at frame 0."""
-        n = frames.to(torch.float32).unsqueeze(-1)
-        straight = self.rate.unsqueeze(1) * n
-        phase = 2 * math.pi * n[..., 0] / PERIOD
-        sway, pulse, shake = (self.wave[:, index : index + 1] for index in range(3))
-        x = straight[..., 0] + sway * torch.sin(phase) + shake * torch.sin(phase * 3.1)
-        y = straight[..., 1] + shake * 0.7 * (torch.cos(phase * 4.3) - 1)
-        log_scale = straight[..., 2] - pulse * (1 - torch.cos(phase)) / 2
-        return torch.stack((x, y), -1), log_scale, straight[..., 3]
+        straight = self.rate.unsqueeze(1) * frames.to(torch.float32).unsqueeze(-1)
+        return straight[..., :2], straight[..., 2], straight[..., 3]
 
     def _place(self, shift, log_scale, angle, nearness, ground) -> Tensor:
         """Where each window pixel (b, t, y, x) looks, in window pixels of frame 0: (b, t, SIZE, SIZE, 2)."""
@@ -115,11 +104,11 @@ def draw_scenes(num_scenes: int, generator: torch.Generator, *, motions: list[st
     """
     captions = list(motions) if motions is not None else [_draw_caption(generator) for _ in range(num_scenes)]
     speed = torch.rand(num_scenes, generator=generator) * 0.9 + 0.1
-    rate, wave = torch.zeros(num_scenes, 4), torch.zeros(num_scenes, 3)
+    rate = torch.zeros(num_scenes, 4)
     for row, caption in enumerate(captions):
         names = caption.split(", ")
         for name in names:
-            _add_motion(rate[row], wave[row], name, float(speed[row]) * (1.0 if len(names) == 1 else 0.7))
+            _add_motion(rate[row], name, float(speed[row]) * (1.0 if len(names) == 1 else 0.7))
     canvas = canvases(num_scenes, CANVAS, generator)
     near = 1 - canvas.roll(1, 0)
     boxed = torch.rand(num_scenes, generator=generator) < 0.25
@@ -128,7 +117,7 @@ def draw_scenes(num_scenes: int, generator: torch.Generator, *, motions: list[st
     blob = _draw_blobs(num_scenes, layered, generator)
     ground = _draw_grounds(num_scenes, layered & (rate[:, 1:].abs().sum(1) == 0), generator)
     _paint_ground(canvas, near.roll((1, 32), (0, 3)), ground)
-    return Scenes(canvas, near, rate, wave, blob, ground, captions)
+    return Scenes(canvas, near, rate, blob, ground, captions)
 
 
 def _identity() -> Tensor:
@@ -141,26 +130,22 @@ def _pick(options, generator: torch.Generator):
 
 
 def _draw_caption(generator: torch.Generator) -> str:
-    """One motion, a pair of two different kinds, an oscillation, or still, with the shares above."""
+    """One motion, a pair of two different kinds, or still, with the shares above."""
     u = float(torch.rand((), generator=generator))
-    if u < SHARES["single"]:
-        return _pick(DIRECTED, generator)
-    if u < SHARES["single"] + SHARES["extra"]:
-        return _pick(("sway", "pulse", "shake"), generator)
-    if u < SHARES["single"] + SHARES["extra"] + SHARES["still"]:
+    if u < STILL_SHARE:
         return "still"
+    if u > STILL_SHARE + PAIR_SHARE:
+        return _pick(DIRECTED, generator)
     first = _pick(DIRECTED, generator)
     second = _pick([name for name in DIRECTED if _AXES[name][0] != _AXES[first][0]], generator)
     return ", ".join(sorted((first, second), key=SINGLES.index))
 
 
-def _add_motion(rate: Tensor, wave: Tensor, name: str, speed: float) -> None:
-    """Set one motion in the rows rate (4,) and wave (3,) of a scene being drawn."""
+def _add_motion(rate: Tensor, name: str, speed: float) -> None:
+    """Add one motion to the row rate (4,) of a scene being drawn."""
     if name in _AXES:
         axis, sign = _AXES[name]
         rate[axis] += sign * speed * FULL_SPEED[name.split()[0]]
-    elif name != "still":
-        wave[("sway", "pulse", "shake").index(name)] += speed * FULL_SPEED[name]
 
 
 def _letterboxed(canvas: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ pan left / right: the camera turns left / right, so the picture slides right / l
 pan up / down: the camera turns up / down, so the picture slides down / up;
 zoom in / out: the picture grows / shrinks about its middle;
 rotate left / right: the picture turns counter-clockwise / clockwise;
-sway: slow pan to one side and back; pulse: zoom in and back; shake: a quick small tremble; still: nothing moves.
+still: nothing moves.
 """
 
 import difflib
@@ -20,7 +20,7 @@ DIRECTIONS = {
     "zoom": ("in", "out"),
     "rotate": ("left", "right"),
 }
-PLAIN = ("sway", "pulse", "shake", "still")
+PLAIN = ("still",)
 MOTIONS = (*(f"{verb} {way}" for verb, ways in DIRECTIONS.items() for way in ways), *PLAIN)
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up", "in": "out", "out": "in"}
 SYNONYMS = {
@@ -33,9 +33,6 @@ SYNONYMS = {
     "down": "downward downwards",
     "in": "inward inwards closer",
     "out": "outward outwards back",
-    "sway": "swaying sways swing swinging swings",
-    "pulse": "pulsing pulses pulsate breathe breathing throb",
-    "shake": "shaking shakes shaky tremble trembling jitter",
     "still": "static motionless frozen freeze stillness",
 }
 STOP_WORDS = frozenset(

@@ -16,7 +16,7 @@ from ..models.flow_head import compose_clean
 from ..models.linear_video_dit import LinearVideoDiT
 from ..models.motion_model import DynamicsSpec, MotionModelSpec
 from ..text.encoder import MotionTextEncoder
-from ..text.vocabulary import MotionVocabulary
+from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from .builtin_recipe import TEXT_WIDTH, BuiltinRecipe
 from .muon import Muon
 
@@ -94,7 +94,7 @@ def draw_batch(
 
 
 def batch_loss(
-    dit: LinearVideoDiT, encoder: MotionTextEncoder, batch: Batch, flow_weight: float, autocast: Callable
+    dit: LinearVideoDiT, encoder: MotionTextEncoder, batch: Batch, recipe: BuiltinRecipe, autocast: Callable
 ) -> tuple[Tensor, Tensor]:
     """Velocity loss on appearance plus weighted L1 on flow, residual frames only. Returns (loss, flow error in px).
 
@@ -106,7 +106,7 @@ def batch_loss(
     noisy = first + (1 - sigma) * (batch.clean - first) + sigma * batch.noise
     noisy = torch.cat((first, noisy[:, :, 1:]), dim=2)
     with autocast():
-        context, pooled, mask = encoder(batch.ids)
+        context, pooled, mask = encoder(batch.ids[:, :MAX_MOTIONS])  # the other keys are masked: the same, sooner
         raw = dit.predict_raw(
             noisy, batch.sigma * 1000, context, attention_mask=mask, motion_bucket_id=batch.bucket, pooled=pooled,
             first_latent=first, frame_indices=batch.frame_indices,
@@ -115,8 +115,10 @@ def batch_loss(
     error = (clean - batch.clean)[:, :, 1:]
     appearance = (error[:, :APPEARANCE] / sigma.clamp_min(0.1)).square().mean()
     index = batch.frame_indices[:, 1:].view(len(sigma), 1, -1, 1, 1).float()
-    flow = (error[:, APPEARANCE:].abs() / (index / 4).sqrt()).mean()
-    return appearance + flow_weight * flow, error[:, APPEARANCE:].detach().abs().mean() * 4
+    truth = batch.clean[:, APPEARANCE:, 1:]
+    weight = torch.where(truth.abs().amax((1, 2, 3, 4), keepdim=True) < 1e-3, recipe.still_weight, 1.0)
+    flow = (weight * error[:, APPEARANCE:].abs() / (index / 4).sqrt()).mean()
+    return appearance + recipe.flow_weight * flow, error[:, APPEARANCE:].detach().abs().mean() * 4
 
 
 def build_networks(spec: MotionModelSpec, seed: int, device="cpu") -> tuple[LinearVideoDiT, MotionTextEncoder]:
@@ -180,7 +182,7 @@ class Trainer:
         batch = Batch(**{name: value.to(self.device) for name, value in batch.__dict__.items()})
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.learning_rate(step)
-        loss, flow_error = batch_loss(self.dit, self.encoder, batch, self.recipe.flow_weight, self.autocast)
+        loss, flow_error = batch_loss(self.dit, self.encoder, batch, self.recipe, self.autocast)
         self.dit.zero_grad(set_to_none=True)
         self.encoder.zero_grad(set_to_none=True)
         loss.backward()

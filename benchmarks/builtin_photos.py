@@ -1,0 +1,110 @@
+"""The built-in model on photographs: direction, still, first frame, dynamics slider. Prints figures, writes JSON."""
+
+import argparse
+import time
+
+import torch
+from builtin_common import DIRECTED, SHAPES, load_model, photo, photo_paths, psnr, sample, save, verdict
+from pack.motion.metrics.optical_flow import camera_motion, direction_agrees, median_length
+
+FRAMES = [0, 2, 4, 6, 8, 10]  # shown to the flow meter: all steps small enough to follow
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", help="default: the shipped file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="sampling seeds")
+    parser.add_argument("--photos", type=int, help="only the first N photographs")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model, paths = load_model(arguments.weights), dict(list(photo_paths().items())[: arguments.photos])
+    started = time.monotonic()
+    rows = [row for name, path in paths.items() for row in directions(model, name, path, arguments.seeds)]
+    wrong = [row for row in rows if not row["right"]]
+    figures = {"photographs": len(paths), "clips": len(rows), "sampling seeds": len(arguments.seeds),
+               "direction right, %": verdict(100 * (1 - len(wrong) / len(rows)), low=95)}
+    for key in ("motion", "shape"):
+        for value in dict.fromkeys(row[key] for row in rows):
+            mine = [row["right"] for row in rows if row[key] == value]
+            figures[f"direction right, {value}, %"] = round(100 * sum(mine) / len(mine), 1)
+    figures["wrong"] = [" ".join(map(str, list(row.values())[:4])) for row in wrong][:20]
+    still = [row for name, path in paths.items() for row in stills(model, name, path, arguments.seeds)]
+    figures["still, lowest PSNR, dB"] = verdict(min(row["psnr_db"] for row in still), low=45)
+    figures["first frame, lowest PSNR, dB (99 = bit-exact)"] = verdict(min(row["first_db"] for row in still), low=60)
+    sweep = [row for name, path in paths.items() for row in slider(model, name, path)]
+    figures.update(slider_figures(sweep))
+    figures["seconds"] = round(time.monotonic() - started)
+    save("builtin_photos", figures, [*rows, *still, *sweep])
+
+
+def directions(model, name: str, path, seeds: list[int]) -> list[dict]:
+    """Every motion on every shape of one photograph, at the default dynamics."""
+    rows = []
+    for shape in SHAPES:
+        picture = photo(path, shape)
+        first = model.codec.encode(picture[None, :, None])
+        for motion in DIRECTED:
+            latents = sample(model, first.expand(len(seeds), -1, -1, -1, -1), [motion] * len(seeds),
+                             model.spec.config.default_motion_bucket, seeds=seeds)
+            for row, seed in enumerate(seeds):
+                clip = model.codec.decode_onto(latents[row : row + 1, :, FRAMES], picture)[0].movedim(0, -1)
+                found = camera_motion(clip)
+                rows.append({"photo": name, "shape": shape, "motion": motion, "seed": seed,
+                             "right": bool(direction_agrees(motion, clip)), "dx": found.dx, "dy": found.dy,
+                             "zoom": found.zoom, "degrees": found.degrees})
+    return rows
+
+
+def stills(model, name: str, path, seeds: list[int]) -> list[dict]:
+    """"still" at the default dynamics on the square crop; frame 0 against the photograph."""
+    picture = photo(path)
+    first = model.codec.encode(picture[None, :, None])
+    rows = []
+    for seed in seeds:
+        clip = model.codec.decode_onto(sample(model, first, ["still"], 12, seeds=seed), picture)[0]
+        rows.append({"photo": name, "motion": "still", "seed": seed, "first_db": psnr(clip[:, 0], picture),
+                     "psnr_db": min(psnr(clip[:, n], picture) for n in range(1, 16))})
+    return rows
+
+
+def slider(model, name: str, path) -> list[dict]:
+    """Optical flow of the square crop for every bucket and a motion of each kind, working px over 15 frames."""
+    picture = photo(path)
+    per_px = 64 / picture.shape[-1]
+    first = model.codec.encode(picture[None, :, None])
+    rows = []
+    for motion in ("pan right", "zoom in", "rotate left"):
+        buckets = list(range(model.spec.dynamics.num_buckets))
+        latents = sample(model, first.expand(len(buckets), -1, -1, -1, -1), [motion] * len(buckets), buckets)
+        for bucket in buckets:
+            clip = model.codec.decode_onto(latents[bucket : bucket + 1, :, [0, 3, 15]], picture)[0].movedim(0, -1)
+            last = 2 if bucket == 0 else 1  # bucket 0 over the whole clip, the others over 3 frames, then scaled
+            length = median_length(clip[0], clip[last]) * per_px * (1 if bucket == 0 else 5)
+            rows.append({"photo": name, "motion": motion, "bucket": bucket, "flow_px": length})
+    return rows
+
+
+def slider_figures(rows: list[dict]) -> dict:
+    """Spearman between bucket and mean flow, top/bottom ratio, flow at bucket 0; over all and a motion each."""
+    from scipy.stats import spearmanr
+
+    figures = {}
+    for motion in (None, *dict.fromkeys(row["motion"] for row in rows)):
+        mine = [row for row in rows if motion in (None, row["motion"])]
+        mean = {}
+        for bucket in sorted({row["bucket"] for row in mine}):
+            values = [row["flow_px"] for row in mine if row["bucket"] == bucket]
+            mean[bucket] = sum(values) / len(values)
+        moving = [bucket for bucket in mean if bucket > 0]
+        rank = float(spearmanr(moving, [mean[bucket] for bucket in moving]).statistic)
+        label = motion or "all motions"
+        figures[f"dynamics 1-19, {label}: Spearman"] = verdict(rank, low=0.95)
+        figures[f"dynamics 1-19, {label}: top/bottom"] = verdict(mean[moving[-1]] / mean[1], low=4)
+        figures[f"dynamics 0, {label}: px over 15 frames"] = verdict(mean[0], high=0.3)
+        figures[f"dynamics, {label}: px over 15 frames at 1, 6, 12, 19"] = [round(mean[b], 2) for b in (1, 6, 12, 19)]
+    return figures
+
+
+if __name__ == "__main__":
+    main()
