@@ -4,6 +4,7 @@ Formulas: Wang, Simoncelli, Bovik 2003 (MS-SSIM, Eq. 7) with the constants of Wa
 and buckets: MiraMo Eq. 13, degree = 1 - mean similarity, so that larger means more motion.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -93,14 +94,14 @@ def degree_to_bucket(
     """
     if spec is not None:
         num_buckets, degree_min, degree_max = spec.num_buckets, spec.degree_min, spec.degree_max
-    if num_buckets < 1 or not degree_min < degree_max:
+    if num_buckets < 1 or not -math.inf < degree_min < degree_max < math.inf:
         raise ConfigError(
             f"{num_buckets} buckets over degrees {degree_min}..{degree_max}; at least 1 bucket and min < max are needed"
         )
     degree = torch.as_tensor(degree).double()
     if not degree.isfinite().all():
         raise ConfigError("dynamics degree is NaN or infinite; measure it on finite frames")
-    place = (degree - degree_min) * (num_buckets / (degree_max - degree_min))
+    place = num_buckets * (degree - degree_min) / (degree_max - degree_min)
     return place.floor().clamp(0, num_buckets - 1).long()
 
 

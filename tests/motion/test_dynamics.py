@@ -201,7 +201,8 @@ def test_unusable_settings_are_refused():
         ms_ssim(clip[:, 0], clip[:, 0, :, :32])
     with pytest.raises(ConfigError, match="NaN"):
         degree_to_bucket(float("nan"))
-    with pytest.raises(ConfigError, match="min < max"):
-        degree_to_bucket(0.5, degree_min=1, degree_max=1)
+    for low, high in ((1, 1), (2, 1), (float("-inf"), 0), (0, float("nan"))):
+        with pytest.raises(ConfigError, match="min < max"):
+            degree_to_bucket(0.5, degree_min=low, degree_max=high)
     with pytest.raises(ShapeError, match="blend alpha"):
         measure_dynamics(torch.zeros(3, 64, 64, 4))
