@@ -123,7 +123,7 @@ def _sample(photo, model, options):
 
 
 def _info(options) -> None:
-    from .io.builtin import BUILTIN_NAMES, builtin_path
+    from .io.builtin_names import BUILTIN_NAMES, builtin_path
     from .io.file_signature import shown
     from .io.motion_model_file import describe_motion_model
 

@@ -63,7 +63,7 @@ class LoadBuiltin(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        from ..motion.io.builtin import BUILTIN_NAMES
+        from ..motion.io.builtin_names import BUILTIN_NAMES
 
         return schema(
             node_id="MotionBlocksLoadBuiltin",
@@ -89,7 +89,7 @@ class LoadBuiltin(io.ComfyNode):
     def execute(cls, model_name) -> io.NodeOutput:
         import torch
 
-        from ..motion.io.builtin import BUILTIN_NAMES, builtin_path
+        from ..motion.io.builtin_names import BUILTIN_NAMES, builtin_path
         from ..motion.io.motion_model_file import read_motion_model
         from ..motion.models.flow_codec import FlowCodec
         from ._clip import build_clip

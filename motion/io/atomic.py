@@ -44,7 +44,9 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     An existing file keeps its mode, a new one gets the process's umask; a symlink is followed and kept. When the block
     or the save fails the old file is byte for byte what it was. Raises CheckpointError with path and reason.
     """
-    final = _real_target(target)
+    final = Path(os.path.realpath(target) if os.path.islink(target) else os.path.abspath(target))
+    if os.path.isdir(final):
+        raise CheckpointError(f"cannot write {final}: it is a folder; give the name of a file")
     with _reasons(final), _staged(final) as temp:
         mode = _mode_of(final)
         yield temp
@@ -105,8 +107,11 @@ def sweep_stale(folder: Path, *, older_than: float = STALE_SECONDS) -> int:
 @contextmanager
 def _staged(final: Path, *, folder: bool = False) -> Iterator[Path]:
     """Make an empty temporary file or folder beside `final`; remove it when the block fails."""
-    if not final.parent.is_dir():
-        raise CheckpointError(f"cannot write {final}: the folder {final.parent} does not exist; create it first")
+    try:
+        os.stat(final.parent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"cannot write {final}: the folder {final.parent} does not exist; create it first"
+        raise CheckpointError(message) from error
     sweep_stale(final.parent)
     temp = final.parent / f".motionblocks-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
@@ -129,16 +134,6 @@ def _reasons(final: Path) -> Iterator[None]:
             f"cannot write {final}: {reason}; nothing that was there has changed; "
             "free some space, check the permissions or choose another folder"
         ) from error
-
-
-def _real_target(target: str | os.PathLike) -> Path:
-    """Absolute path with a final symlink followed. Raises CheckpointError for a folder."""
-    final = Path(os.path.abspath(target))
-    if final.is_symlink():
-        final = Path(os.path.realpath(final))
-    if final.is_dir():
-        raise CheckpointError(f"cannot write {final}: it is a folder; give the name of a file")
-    return final
 
 
 def _mode_of(final: Path) -> int | None:

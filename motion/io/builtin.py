@@ -1,20 +1,19 @@
 """The models that come with the pack: in `weights/`, no download, no file to choose."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..models.flow_codec import FlowCodec
 from ..models.linear_video_dit import LinearVideoDiT
 from ..models.motion_model import MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MotionVocabulary
+from .builtin_names import BUILTIN_NAMES, builtin_path
 from .motion_model_file import MotionModelFile, UnfilledLayers, build_motion_model, fill_module, read_motion_model
 
-BUILTIN_NAMES = ("motionblocks-tiny",)
-_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+__all__ = ["BUILTIN_NAMES", "BuiltinModel", "builtin_path", "bundle", "load_builtin"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,6 @@ class BuiltinModel:
     text_encoder: MotionTextEncoder
     vocabulary: MotionVocabulary
     codec: FlowCodec
-
-
-def builtin_path(name: str) -> Path:
-    """Where the weights of a built-in model lie. Raises ConfigError for an unknown name."""
-    if name not in BUILTIN_NAMES:
-        raise ConfigError(f"no built-in model is called {name!r}; there are: {', '.join(BUILTIN_NAMES)}")
-    return _WEIGHTS / f"{name}.safetensors"
 
 
 def load_builtin(

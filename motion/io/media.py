@@ -112,7 +112,7 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         )
     if not suffix and overwrite:
         raise ConfigError(f"output {target} is a folder of frames, which is never overwritten; choose another name")
-    if not target.absolute().parent.is_dir():
+    if not os.path.isdir(target.absolute().parent):
         raise CheckpointError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
     return target
 

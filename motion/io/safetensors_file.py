@@ -120,9 +120,9 @@ def safetensors_chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 def _opened(path: Path):
     """Open for reading. Raises CheckpointError for a missing, dangling, forbidden path or a folder."""
-    if path.is_symlink() and not path.exists():
+    if os.path.islink(path) and not os.path.exists(path):
         raise CheckpointError(f"{path}: a link to {os.readlink(path)}, which does not exist; restore it or {AGAIN}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CheckpointError(f"{path}: a folder; a .safetensors file is needed; choose the file inside it")
     try:
         return open(path, "rb", buffering=0)

@@ -1,6 +1,7 @@
 """Files out: a save is whole or absent, whatever fails and whenever; old files survive byte for byte."""
 
 import builtins
+import contextlib
 import os
 import signal
 import stat
@@ -21,6 +22,23 @@ from pack.motion.io.safetensors_file import DTYPES, read_safetensors
 ROOT = Path(__file__).resolve().parents[2]
 MOUNT = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest\n"
 CALLS = ("open", "close", "fsync", "chmod", "replace", "link", "rename", "mkdir", "scandir")
+
+
+@pytest.fixture
+def unprivileged():
+    """A context without root's rights; as an ordinary user it changes nothing."""
+
+    @contextlib.contextmanager
+    def drop():
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+
+    return drop
 
 
 def temps(folder):
@@ -231,14 +249,39 @@ def test_missing_folder_and_folder_as_target_are_refused_before_any_work(tmp_pat
         pytest.fail("the block ran")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder_is_refused_before_any_work(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_folder_without_permission_is_refused_before_any_work(tmp_path, unprivileged):
     tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(CheckpointError, match="Permission denied"), atomic_path(tmp_path / "a"):
+    for writer in (atomic_path, new_output):
+        with unprivileged(), pytest.raises(CheckpointError, match="Permission denied"), writer(tmp_path / "a"):
             pytest.fail("the block ran")
-    finally:
-        tmp_path.chmod(0o700)
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_kills_at_random_moments_always_leave_a_whole_file(tmp_path):
+    target, generator = tmp_path / "model.safetensors", torch.Generator().manual_seed(0)
+    write_safetensors(target, {"a": torch.zeros(100_000)})
+    seen = set()
+    for turn in range(1, 26):
+        child = os.fork()
+        if not child:  # save for ever until killed
+            try:
+                for count in range(1_000):
+                    write_safetensors(target, {"a": torch.full((100_000,), turn + count / 1024)})
+            finally:
+                os._exit(0)
+        time.sleep(0.002 + 0.06 * torch.rand(1, generator=generator).item())
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        values = read_safetensors(target)[0]["a"].unique()
+        assert len(values) == 1  # of one save, not of two
+        seen.add(values.item())
+    assert len(seen) > 2  # saves did happen
+    for name in temps(tmp_path):
+        os.utime(tmp_path / name, (1, 1))
+    sweep_stale(tmp_path)
+    assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
 def test_existing_names_are_never_taken_and_counting_goes_on(tmp_path):

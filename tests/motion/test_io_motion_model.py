@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io import builtin, motion_model_file
+from pack.motion.io import builtin_names, motion_model_file
 from pack.motion.io.builtin import BUILTIN_NAMES, builtin_path, bundle
 from pack.motion.io.families import detect_family, strip_containers
 from pack.motion.io.motion_model_file import (
@@ -335,4 +335,4 @@ def test_model_made_with_other_motions_or_for_another_vae_is_refused(tmp_path, s
 def test_unknown_builtin_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match="motionblocks-tiny"):
         builtin_path("../secret")
-    assert all(builtin_path(name).parent == builtin._WEIGHTS for name in BUILTIN_NAMES)
+    assert all(builtin_path(name).parent == builtin_names.WEIGHTS for name in BUILTIN_NAMES)
