@@ -3,13 +3,10 @@
 import builtins
 import contextlib
 import os
+import resource
 import signal
 import stat
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -19,8 +16,6 @@ from pack.motion.io import atomic
 from pack.motion.io.atomic import atomic_path, new_output, sweep_stale, write_chunks, write_json, write_safetensors
 from pack.motion.io.safetensors_file import DTYPES, read_safetensors
 
-ROOT = Path(__file__).resolve().parents[2]
-MOUNT = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest\n"
 CALLS = ("open", "close", "fsync", "chmod", "replace", "link", "rename", "mkdir", "scandir")
 
 
@@ -45,10 +40,16 @@ def temps(folder):
     return [name for name in os.listdir(folder) if name.endswith(".tmp")]
 
 
-def run_child(code, **options):
-    """Run a snippet in a fresh process with the pack mounted."""
-    command = [sys.executable, "-c", MOUNT + textwrap.dedent(code)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+def in_child(action):
+    """Run an action in a process of its own (a fork: nothing is imported again); returns its wait status."""
+    child = os.fork()
+    if not child:
+        try:
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
 
 
 class FailingCalls:
@@ -143,35 +144,31 @@ def test_failing_any_single_call_never_touches_an_existing_output(tmp_path, monk
 
 
 def test_full_disk_keeps_the_old_file_and_names_the_reason(tmp_path):
-    target = tmp_path / "model.safetensors"
+    target, message = tmp_path / "model.safetensors", tmp_path / "message"
     target.write_bytes(b"old")
-    child = run_child(f"""
-        import resource, signal, torch
-        from pack.motion.errors import CheckpointError
-        from pack.motion.io.atomic import write_safetensors
+
+    def save_on_a_full_disk():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            write_safetensors({str(target)!r}, {{"a": torch.zeros(1_000_000)}})
+            write_safetensors(target, {"a": torch.zeros(1_000_000)})
         except CheckpointError as error:
-            print(error)
-        """)
-    assert "File too large" in child.stdout and "nothing that was there has changed" in child.stdout, child.stderr
-    assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["model.safetensors"]
+            message.write_text(str(error))
+
+    assert in_child(save_on_a_full_disk) == 0
+    assert "File too large" in message.read_text() and "nothing that was there has changed" in message.read_text()
+    assert target.read_bytes() == b"old" and sorted(os.listdir(tmp_path)) == ["message", "model.safetensors"]
 
 
 def test_kill_in_the_middle_keeps_the_old_file_and_the_leftover_is_swept(tmp_path):
     target = tmp_path / "model.safetensors"
     target.write_bytes(b"old")
-    child = run_child(f"""
-        import os, signal
-        from pack.motion.io.atomic import write_chunks
-        def chunks():
-            yield b"x" * 100_000
-            os.kill(os.getpid(), signal.SIGKILL)
-        write_chunks({str(target)!r}, chunks())
-        """)
-    assert child.returncode == -signal.SIGKILL
+
+    def chunks():
+        yield b"x" * 100_000
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WTERMSIG(in_child(lambda: write_chunks(target, chunks()))) == signal.SIGKILL
     assert target.read_bytes() == b"old" and len(temps(tmp_path)) == 1
     assert sweep_stale(tmp_path) == 0  # young: another writer may be at work
     os.utime(tmp_path / temps(tmp_path)[0], (1, 1))
