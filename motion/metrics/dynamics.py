@@ -5,7 +5,6 @@ and buckets: MiraMo Eq. 13, degree = 1 - mean similarity, so that larger means m
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,7 @@ C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 MAX_ASPECT = 16
 OVERSHOOT = 0.1  # resizing and decoding leave small overshoots; beyond this the values are not in [0, 1] at all
 CHUNK_ELEMENTS = 1 << 24
-TILE = 256  # the banded product costs time in proportion to it
+TILE = 512  # the banded product costs time in proportion to it
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
         )
     frames = torch.stack((a, b), dim=1)
     _check_values(frames)
-    return torch.cat([_similarity(part)[:, 0] for part in _chunks(_as_float(frames))])
+    return _similarity_in_parts(_as_float(frames))[:, 0]
 
 
 def dynamics_degree(frames: Tensor, *, measure_size: int = 256) -> Tensor:
@@ -70,8 +69,7 @@ def dynamics_degree(frames: Tensor, *, measure_size: int = 256) -> Tensor:
     Source: MiraMo Eq. 13.
     """
     _check_clips(frames)
-    parts = [1 - _similarity(part).mean(dim=1) for part in _chunks(_resize(frames, measure_size))]
-    return torch.cat(parts).clamp(0, 1)
+    return (1 - _similarity_in_parts(_resize(frames, measure_size)).mean(dim=1)).clamp(0, 1)
 
 
 def mean_absolute_difference(frames: Tensor) -> Tensor:
@@ -80,7 +78,9 @@ def mean_absolute_difference(frames: Tensor) -> Tensor:
     frames: (b, t, c, h, w), t >= 2, in [0, 1]. Returns (b,). Raises ShapeError as `dynamics_degree`.
     """
     _check_clips(frames)
-    return _as_float(frames).diff(dim=1).abs().flatten(1).mean(dim=1)
+    pairs = zip(frames.unbind(1), frames.unbind(1)[1:])
+    steps = [(_as_float(following) - _as_float(this)).abs().flatten(1).mean(dim=1) for this, following in pairs]
+    return torch.stack(steps, dim=1).mean(dim=1)
 
 
 def degree_to_bucket(
@@ -98,7 +98,8 @@ def degree_to_bucket(
         raise ConfigError(
             f"{num_buckets} buckets over degrees {degree_min}..{degree_max}; at least 1 bucket and min < max are needed"
         )
-    degree = torch.as_tensor(degree).double()
+    degree = torch.as_tensor(degree)
+    degree = degree.float() if degree.device.type == "mps" else degree.double()
     if not degree.isfinite().all():
         raise ConfigError("dynamics degree is NaN or infinite; measure it on finite frames")
     place = num_buckets * (degree - degree_min) / (degree_max - degree_min)
@@ -179,9 +180,16 @@ def _resize(frames: Tensor, measure_size: int) -> Tensor:
     return resized.reshape(b, t, c, *size)
 
 
-def _chunks(frames: Tensor) -> Iterator[Tensor]:
-    """Parts of a batch small enough that the intermediate maps stay in hundreds of megabytes."""
-    return iter(frames.split(max(1, CHUNK_ELEMENTS // max(1, frames[0].numel()))))
+def _similarity_in_parts(frames: Tensor) -> Tensor:
+    """`_similarity` of a few clips or a few frames at a time, so that the maps stay in hundreds of megabytes."""
+    steps = frames.shape[1] - 1
+    num_clips = max(1, CHUNK_ELEMENTS // frames[0].numel())
+    num_steps = max(1, CHUNK_ELEMENTS // frames[0, 0].numel()) if num_clips == 1 else steps
+    parts = [
+        torch.cat([_similarity(clips[:, at : at + num_steps + 1]) for at in range(0, steps, num_steps)], dim=1)
+        for clips in frames.split(num_clips)
+    ]
+    return torch.cat(parts)
 
 
 def _blur(images: Tensor) -> Tensor:
@@ -203,12 +211,11 @@ def _blur_rows(images: Tensor) -> Tensor:
 
 def _band(like: Tensor, tile: int) -> Tensor:
     """The window as a banded matrix (tile + 10, tile)."""
-    place = torch.arange(WINDOW, dtype=torch.float64, device=like.device) - (WINDOW - 1) / 2
+    place = torch.arange(WINDOW, dtype=torch.float64) - (WINDOW - 1) / 2
     window = torch.exp(-(place**2) / (2 * WINDOW_SIGMA**2))
-    columns = torch.arange(tile, device=like.device)
-    offset = torch.arange(tile + WINDOW - 1, device=like.device).unsqueeze(1) - columns
+    offset = torch.arange(tile + WINDOW - 1).unsqueeze(1) - torch.arange(tile)
     inside = (offset >= 0) & (offset < WINDOW)
-    return torch.where(inside, window[offset.clamp(0, WINDOW - 1)] / window.sum(), 0.0).to(like.dtype)
+    return torch.where(inside, window[offset.clamp(0, WINDOW - 1)] / window.sum(), 0.0).to(like)
 
 
 def _terms(frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def check_sigmas(sigmas: Tensor) -> list[float]:
             f"sigmas have shape {tuple(sigmas.shape)}; at least two values in one row are needed (1 or more steps); "
             "use the Flow Scheduler node or flow_sigmas"
         )
-    values = sigmas.detach().double().cpu().tolist()
+    values = sigmas.detach().cpu().double().tolist()
     if not all(math.isfinite(value) for value in values):
         raise ConfigError("sigmas hold NaN or infinity; make them anew with the Flow Scheduler node or flow_sigmas")
     if values[0] > 1:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pack.motion.errors import ConfigError, ShapeError
+from pack.motion.metrics import dynamics
 from pack.motion.metrics.dynamics import (
     degree_to_bucket,
     dynamics_degree,
@@ -83,8 +84,8 @@ def test_photo_size_equals_pytorch_msssim():
 
 def test_tiled_blur_equals_pytorch_msssim_on_a_large_image():
     oracle = pytest.importorskip("pytorch_msssim")
-    a = texture(592, 304).repeat(1, 1, 1)[None]
-    b = (a * 0.8 + 0.1 * texture(592, 304, seed=5)).clamp(0, 1)
+    a = texture(592, 560).repeat(1, 1, 1)[None]
+    b = (a * 0.8 + 0.1 * texture(592, 560, seed=5)).clamp(0, 1)
     truth = oracle.ms_ssim(a, b, data_range=1, size_average=False)
     assert torch.allclose(ms_ssim(a, b), truth, atol=1e-10)
 
@@ -116,6 +117,14 @@ def test_degree_is_one_minus_the_mean_over_successive_frames():
     clip = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     pairs = torch.stack([ms_ssim(clip[:, i], clip[:, i + 1]) for i in range(3)], dim=1)
     assert torch.allclose(dynamics_degree(clip, measure_size=64), 1 - pairs.mean(dim=1), atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1, 40_000, 150_000])
+def test_measuring_in_parts_changes_nothing(monkeypatch, limit):
+    clips = torch.rand(3, 8, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole = dynamics_degree(clips, measure_size=64)
+    monkeypatch.setattr(dynamics, "CHUNK_ELEMENTS", limit)
+    assert torch.allclose(dynamics_degree(clips, measure_size=64), whole, atol=1e-12)
 
 
 def test_clips_of_a_batch_do_not_mix():
