@@ -61,7 +61,7 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
         raise ShapeError(f"{path}: not a picture; {kinds} is needed; save it as PNG first") from error
     except Image.DecompressionBombError as error:
         raise ShapeError(f"{path}: the picture claims to be too large ({error}); sides go up to 4096 px") from error
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         raise ShapeError(f"{path}: the picture is damaged or cut off ({error}); get it again") from error
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
