@@ -31,7 +31,7 @@ class MeasureDynamics(io.ComfyNode):
             "(1 - MS-SSIM of neighbouring frames), mean difference, and optical flow where OpenCV is installed.",
             search_aliases=["motion score", "ms-ssim", "optical flow", "bucket"],
             inputs=[
-                inp(io.Image.Input, "frames", tooltip="Frames of one video, at least 2, sides of 11 px or more."),
+                inp(io.Image.Input, "frames", tooltip="Frames of one video, in order; at least 2."),
                 inp(
                     io.Int.Input, "measure_size", default=256, min=16, max=2048, step=16, optional=True,
                     tooltip="Short side in px at which it is measured. Degrees of different sizes cannot be compared; "

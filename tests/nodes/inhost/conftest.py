@@ -1,0 +1,88 @@
+"""A real ComfyUI in this process, on the CPU, with folders of its own: set up before anything of it is imported."""
+
+import asyncio
+import importlib
+import inspect
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HOST = os.environ["MOTIONBLOCKS_HOST"]
+BASE = Path(tempfile.mkdtemp(prefix="motionblocks-host-"))
+sys.path.insert(0, HOST)
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+args.base_directory = str(BASE)
+for folder in ("models/diffusion_models", "models/loras", "input", "output", "temp", "custom_nodes"):
+    (BASE / folder).mkdir(parents=True)
+
+import pack  # noqa: E402  (mounted by tests/conftest.py)
+import torch  # noqa: E402
+import utils.extra_config  # noqa: E402, F401  (before `nodes`, which shadows the host's own package `utils`)
+
+import nodes as host_nodes  # noqa: E402
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+sys.path.insert(0, str(Path(__file__).parent))
+CORE_EXTRAS = ("nodes_custom_sampler", "nodes_model_advanced", "nodes_post_processing")
+
+
+def pytest_sessionfinish():
+    import shutil
+
+    shutil.rmtree(BASE, ignore_errors=True)
+
+
+async def nodes_of(module):
+    """Node classes behind a module's comfy_entrypoint, which may be plain or async."""
+    extension = module.comfy_entrypoint()
+    if inspect.isawaitable(extension):
+        extension = await extension
+    return await extension.get_node_list()
+
+
+@pytest.fixture(scope="session")
+def models_folder():
+    return BASE / "models" / "diffusion_models"
+
+
+@pytest.fixture(scope="session")
+def loras_folder():
+    return BASE / "models" / "loras"
+
+
+@pytest.fixture(scope="session")
+def ours():
+    """Our node classes by id without the prefix."""
+    return {node.GET_SCHEMA().node_id.removeprefix("MotionBlocks"): node for node in asyncio.run(nodes_of(pack))}
+
+
+@pytest.fixture(scope="session")
+def core():
+    """Call a core node of this host by id, whichever form it has: core("KSampler", model=…) -> outputs."""
+    found = dict(host_nodes.NODE_CLASS_MAPPINGS)
+    for name in CORE_EXTRAS:
+        module = importlib.import_module(f"comfy_extras.{name}")
+        found |= getattr(module, "NODE_CLASS_MAPPINGS", {})
+        if hasattr(module, "comfy_entrypoint"):
+            found |= {node.GET_SCHEMA().node_id: node for node in asyncio.run(nodes_of(module))}
+
+    def call(name, **inputs):
+        node = found[name]
+        if hasattr(node, "GET_SCHEMA"):
+            return node.execute(**inputs).args
+        return getattr(node(), node.FUNCTION)(**inputs)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _as_the_host_runs_nodes():
+    """The host executes nodes in inference mode."""
+    with torch.inference_mode():
+        yield

@@ -1,0 +1,73 @@
+"""Run the tests of `inhost` with the Python of every host found, and report their failures here.
+
+A host is a ComfyUI folder: those of COMFYUI_PATH (os.pathsep between them), else ~/comfyui-*. pytest is installed once
+into a cache folder of the user and lent to the host's Python through PYTHONPATH, so the host itself stays as it is.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INHOST = Path(__file__).resolve().parent / "inhost"
+LEAST_TESTS = 60
+SECONDS = 900
+
+
+def find_hosts():
+    named = os.environ.get("COMFYUI_PATH")
+    folders = [Path(part) for part in named.split(os.pathsep) if part] if named else Path.home().glob("comfyui-*")
+    return sorted(folder.resolve() for folder in folders if (folder / "main.py").is_file())
+
+
+def host_python(host):
+    for inside in (".venv/bin/python", "venv/bin/python"):
+        if (host / inside).exists():
+            return str(host / inside)
+    return os.environ.get("COMFYUI_PYTHON", sys.executable)
+
+
+def lent_pytest(python):
+    """Folder with pytest for this interpreter; installed when missing."""
+    tag = subprocess.run(
+        [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motionblocks"
+    target = cache / f"pytest-{tag}"
+    if not (target / "pytest").is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        staged = tempfile.mkdtemp(dir=cache)
+        command = [python, "-m", "pip", "install", "-q", "--target", staged, "pytest>=8"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"pytest for the host's Python could not be installed:\n{done.stderr[-2000:]}"
+        os.replace(staged, target)
+    return target
+
+
+HOSTS = find_hosts()
+
+
+@pytest.mark.host
+@pytest.mark.slow
+@pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
+def test_nodes_hold_inside_the_host(host, tmp_path):
+    if host is None:
+        pytest.skip("no ComfyUI folder: set COMFYUI_PATH or put hosts at ~/comfyui-*")
+    python, report = host_python(host), tmp_path / "report.xml"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COMFYUI_"))}
+    environment |= {"PYTHONPATH": str(lent_pytest(python)), "MOTIONBLOCKS_HOST": str(host)}
+    command = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(INHOST)]
+    command += ["-p", "no:cacheprovider", "--junitxml", str(report), "--basetemp", str(tmp_path / "base")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert report.exists(), f"the host's Python did not get to the tests:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    cases = list(suite.iter("testcase"))
+    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    failures = "\n".join(f"{case.get('classname')}::{case.get('name')}" for case in bad)
+    assert done.returncode == 0, f"on {host.name}:\n{failures}\n{done.stdout[-6000:]}"
+    assert int(suite.get("tests")) >= LEAST_TESTS and int(suite.get("skipped")) == 0, done.stdout[-3000:]
