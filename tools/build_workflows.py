@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 sys.path.insert(0, str(ROOT / "tools"))
 
 from host_page import open_browser, open_page  # noqa: E402
-from host_server import HostServer, decode_video, saved_files  # noqa: E402
+from host_server import HostServer, decode_video, saved_video  # noqa: E402
 from workflow_layouts import LAYOUTS, NODE_SIZES, NODE_WIDTH  # noqa: E402
 
 BUILD = """
@@ -98,7 +98,7 @@ def write_thumbnail(server, api, target, width=480):
     """Run the graph and save its first, middle and last frame side by side as a JPEG."""
     from PIL import Image
 
-    frames, _ = decode_video(server.download(saved_files(server.run(api))[0]))
+    frames, _ = decode_video(server.download(saved_video(server.run(api))))
     chosen = [Image.fromarray(frames[i]) for i in (0, len(frames) // 2, len(frames) - 1)]
     sheet = Image.new("RGB", (sum(f.width for f in chosen) + 16, chosen[0].height), "white")
     for index, frame in enumerate(chosen):

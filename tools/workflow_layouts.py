@@ -7,7 +7,9 @@ NODE_SIZES = {
     "MotionBlocksSamplePhoto": (320, 330),
     "CLIPTextEncode": (320, 110),
     "SaveVideo": (480, 460),
-    "PreviewAny": (320, 160),
+    "MotionBlocksDCTInit": (320, 330),
+    "MotionBlocksMeasureDynamics": (480, 220),
+    "MotionBlocksImageToVideo": (320, 270),
     "VAEDecode": (220, 0),
 }
 NODE_WIDTH = 320
@@ -78,7 +80,7 @@ NOISE_NOTE = note(
 Both rows share the photo, the words, the steps and the **seed**. Left in the video: plain noise.
 Right: noise whose lowest frequencies come from the photo's own latent.
 
-*Kept box* says how many coefficients of the latent grid were kept. On this model's 8×8 grid the usual 0.23
+*DCT noise* says after a run how many coefficients of the latent grid it kept. On this model's 8×8 grid the usual 0.23
 keeps very few; raise **keep** to see more.
 
 With the built-in model the two are close: it was trained almost up to pure noise, so there is no gap
@@ -93,7 +95,7 @@ LAYOUTS = {
         [group("Model and photo", GREEN, ["1", "2"])],
         [group("Motion", BLUE, ["3", "4", "5"])],
         [group("Sample and decode", PURPLE, ["6", "7", "8"])],
-        [group("Video", YELLOW, ["9"]), group("How much it moves", GREY, ["10", "11"])],
+        [group("Video", YELLOW, ["9"]), group("How much it moves", GREY, ["10"])],
     ],
     "compare_dynamics": [
         [group("Read me", GREY, [DYNAMICS_NOTE]), group("Model, photo and words", GREEN, ["1", "2"], ["3", "4"])],
@@ -109,8 +111,8 @@ LAYOUTS = {
         [
             group("The same for both", BLUE, ["5"], ["6", "7"], ["8"]),
             group("Plain noise", PURPLE, ["9"], ["10"], ["11"]),
-            group("DCT noise", PURPLE, ["12", "15"], ["13"], ["14"]),
+            group("DCT noise", PURPLE, ["12"], ["13"], ["14"]),
         ],
-        [group("One video", YELLOW, ["16", "17", "18"])],
+        [group("One video", YELLOW, ["15", "16", "17"])],
     ],
 }

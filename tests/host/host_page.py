@@ -27,7 +27,7 @@ def open_browser():
             browser.close()
 
 
-def open_page(browser, server, *, width=1920, height=1080):
+def open_page(browser, server, *, width=1600, height=900):
     """Open the host's page, past its first-visit dialog; return (page, list that collects page errors)."""
     server.post("/settings", {"Comfy.TutorialCompleted": True})
     page = browser.new_page(viewport={"width": width, "height": height})

@@ -64,6 +64,7 @@ class HostServer:
         command = [host_python(self.folder), "main.py", "--cpu", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        environment.setdefault("OMP_NUM_THREADS", "1")  # tiny models; two busy threads wait for each other
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -177,9 +178,11 @@ def failure_text(entry):
     return json.dumps(entry["status"])
 
 
-def saved_files(outputs):
-    """Return every file item of a history entry's outputs, in node order."""
-    return [item for node in outputs.values() for kind in ("images", "gifs", "video") for item in node.get(kind, [])]
+def saved_video(outputs):
+    """Return the one video item {filename, subfolder, type} of a history entry's outputs."""
+    items = [item for node in outputs.values() for item in node.get("images", [])]
+    (video,) = (item for item in items if item["filename"].endswith((".mp4", ".webm", ".mkv")))
+    return video
 
 
 def decode_video(data):

@@ -6,7 +6,7 @@ import uuid
 
 import numpy as np
 import pytest
-from host_server import decode_video, failure_text, saved_files
+from host_server import decode_video, failure_text, saved_video
 from shipped_workflows import api_graph, node_of
 
 pytestmark = pytest.mark.host
@@ -81,7 +81,7 @@ def test_one_bad_output_is_not_hidden_behind_a_good_one(host):
 def test_prompt_after_a_cancel_equals_a_fresh_run(host, delay):
     graph = api_graph("animate_photo")
     node_of(graph, "KSampler")["seed"] = 21
-    fresh = decode_video(host.download(saved_files(host.run(graph))[0]))[0]
+    fresh = decode_video(host.download(saved_video(host.run(graph))))[0]
     long_graph = api_graph("animate_photo")
     node_of(long_graph, "KSampler").update(seed=22, steps=400)
     prompt_id = host.queue(long_graph)
@@ -89,5 +89,5 @@ def test_prompt_after_a_cancel_equals_a_fresh_run(host, delay):
     host.post("/interrupt", {})
     assert failure_text(host.wait(prompt_id)) == "interrupted"
     node_of(graph, "KSampler")["denoise"] = 0.99999 + delay * 1e-6  # means 1.0, but the host's cache cannot answer
-    after = decode_video(host.download(saved_files(host.run(graph))[0]))[0]
+    after = decode_video(host.download(saved_video(host.run(graph))))[0]
     assert np.array_equal(after, fresh)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from host_server import decode_video, saved_files
+from host_server import decode_video, saved_video
 from shipped_workflows import CITY, FOLDER, GAP, PORTRAIT, PROMISES, api_graph, node_of
 
 pytestmark = pytest.mark.host
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.host
 
 def frames_of(host, graph):
     """Run a graph; return its video as (t, h, w, 3) float in [0, 255] and its rate."""
-    frames, fps = decode_video(host.download(saved_files(host.run(graph))[0]))
+    frames, fps = decode_video(host.download(saved_video(host.run(graph))))
     return frames.astype(np.float32), fps
 
 
