@@ -5,9 +5,7 @@ Weight names are those of the MiraMo reference; extension weights have names of 
 Source: MiraMo, arXiv 2508.07246, Eq. 3-9 and its published text-to-video code; SANA for the 2-D parts.
 """
 
-import typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -15,105 +13,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...kernels.spatial_linear_attention import spatial_linear_attention
-from ...kernels.temporal_cosine_attention import FORMS, temporal_cosine_attention
+from ...kernels.temporal_cosine_attention import temporal_cosine_attention
 from ..errors import ConfigError, ShapeError
 from ..layers.embeddings import ScalarMLP, place_features
 from .flow_head import compose_clean
+from .linear_video_dit_config import LinearVideoDiTConfig
 
 MASK_BIAS = -10000.0
-PREDICTIONS = ("velocity", "x0")
-
-
-def check_fields(cls: type, values: dict) -> dict:
-    """Compare plain values with a dataclass's fields by name and type; ints pass as floats.
-
-    Returns the values, ready to be passed to cls. Raises ConfigError naming the first misfits.
-    """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{cls.__name__} needs a JSON object, got {type(values).__name__}")
-    types = typing.get_type_hints(cls)
-    unknown = sorted(str(name)[:40] for name in set(values) - {item.name for item in fields(cls)})
-    if unknown:
-        raise ConfigError(f"{cls.__name__} does not know {', '.join(unknown[:5])}; a newer pack may have made this")
-    checked = {}
-    for name, value in values.items():
-        allowed = typing.get_args(types[name]) or (types[name],)
-        if float in allowed and type(value) is int and abs(value) < 2**53:
-            value = float(value)
-        if type(value) not in allowed:
-            need = " or ".join(kind.__name__ for kind in allowed)
-            raise ConfigError(f"{cls.__name__}.{name} is {str(value)[:40]!r}; it needs {need}")
-        checked[name] = value
-    return checked
-
-
-@dataclass(frozen=True)
-class LinearVideoDiTConfig:
-    """Sizes and switches of one network. The defaults are the paper's: SANA-0.6B with temporal layers."""
-
-    in_channels: int = 32  # latent channels, in and out
-    patch_size: int = 1  # latent cells per token, per side
-    num_layers: int = 28
-    num_attention_heads: int = 36  # of the linear attentions
-    attention_head_dim: int = 32
-    num_cross_attention_heads: int = 16
-    caption_channels: int = 2304  # width of the text embeddings
-    mlp_ratio: float = 2.5  # Mix-FFN hidden width / token width, before the gate doubles it
-    qk_norm: bool = False  # RMS norm over the full width of q and k (SANA-1.5)
-    motion_buckets: int = 20  # 0 = the network is not told how much motion
-    default_motion_bucket: int = 15  # used when the caller names none
-    temporal_form: str = "auto"  # auto, linear or direct: equal results, different cost
-    # Our extensions; all off equals MiraMo exactly.
-    flow_channels: int = 0  # last latent channels are a backward-flow grid that warps the first frame
-    concat_first_frame: bool = False  # the first frame's latents are added to every frame through a patch embed
-    frame_index_embedding: bool = False  # AdaLN also sees the frame's index
-    pooled_text_embedding: bool = False  # AdaLN also sees a pooled prompt
-    position_features: bool = False  # tokens also see their place in the picture
-    prediction: str = "velocity"  # velocity, or x0: the network gives clean latents and we convert
-
-    def __post_init__(self):
-        problems = [f"{name} is {getattr(self, name)}; it must be {low} to {high}"
-                    for name, low, high in _RANGES if not low <= getattr(self, name) <= high]
-        if not problems and self.width % self.num_cross_attention_heads:
-            problems.append(f"width {self.width} does not divide by {self.num_cross_attention_heads} cross heads")
-        if self.attention_head_dim % 2:
-            problems.append(f"attention_head_dim is {self.attention_head_dim}; rotation needs an even number")
-        if not 0.1 <= self.mlp_ratio <= 16:
-            problems.append(f"mlp_ratio is {self.mlp_ratio}; it must be 0.1 to 16")
-        if self.temporal_form not in FORMS:
-            problems.append(f"temporal_form is {self.temporal_form!r}; it must be one of {', '.join(FORMS)}")
-        if self.prediction not in PREDICTIONS:
-            problems.append(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
-        if self.flow_channels and (self.flow_channels, self.in_channels, self.patch_size) != (8, 200, 1):
-            problems.append("the flow head needs flow_channels 8, in_channels 200 and patch_size 1")
-        if self.flow_channels and self.prediction != "x0":
-            problems.append("the flow head needs prediction x0")
-        if problems:
-            raise ConfigError("model config: " + "; ".join(problems))
-
-    @property
-    def width(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def hidden_width(self) -> int:
-        return int(self.mlp_ratio * self.width)
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "LinearVideoDiTConfig":
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        return cls(**check_fields(cls, values))
-
-
-_RANGES = (
-    ("in_channels", 1, 4096), ("patch_size", 1, 16), ("num_layers", 1, 200), ("num_attention_heads", 1, 512),
-    ("attention_head_dim", 2, 512), ("num_cross_attention_heads", 1, 512), ("caption_channels", 1, 65536),
-    ("motion_buckets", 0, 1000), ("default_motion_bucket", 0, 1000), ("flow_channels", 0, 64),
-)  # fmt: skip
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:

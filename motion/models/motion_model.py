@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 
 from ..errors import CheckpointError, ConfigError
-from .linear_video_dit import LinearVideoDiTConfig, check_fields
+from .linear_video_dit_config import LinearVideoDiTConfig, check_fields
 
 FORMAT_VERSION = 1
 FAMILY = "linear_video_dit"
