@@ -54,7 +54,8 @@ def animate(
             model.spec.sampling.num_steps if num_steps is None else num_steps, shift=model.spec.sampling.shift
         )
         noise = make_noise((1, first.shape[1], num_frames, *first.shape[3:]), seed)
-        latents = flow_dpm_2m(denoise, noise.to(place) * sigmas[0].item(), sigmas, on_step=on_step)
+        level = sigmas[0].item()  # noise mixed with the still photo: the residual starts as noise alone
+        latents = flow_dpm_2m(denoise, level * noise.to(place) + (1 - level) * first, sigmas, on_step=on_step)
         video = model.codec.decode_onto(latents / model.spec.latent.scale_factor, photo.to(place))
     return rearrange(video, "1 c t h w -> t h w c").contiguous().cpu()
 

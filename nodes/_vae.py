@@ -5,6 +5,8 @@ and decode are replaced whole. Everything else (sizes, devices, previews) is the
 """
 
 import copy
+import logging
+from contextlib import contextmanager
 
 import comfy.sd
 import torch
@@ -19,11 +21,27 @@ CELL = 8  # working pixels per latent cell
 CHUNK = 64  # frames encoded at once
 
 
+@contextmanager
+def _no_weights_expected():
+    """Hold back the host's warning that a VAE file has no weights: the codec has none."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "No VAE weights detected" not in record.getMessage()
+
+    logger = logging.getLogger()
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
+
+
 class BuiltinVAE(comfy.sd.VAE):
     """FlowCodec behind the VAE socket. photo: (3, h, w) in [0, 1] to decode onto, None = decode at working size."""
 
     def __init__(self, codec: FlowCodec):
-        super().__init__(sd={})  # sets every default attribute of this host version
+        with _no_weights_expected():
+            super().__init__(sd={})  # sets every default attribute of this host version
         self.codec, self.photo = codec, None
         self.first_stage_model = torch.nn.Module()
         self.latent_channels, self.latent_dim, self.output_channels, self.not_video = LATENT_CHANNELS, 3, 3, False

@@ -5,6 +5,7 @@ import tiny
 import torch
 from pack.motion.io.builtin import load_builtin
 from pack.motion.models.flow_codec import FlowCodec
+from pack.motion.pipeline import animate as animate_photo
 
 FRAMES = 6
 
@@ -303,6 +304,26 @@ def test_builtin_model_computes_in_float32_and_has_exact_preview_colours(builtin
     assert (shown - means).abs().max() < 2e-3
 
 
+def test_graph_and_shell_give_the_same_video(core, ours, builtin):
+    model, clip, vae = builtin
+    image = photo(40, 56)
+    positive, _, latent, bound = ours["ImageToVideo"].execute(
+        encode(core, clip, "rotate left"), encode(core, clip, ""), vae, image, FRAMES, 9
+    ).args
+    (noise,) = core("RandomNoise", noise_seed=4)
+    (guider,) = core("BasicGuider", model=model, conditioning=positive)
+    (sigmas,) = ours["FlowScheduler"].execute(model, 3).args
+    (sampler,) = ours["FlowDPM2M"].execute().args
+    (out, _) = core(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+    )
+    (video,) = core("VAEDecode", vae=bound, samples=out)
+    shell = animate_photo(
+        image[0].movedim(-1, 0), motion="rotate left", dynamics=9, num_frames=FRAMES, num_steps=3, seed=4, device="cpu"
+    )
+    assert (video - shell).abs().max() <= 1e-4
+
+
 @pytest.mark.parametrize("name", ["nothing", "../motionblocks-tiny", ""])
 def test_unknown_builtin_names_are_refused(ours, name):
     with pytest.raises(ValueError, match="it must be one of: motionblocks-tiny"):
@@ -335,3 +356,12 @@ def test_empty_latent_takes_the_builtin_working_size_and_refuses_foreign_models(
 def test_empty_latent_names_the_nearest_sizes(ours, tiny_model):
     with pytest.raises(ValueError, match="multiples of 16; scale it to 48x64 or 64x64"):
         ours["EmptyLatent"].execute(tiny_model, 50, 64, 4)
+
+
+def test_loading_warns_of_nothing_and_leaves_the_log_as_it_was(ours, caplog):
+    import logging
+
+    before = list(logging.getLogger().filters)
+    ours["LoadBuiltin"].execute("motionblocks-tiny")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert logging.getLogger().filters == before
