@@ -88,7 +88,7 @@ class DCTInit(io.ComfyNode):
                     "filter's width. 0 = plain noise. On an 8x8 latent 0.23 keeps one coefficient.",
                 ),
                 inp(
-                    io.Float.Input, "tau", default=0.975, **share, optional=True,
+                    io.Float.Input, "tau", default=0.975, min=0.0, max=1.0, step=0.001, optional=True,
                     tooltip="How noisy the picture's part is: 1 = pure noise, 0 = clean. 0.975 to 0.995 is usual.",
                 ),
                 inp(
