@@ -39,6 +39,13 @@ def open_workflow(page, name):
     page.wait_for_timeout(1500)
 
 
+def take_screenshot(page, name):
+    """Keep a picture of the page for a person to look at, when MOTIONBLOCKS_SCREENSHOTS names a folder."""
+    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
 def edges(box):
     """Return left, top, right, bottom."""
     return box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]
@@ -62,9 +69,7 @@ def test_workflow_opens_without_a_red_node_or_a_dialog(page, host, name):
     assert page.evaluate(BROKEN) == [] and page.reported == []
     assert page.locator(".p-dialog:visible, .comfy-missing-nodes:visible, [role=dialog]:visible").count() == 0
     assert page.locator(".p-toast-message-error:visible").count() == 0
-    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=str(Path(folder) / f"{name}-{host.folder.name}.png"))
+    take_screenshot(page, f"{name}-{host.folder.name}")
 
 
 @pytest.mark.parametrize("name", sorted(PROMISES))
@@ -101,9 +106,10 @@ def wait_for_new_entry(page, host, before, num_polls=600):
     raise TimeoutError(f"pressing Run left nothing in the history:\n{host.log_tail()}")
 
 
-def test_opening_and_pressing_run_makes_a_video(page, host):
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_opening_and_pressing_run_makes_a_video(page, host, name):
     before = set(host.get("/history"))
-    open_workflow(page, "animate_photo")
+    open_workflow(page, name)
     page.get_by_role("button", name="Run").first.click()
     page.evaluate("() => { app.canvas.pause_rendering = true; }")  # leaves the processor to the host
     entry = wait_for_new_entry(page, host, before)
@@ -111,6 +117,6 @@ def test_opening_and_pressing_run_makes_a_video(page, host):
     assert entry["status"]["status_str"] == "success" and saved_video(entry["outputs"])
     page.wait_for_timeout(2500)
     assert page.evaluate(BROKEN) == [] and page.reported == []
-    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=str(Path(folder) / f"after-run-{host.folder.name}.png"))
+    nodes = page.evaluate(BOXES)
+    assert [(a["title"], b["title"]) for i, a in enumerate(nodes) for b in nodes[:i] if overlap(a, b)] == []
+    take_screenshot(page, f"{name}-after-run-{host.folder.name}")
