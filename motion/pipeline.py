@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
 from .io.builtin import BuiltinModel, load_builtin
 from .models.flow_codec import check_photo_size
@@ -47,9 +48,9 @@ def animate(
     check_request(photo, num_frames=num_frames, seed=seed)
     model = _model(model, device, dtype)
     place = next(model.dit.parameters()).device
-    check_dynamics(dynamics, model.spec.dynamics.num_buckets)
+    bucket = motion_bucket(dynamics, model.spec.dynamics.num_buckets)
     with torch.no_grad():
-        denoise, first = _denoiser(model, photo.to(place), motion, dynamics, guidance_scale)
+        denoise, first = _denoiser(model, photo.to(place), motion, bucket, guidance_scale)
         sigmas = flow_sigmas(
             model.spec.sampling.num_steps if num_steps is None else num_steps, shift=model.spec.sampling.shift
         )
@@ -98,14 +99,6 @@ def check_request(photo: Tensor, *, num_frames: int, seed: int) -> None:
         )
 
 
-def check_dynamics(dynamics: int, num_buckets: int) -> None:
-    """Refuse a motion bucket the model does not have. Raises ConfigError."""
-    if not _is_whole(dynamics) or not 0 <= dynamics < num_buckets:
-        raise ConfigError(
-            f"dynamics is {dynamics!r}; this model knows 0 (least motion) to {num_buckets - 1} (most); 12 is usual"
-        )
-
-
 def make_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Unit normal noise, float32 on the CPU: the same numbers the host's RandomNoise gives for this seed and shape."""
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
@@ -136,7 +129,7 @@ def _model(model: BuiltinModel | None, device, dtype: torch.dtype | None) -> Bui
 
 
 def _denoiser(
-    model: BuiltinModel, photo: Tensor, motion: str, dynamics: int, guidance_scale: float | None
+    model: BuiltinModel, photo: Tensor, motion: str, bucket: Tensor, guidance_scale: float | None
 ) -> tuple[MotionDenoiser, Tensor]:
     """The network with prompt, bucket and first frame bound; and the first frame's scaled latents (1, c, 1, h, w)."""
     sampling = model.spec.sampling
@@ -147,7 +140,7 @@ def _denoiser(
     text = _encode(model, motion, photo.device)
     denoise = MotionDenoiser(
         model.dit, context=text.context, attention_mask=text.attention_mask, pooled=text.pooled,
-        motion_bucket_id=dynamics, first_latent=first, guidance_scale=scale,
+        motion_bucket_id=bucket, first_latent=first, guidance_scale=scale,
         negative=_encode(model, "", photo.device) if scale != 1 else None,
         integer_timesteps=sampling.integer_timesteps,
     )  # fmt: skip
