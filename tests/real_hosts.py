@@ -1,0 +1,22 @@
+"""Where real ComfyUI folders are, for tests and benchmarks."""
+
+import os
+import sys
+from pathlib import Path
+
+MISSING = "no ComfyUI folder: set COMFYUI_PATH or put hosts at ~/comfyui-*"
+
+
+def find_hosts() -> list[Path]:
+    """The ComfyUI folders to test: those of COMFYUI_PATH (os.pathsep between them), else every ~/comfyui-*."""
+    named = os.environ.get("COMFYUI_PATH")
+    folders = [Path(part) for part in named.split(os.pathsep) if part] if named else Path.home().glob("comfyui-*")
+    return sorted(folder.resolve() for folder in folders if (folder / "main.py").is_file())
+
+
+def host_python(folder: Path) -> str:
+    """The interpreter a host was installed with: its own .venv or venv, else COMFYUI_PYTHON, else ours."""
+    for inside in (".venv/bin/python", "venv/bin/python"):
+        if (folder / inside).exists():
+            return str(folder / inside)
+    return os.environ.get("COMFYUI_PYTHON", sys.executable)
