@@ -2,18 +2,19 @@
 
 from comfy_api.latest import io, ui
 
-from ..motion.errors import ShapeError
+from ..motion.errors import ConfigError, ShapeError
 from . import _convert, _host
 from ._compat import inp, out, schema, unique_id
 
 CATEGORY = "MotionBlocks/measuring"
 
 
-def describe(report, num_frames: int) -> str:
+def describe(report, num_frames: int, num_buckets: int, measure_size: int) -> str:
     """The report as lines of text."""
     flow = "not measured (install opencv-python-headless)" if report.flow_px is None else f"{report.flow_px:.2f} px"
     return (
-        f"{num_frames} frames: bucket {report.bucket} of 19, dynamics degree {report.degree:.4f} (1 - MS-SSIM)\n"
+        f"{num_frames} frames: bucket {report.bucket} of 0 to {num_buckets - 1}, dynamics degree {report.degree:.4f} "
+        f"(1 - MS-SSIM at {measure_size} px)\n"
         f"mean absolute difference {report.mean_absolute_difference:.4f}, median optical flow per frame {flow}"
     )
 
@@ -34,8 +35,13 @@ class MeasureDynamics(io.ComfyNode):
                 inp(io.Image.Input, "frames", tooltip="Frames of one video, in order; at least 2."),
                 inp(
                     io.Int.Input, "measure_size", default=256, min=16, max=2048, step=16, optional=True,
-                    tooltip="Short side in px at which it is measured. Degrees of different sizes cannot be compared; "
-                    "MiraMo files use 256.",
+                    tooltip="Short side in px at which it is measured. Degrees of different sizes cannot be compared. "
+                    "Without effect when a model is connected.",
+                ),
+                inp(
+                    io.Model.Input, "model", optional=True,
+                    tooltip="Measure on the scale of this MotionBlocks model, so that bucket compares with its "
+                    "dynamics slider: size, range and buckets from its file.",
                 ),
             ],
             outputs=[
@@ -48,14 +54,27 @@ class MeasureDynamics(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, frames, measure_size=256) -> io.NodeOutput:
+    def execute(cls, frames, measure_size=256, model=None) -> io.NodeOutput:
         from ..motion.metrics.dynamics import measure_dynamics
 
         _host.in_range("measure_size", measure_size, 16, 2048)
         clip = _convert.rgb_frames(frames, "frames")
         if clip.shape[0] < 2:
             raise ShapeError(f"frames holds {clip.shape[0]} image; at least 2 are needed to see motion; give a video")
-        report = measure_dynamics(clip, measure_size=measure_size)
-        text = describe(report, clip.shape[0])
+        scale = _scale(model, measure_size)
+        report = measure_dynamics(clip, spec=scale)
+        text = describe(report, clip.shape[0], scale.num_buckets, scale.measure_size)
         _host.show_text(text, unique_id(cls))
         return io.NodeOutput(report.bucket, report.degree, text, ui=ui.PreviewText(text))
+
+
+def _scale(model, measure_size: int):
+    """The model's own DynamicsSpec, or twenty buckets over [0, 1] at measure_size. Raises ConfigError."""
+    from ..motion.models.motion_model import DynamicsSpec
+
+    if model is None:
+        return DynamicsSpec(measure_size=measure_size)
+    spec = getattr(model.model, "spec", None)
+    if spec is None:
+        raise ConfigError("this model is not a MotionBlocks model and has no dynamics scale; leave model unconnected")
+    return spec.dynamics

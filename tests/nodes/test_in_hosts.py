@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INHOST = Path(__file__).resolve().parent / "inhost"
-LEAST_TESTS = 60
+LEAST_TESTS = 150
 SECONDS = 900
 
 

@@ -176,6 +176,19 @@ def test_faster_motion_measures_higher_and_a_still_clip_measures_zero(ours):
     assert "bucket" in found[2][2] and "6 frames" in found[2][2]
 
 
+def test_a_connected_model_sets_the_scale(ours):
+    clip = moving_clip(1)
+    builtin = ours["LoadBuiltin"].execute("motionblocks-tiny").args[0]
+    scale = builtin.model.spec.dynamics
+    bucket, degree, report = ours["MeasureDynamics"].execute(clip, 256, builtin).args
+    same = ours["MeasureDynamics"].execute(clip, scale.measure_size).args
+    assert degree == same[1] and f"at {scale.measure_size} px" in report
+    place = int(scale.num_buckets * (degree - scale.degree_min) / (scale.degree_max - scale.degree_min))
+    assert bucket == min(place, scale.num_buckets - 1) and bucket != same[0]
+    with pytest.raises(ValueError, match="not a MotionBlocks model and has no dynamics scale"):
+        ours["MeasureDynamics"].execute(clip, 64, core_model(comfy.supported_models.SD15))
+
+
 @pytest.mark.parametrize(
     "frames, words",
     [
