@@ -231,4 +231,5 @@ def build_patcher(
 
 def spec_of(model) -> MotionModelSpec | None:
     """The file's description of one of our MODELs; None for other models."""
-    return getattr(model.model, "spec", None)
+    spec = getattr(model.model, "spec", None)
+    return spec if isinstance(spec, MotionModelSpec) else None

@@ -71,10 +71,11 @@ class MeasureDynamics(io.ComfyNode):
 def _scale(model, measure_size: int):
     """The model's own DynamicsSpec, or twenty buckets over [0, 1] at measure_size. Raises ConfigError."""
     from ..motion.models.motion_model import DynamicsSpec
+    from ._model import spec_of
 
     if model is None:
         return DynamicsSpec(measure_size=measure_size)
-    spec = getattr(model.model, "spec", None)
+    spec = spec_of(model)
     if spec is None:
         raise ConfigError("this model is not a MotionBlocks model and has no dynamics scale; leave model unconnected")
     return spec.dynamics

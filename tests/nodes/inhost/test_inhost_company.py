@@ -3,6 +3,9 @@
 import asyncio
 import importlib
 import inspect
+import logging
+import os
+import sys
 
 import comfy.latent_formats
 import latent_preview
@@ -102,3 +105,33 @@ def test_weights_load_where_the_host_makes_its_layers_lazily(core, ours, model, 
 
 def _streams():
     return importlib.util.find_spec("comfy.memory_management") is not None
+
+
+def surroundings():
+    """What a node could change behind the host's back."""
+    return {
+        "random state": torch.get_rng_state().tolist(), "numbers": torch.get_default_dtype(), "path": list(sys.path),
+        "environment": dict(os.environ), "threads": torch.get_num_threads(), "gradients": torch.is_grad_enabled(),
+        "handlers": list(logging.getLogger().handlers), "folder": os.getcwd(), "hooks": len(_global_forward_hooks()),
+    }  # fmt: skip
+
+
+def _global_forward_hooks():
+    return torch.nn.modules.module._global_forward_hooks
+
+
+def test_nodes_leave_the_process_as_they_found_it(ours, models_folder):
+    tiny.tiny_file(models_folder / "company.safetensors")
+    image = torch.rand(1, 40, 48, 3)
+    before = surroundings()
+    model, _, vae = ours["LoadBuiltin"].execute("motionblocks-tiny").args
+    ours["LoadModel"].execute("company.safetensors", "fp16")
+    ours["SamplePhoto"].execute("raccoon.jpg")
+    *_, latent, bound = ours["ImageToVideo"].execute([], [], vae, image, 4).args
+    ours["DCTInit"].execute(model, latent, 3)
+    ours["FlowScheduler"].execute(model, 3)
+    ours["MeasureDynamics"].execute(bound.decode(latent["samples"])[0], 64)
+    for bad in (lambda: ours["LoadModel"].execute("none", "fp16"), lambda: bound.decode(torch.zeros(1, 2, 3, 4, 5))):
+        with pytest.raises(ValueError):
+            bad()
+    assert surroundings() == before
