@@ -96,9 +96,9 @@ class ImageToVideo(io.ComfyNode):
         positive, negative = (conditioning_set_values(prompt, told) for prompt in (positive, negative))
         latent = {"samples": first.repeat(batch_size, 1, count, 1, 1)}
         h, w = photo.shape[1:3]
-        text = f"photo {w}x{h} px → video {size[0]}x{size[1]} px, {num_frames} frames, dynamics {dynamics}"
+        text = f"photo {w}x{h} px → video {size[0]}x{size[1]} px\n{num_frames} frames, dynamics {dynamics}"
         if size != (w, h):
-            text += " (odd sides padded by one pixel: video encoders need even ones)"
+            text += "\nodd sides grow by one pixel (encoders need even ones)"
         _host.show_text(text, unique_id(cls))
         return io.NodeOutput(positive, negative, latent, decoder, ui=ui.PreviewText(text))
 

@@ -171,12 +171,12 @@ def _describe(method: str, shape, sigma: float, keep: float, keep_width: float, 
     if method == "fft":
         mask = fft_mask((t, h, w), stop_space=keep, stop_time=keep_time)
         kept = torch.fft.fftshift(mask[0])
-        return f"fft: Gaussian filter of width {keep:g} on {t}x{h}x{w} frequencies, picture at sigma {sigma:.5f}", kept
+        return f"fft: Gaussian filter of width {keep:g}\non {t}x{h}x{w} frequencies\npicture at sigma {sigma:.5f}", kept
     box = kept_box((1, 1, t, h, w), keep_height=keep, keep_width=keep_width, keep_time=keep_time)
     kept = torch.zeros(h, w)
     kept[: box[1], : box[2]] = float(all(box))
-    text = f"dct: {box[0]}x{box[1]}x{box[2]} of {t}x{h}x{w} frequencies (frames x rows x columns) from the picture"
-    return f"{text}, at sigma {sigma:.5f}", kept
+    text = f"dct: {box[0]}x{box[1]}x{box[2]} of {t}x{h}x{w} frequencies\n(frames x rows x columns)"
+    return f"{text}\nfrom the picture at sigma {sigma:.5f}", kept
 
 
 def _result(cls, noise: StartNoise, text: str, kept: Tensor) -> io.NodeOutput:

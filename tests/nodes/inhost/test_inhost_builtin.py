@@ -171,7 +171,7 @@ def test_both_prompts_get_photo_and_dynamics_and_the_given_ones_stay(ours, built
 
 def test_sizes_are_shown(ours, builtin):
     shown = ours["ImageToVideo"].execute([], [], builtin[2], photo(33, 50), FRAMES).ui.as_dict()["text"][0]
-    assert "photo 50x33 px → video 50x34 px, 6 frames, dynamics 12" in shown and "odd sides" in shown
+    assert "photo 50x33 px → video 50x34 px\n6 frames, dynamics 12" in shown and "odd sides" in shown
 
 
 def test_decoding_more_than_the_machine_holds_is_refused_with_the_number(ours, builtin, monkeypatch):
