@@ -20,6 +20,7 @@ from .flow_head import compose_clean
 from .linear_video_dit_config import LinearVideoDiTConfig
 
 MASK_BIAS = -10000.0
+TEXTURE_GAIN = 20.0  # latents of 1/20 are where log1p turns from linear to logarithmic
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
@@ -189,6 +190,10 @@ class LinearVideoDiT(nn.Module):
             self.first_frame_embed.proj = operations.Conv2d(
                 config.in_channels, width, config.patch_size, stride=config.patch_size, bias=False, **factory
             )
+        if config.first_frame_texture:
+            self.texture_projection = nn.Module()
+            self.texture_projection.linear_1 = operations.Linear(config.in_channels, width, **factory)
+            self.texture_projection.linear_2 = operations.Linear(width, width, **factory)
         if config.frame_index_embedding:
             self.frame_index_embed = ScalarMLP(width, operations=operations, **factory)
         if config.pooled_text_embedding:
@@ -238,7 +243,7 @@ class LinearVideoDiT(nn.Module):
         b, _, t, h, w = latents.shape
         grid = (h // config.patch_size, w // config.patch_size)
         indices = self._frame_indices(frame_indices, latents)
-        embedding = self._embed_scalars(timestep, motion_bucket_id, pooled, indices, latents.dtype)
+        embedding = self._embed_scalars(timestep, motion_bucket_id, pooled, indices, first_latent, latents.dtype)
         modulation = self.time_embed.linear(F.silu(embedding)).unflatten(-1, (9, -1))
         x = self._embed_patches(latents, first_latent, grid)
         text = self._embed_text(context.to(x.dtype))
@@ -276,7 +281,7 @@ class LinearVideoDiT(nn.Module):
                 f"text embedding is {tuple(context.shape)}; this model needs (b, n, {config.caption_channels}): use "
                 "the text encoder (CLIP) that belongs to it"
             )
-        if config.flow_channels or config.concat_first_frame:
+        if config.flow_channels or config.concat_first_frame or config.first_frame_texture:
             if first_latent is None:
                 raise ConfigError(
                     "this model animates a start image and got none; give its conditioning one with the node "
@@ -297,7 +302,7 @@ class LinearVideoDiT(nn.Module):
 
     def _embed_scalars(
         self, timestep: Tensor, motion_bucket_id: Tensor | None, pooled: Tensor | None, indices: Tensor,
-        dtype: torch.dtype,
+        first_latent: Tensor | None, dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
         """Sum of the scalar embeddings, (b, t or 1, d)."""
         embedding = self.time_embed.emb(timestep, dtype)
@@ -308,6 +313,10 @@ class LinearVideoDiT(nn.Module):
         if self.config.pooled_text_embedding:
             hidden = F.silu(self.pooled_projection.linear_1(pooled.to(dtype)))
             embedding = embedding + self.pooled_projection.linear_2(hidden)
+        if self.config.first_frame_texture:
+            strength = torch.log1p(TEXTURE_GAIN * first_latent[:, :, 0].float().abs()).mean((-2, -1)) - 1.5
+            hidden = F.silu(self.texture_projection.linear_1(strength.to(dtype)))
+            embedding = embedding + self.texture_projection.linear_2(hidden)
         embedding = embedding.unsqueeze(1)
         if self.config.frame_index_embedding:
             frames = self.frame_index_embed(indices, dtype)

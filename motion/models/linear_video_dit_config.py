@@ -51,6 +51,7 @@ class LinearVideoDiTConfig:
     # Our extensions; all off equals MiraMo exactly.
     flow_channels: int = 0  # last latent channels are a backward-flow grid that warps the first frame
     concat_first_frame: bool = False  # the first frame's latents are added to every frame through a patch embed
+    first_frame_texture: bool = False  # AdaLN also sees how strong each latent channel of the first frame is
     frame_index_embedding: bool = False  # AdaLN also sees the frame's index
     pooled_text_embedding: bool = False  # AdaLN also sees a pooled prompt
     position_features: bool = False  # tokens also see their place in the picture
