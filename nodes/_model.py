@@ -66,6 +66,14 @@ def memory_factor(config: LinearVideoDiTConfig) -> float:
     return values / config.patch_size**2 / (0.01 * 2**20)
 
 
+def host_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
+    """Softmax attention by the switch the user started the host with; arguments as `torch_attention`."""
+    from comfy.ldm.modules import attention
+
+    switch = attention.optimized_attention if mask is None else attention.optimized_attention_masked
+    return switch(query, key, value, num_heads, mask=mask)
+
+
 class HostVideoDiT(LinearVideoDiT):
     """LinearVideoDiT with the host's call, block patches and wrappers. Made without memory; weights are assigned."""
 
@@ -73,7 +81,7 @@ class HostVideoDiT(LinearVideoDiT):
         self, *, config: LinearVideoDiTConfig, integer_timesteps: bool, dtype=None, device=None, operations=torch.nn,
         **_unused,
     ):  # fmt: skip
-        super().__init__(config, operations=operations, dtype=dtype, device="meta")
+        super().__init__(config, operations=operations, attention=host_attention, dtype=dtype, device="meta")
         self.integer_timesteps = integer_timesteps
 
     def forward(self, x, timestep, context=None, control=None, transformer_options=None, **conditions):

@@ -317,3 +317,25 @@ def test_sigmas_that_rise_or_do_not_end_at_zero_are_refused(core, ours, model):
 def test_impossible_step_counts_are_refused(ours, model, steps, denoise, words):
     with pytest.raises(ValueError, match=words):
         ours["FlowScheduler"].execute(model, steps, denoise)
+
+
+@pytest.mark.parametrize("form", ["attention_basic", "attention_sub_quad", "attention_split", "attention_pytorch"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_every_attention_of_the_host_equals_the_library(ours, model, monkeypatch, form, masked):
+    from comfy.ldm.modules import attention
+    from pack.motion.models.linear_video_dit import torch_attention
+
+    chosen, calls = getattr(attention, form), []
+
+    def counted(*given, **named):
+        calls.append(form)
+        return chosen(*given, **named)
+
+    for switch in ("optimized_attention", "optimized_attention_masked"):
+        monkeypatch.setattr(attention, switch, counted)
+    host_attention = model.model.diffusion_model.transformer_blocks[0].attn2.attention
+    query, key, value = tiny.randn(2, 9, 32, seed=1), tiny.randn(2, 5, 32, seed=2), tiny.randn(2, 5, 32, seed=3)
+    mask = torch.tensor([[0, 0, 0, -10000.0, -10000.0], [0, 0, 0, 0, 0]])[:, None, None] if masked else None
+    out = host_attention(query, key, value, 2, mask)
+    assert (out - torch_attention(query, key, value, 2, mask)).abs().max() <= 1e-5
+    assert calls
