@@ -68,7 +68,7 @@ faults: $(VENV)/.test
 	@$(PYTEST) tests/faults -rs
 
 bench: $(VENV)/.test
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done
+	@set -e; for script in $(filter-out %_common.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script; done
 
 clean:
 	rm -rf $(VENV) demo

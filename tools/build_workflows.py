@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from host_page import open_browser, open_page  # noqa: E402
 from host_server import HostServer, decode_video, saved_video  # noqa: E402
-from workflow_layouts import LAYOUTS, NODE_SIZES, NODE_WIDTH  # noqa: E402
+from workflow_layouts import LAYOUTS, NODE_SIZES, NODE_WIDTH, SIZES_IN  # noqa: E402
 
 BUILD = """
 async ({api, name, stacks, sizes, width, pack}) => {
@@ -89,7 +89,7 @@ def pack_properties():
 
 def build_page_graph(page, name, api):
     """Turn an API graph into the text of the page's own format, laid out by LAYOUTS[name]."""
-    sizes = {key: list(size) for key, size in NODE_SIZES.items()}
+    sizes = {key: list(size) for key, size in {**NODE_SIZES, **SIZES_IN.get(name, {})}.items()}
     settings = {"api": api, "name": name, "stacks": LAYOUTS[name], "sizes": sizes, "width": NODE_WIDTH}
     return json.loads(page.evaluate(BUILD, {**settings, "pack": pack_properties()}))
 

@@ -17,6 +17,7 @@ TABLES = {
     "builtin_clips": "The built-in model on held-out generated clips, whose motion is known exactly",
     "builtin_speed": "Speed and size",
     "builtin_training": "Three trainings from three seeds",
+    "pack_entry": "Time from the host's call to our list of nodes",
     "dynamics_measures": "What the dynamics degree says about shifted photographs",
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
 }

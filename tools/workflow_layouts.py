@@ -7,12 +7,13 @@ NODE_SIZES = {
     "MotionBlocksSamplePhoto": (320, 330),
     "CLIPTextEncode": (320, 110),
     "SaveVideo": (480, 460),
-    "MotionBlocksDCTInit": (320, 330),
+    "MotionBlocksDCTInit": (320, 620),
     "MotionBlocksMeasureDynamics": (480, 220),
     "MotionBlocksImageToVideo": (320, 270),
     "VAEDecode": (220, 0),
 }
 NODE_WIDTH = 320
+SIZES_IN = {"compare_dynamics": {"SaveVideo": (420, 900)}}  # its video is tall
 
 
 def note(title, text, size):

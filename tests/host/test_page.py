@@ -63,6 +63,15 @@ def inside(box, group):
     return left >= g_left and top >= g_top and right <= g_right and bottom <= g_bottom
 
 
+def check_layout(page):
+    """Insist that no two nodes or groups overlap and that every node sits inside a group."""
+    nodes, groups = page.evaluate(BOXES), page.evaluate(GROUPS)
+    for boxes in (nodes, groups):
+        clashes = [(a["title"], b["title"]) for i, a in enumerate(boxes) for b in boxes[:i] if overlap(a, b)]
+        assert clashes == []
+    assert [box["title"] for box in nodes if not any(inside(box, group) for group in groups)] == []
+
+
 @pytest.mark.parametrize("name", sorted(PROMISES))
 def test_workflow_opens_without_a_red_node_or_a_dialog(page, host, name):
     open_workflow(page, name)
@@ -75,11 +84,7 @@ def test_workflow_opens_without_a_red_node_or_a_dialog(page, host, name):
 @pytest.mark.parametrize("name", sorted(PROMISES))
 def test_layout_has_no_overlaps_and_every_node_sits_in_a_group(page, name):
     open_workflow(page, name)
-    nodes, groups = page.evaluate(BOXES), page.evaluate(GROUPS)
-    for boxes in (nodes, groups):
-        clashes = [(a["title"], b["title"]) for i, a in enumerate(boxes) for b in boxes[:i] if overlap(a, b)]
-        assert clashes == []
-    assert [box["title"] for box in nodes if not any(inside(box, group) for group in groups)] == []
+    check_layout(page)
 
 
 @pytest.mark.parametrize("name", sorted(PROMISES))
@@ -117,6 +122,5 @@ def test_opening_and_pressing_run_makes_a_video(page, host, name):
     assert entry["status"]["status_str"] == "success" and saved_video(entry["outputs"])
     page.wait_for_timeout(2500)
     assert page.evaluate(BROKEN) == [] and page.reported == []
-    nodes = page.evaluate(BOXES)
-    assert [(a["title"], b["title"]) for i, a in enumerate(nodes) for b in nodes[:i] if overlap(a, b)] == []
+    check_layout(page)
     take_screenshot(page, f"{name}-after-run-{host.folder.name}")
