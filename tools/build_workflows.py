@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "host"))
-sys.path.insert(0, str(ROOT / "tools"))
+for folder in ("tests", "tests/host", "tools"):
+    sys.path.insert(0, str(ROOT / folder))
 
 from host_page import open_browser, open_page  # noqa: E402
 from host_server import HostServer, decode_video, saved_video  # noqa: E402

@@ -2,7 +2,8 @@
 
 import pytest
 from host_page import find_browser, open_browser
-from host_server import HostServer, find_hosts
+from host_server import HostServer
+from real_hosts import MISSING, find_hosts
 
 HOSTS = find_hosts()
 
@@ -21,7 +22,7 @@ def pytest_terminal_summary(terminalreporter):
 def host(request, tmp_path_factory):
     """A running host with the pack in it, one server per host and session."""
     if request.param is None:
-        pytest.skip("no ComfyUI folder: set COMFYUI_PATH or put hosts at ~/comfyui-*")
+        pytest.skip(MISSING)
     with HostServer(request.param, tmp_path_factory.mktemp("host") / "base") as server:
         yield server
 

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -14,24 +13,10 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+from real_hosts import host_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK_NAME = "ComfyUI-MotionBlocks"
-
-
-def find_hosts():
-    """Return the ComfyUI folders to test: those of COMFYUI_PATH, else every ~/comfyui-* that holds a main.py."""
-    named = os.environ.get("COMFYUI_PATH")
-    folders = [Path(p) for p in named.split(os.pathsep) if p] if named else sorted(Path.home().glob("comfyui-*"))
-    return [folder.resolve() for folder in folders if (folder / "main.py").is_file()]
-
-
-def host_python(folder):
-    """Return the interpreter that host was installed with (its own .venv or venv, else COMFYUI_PYTHON, else ours)."""
-    for candidate in (folder / ".venv/bin/python", folder / "venv/bin/python"):
-        if candidate.exists():
-            return str(candidate)
-    return os.environ.get("COMFYUI_PYTHON", sys.executable)
 
 
 def free_port():

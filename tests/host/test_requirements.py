@@ -5,7 +5,8 @@ import os
 import subprocess
 
 import pytest
-from host_server import ROOT, find_hosts, host_python
+from host_server import ROOT
+from real_hosts import MISSING, find_hosts, host_python
 
 pytestmark = pytest.mark.host
 HOSTS = find_hosts()
@@ -30,7 +31,7 @@ def planned_installs(python, extra_path=None):
 def host_folder(request):
     """A host's folder, nothing started."""
     if request.param is None:
-        pytest.skip("no ComfyUI folder: set COMFYUI_PATH or put hosts at ~/comfyui-*")
+        pytest.skip(MISSING)
     return request.param
 
 

@@ -6,30 +6,17 @@ into a cache folder of the user and lent to the host's Python through PYTHONPATH
 
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from real_hosts import MISSING, find_hosts, host_python
 
 ROOT = Path(__file__).resolve().parents[2]
 INHOST = Path(__file__).resolve().parent / "inhost"
 LEAST_TESTS = 150
 SECONDS = 900
-
-
-def find_hosts():
-    named = os.environ.get("COMFYUI_PATH")
-    folders = [Path(part) for part in named.split(os.pathsep) if part] if named else Path.home().glob("comfyui-*")
-    return sorted(folder.resolve() for folder in folders if (folder / "main.py").is_file())
-
-
-def host_python(host):
-    for inside in (".venv/bin/python", "venv/bin/python"):
-        if (host / inside).exists():
-            return str(host / inside)
-    return os.environ.get("COMFYUI_PYTHON", sys.executable)
 
 
 def lent_pytest(python):
@@ -57,7 +44,7 @@ HOSTS = find_hosts()
 @pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
 def test_nodes_hold_inside_the_host(host, tmp_path):
     if host is None:
-        pytest.skip("no ComfyUI folder: set COMFYUI_PATH or put hosts at ~/comfyui-*")
+        pytest.skip(MISSING)
     python, report = host_python(host), tmp_path / "report.xml"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COMFYUI_"))}
     environment |= {"PYTHONPATH": str(lent_pytest(python)), "MOTIONBLOCKS_HOST": str(host)}
