@@ -14,7 +14,8 @@ def builtin_spec() -> MotionModelSpec:
         config=LinearVideoDiTConfig(
             in_channels=200, num_layers=6, num_attention_heads=4, num_cross_attention_heads=4,
             caption_channels=TEXT_WIDTH, default_motion_bucket=12, flow_channels=8, concat_first_frame=True,
-            frame_index_embedding=True, pooled_text_embedding=True, position_features=True, prediction="x0",
+            first_frame_texture=True, frame_index_embedding=True, pooled_text_embedding=True,
+            position_features=True, prediction="x0",
         ),
         sampling=SamplingDefaults(
             shift=9.0, num_steps=8, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
@@ -38,7 +39,7 @@ class BuiltinRecipe:
     """Numbers of the training run; written into the weights' metadata."""
 
     num_steps: int = 640
-    stages: tuple[Stage, ...] = field(default=(Stage(0.7, 24, 2), Stage(0.3, 8, 6)))
+    stages: tuple[Stage, ...] = field(default=(Stage(0.75, 24, 2), Stage(0.25, 12, 4)))
     learning_rate: float = 2.5e-3
     warmup_steps: int = 30
     weight_decay: float = 0.01
