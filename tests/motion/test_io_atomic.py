@@ -45,6 +45,7 @@ def in_child(action):
     child = os.fork()
     if not child:
         try:
+            torch.set_num_threads(1)  # a fork has none of its parent's worker threads and would wait for them
             action()
             os._exit(0)
         finally:
@@ -264,6 +265,7 @@ def test_kills_at_random_moments_always_leave_a_whole_file(tmp_path):
         child = os.fork()
         if not child:  # save for ever until killed
             try:
+                torch.set_num_threads(1)
                 for count in range(1_000):
                     write_safetensors(target, {"a": torch.full((100_000,), turn + count / 1024)})
             finally:
