@@ -11,7 +11,7 @@ PHOTO ?= assets/raccoon.jpg
 MOTION ?= zoom in
 DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
-PYTEST := $(PY) -m pytest -p no:cacheprovider
+PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
 
 .PHONY: help demo test check kernels host faults bench lint clean
 .DELETE_ON_ERROR:
