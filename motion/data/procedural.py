@@ -17,7 +17,7 @@ from .procedural_textures import canvases, sample_periodic
 SIZE = 64  # window, px
 CANVAS = 128  # period of the canvas, px
 GRID = 16  # cells of the flow grid a side
-FULL_SPEED = {"pan": 1.6, "zoom": 0.042, "rotate": 0.052}  # px, log-scale, radians; each a frame
+FULL_SPEED = {"pan": 1.6, "zoom": 0.05, "rotate": 0.058}  # px, log-scale, radians; each a frame
 DIRECTED = (
     "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "rotate left", "rotate right",
 )  # fmt: skip
@@ -103,7 +103,7 @@ def draw_scenes(num_scenes: int, generator: torch.Generator, *, motions: list[st
     Captions are names of the motion vocabulary, two joined by ", ". Deterministic in the generator's state.
     """
     captions = list(motions) if motions is not None else [_draw_caption(generator) for _ in range(num_scenes)]
-    speed = torch.rand(num_scenes, generator=generator) * 0.9 + 0.1
+    speed = 0.08 + 0.92 * torch.rand(num_scenes, generator=generator) ** 1.3
     rate = torch.zeros(num_scenes, 4)
     for row, caption in enumerate(captions):
         names = caption.split(", ")

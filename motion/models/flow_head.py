@@ -10,21 +10,29 @@ from ..layers.warp import resample_flow, unfold_grid, warp
 from .flow_codec import FLOW_UNIT
 
 INDEX_UNIT = 4.0  # raw flow is multiplied by frame index / 4: motion that grows with time is constant to the head
+DEAD_DELTA = 0.03  # latent units; corrections this small (1.5 % of a colour's range) are the head's own noise
+DEAD_FLOW = 0.01  # px a frame; so "still" is still to the bit
 
 
 def compose_clean(
-    raw: Tensor, first_latent: Tensor, frame_indices: Tensor, *, detach_warp: bool = False
-) -> tuple[Tensor, Tensor]:
+    raw: Tensor, first_latent: Tensor, frame_indices: Tensor, *, detach_warp: bool = False,
+    dead_zone: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Turn the head's output into clean latents: appearance = coefficients(warp(first frame, flow)) + delta.
 
     raw: (b, 200, t, h, w), 192 delta and 8 flow channels. first_latent: (b, 200, 1 or t, h, w).
     frame_indices: (t,) or (b, t). detach_warp: keep the appearance loss from moving the flow.
+    dead_zone: set outputs below DEAD_DELTA and DEAD_FLOW to 0; for sampling, since there it has no gradient.
     Returns (clean (b, 200, t, h, w) float32; warped appearance (b, 192, t, h, w)).
     """
     b, _, t, h, w = raw.shape
     raw, first = raw.float(), first_latent[:, :, :1].float()
     index = frame_indices.to(raw.device).float().expand(b, t).view(b, 1, t, 1, 1) / INDEX_UNIT
-    delta, flow = raw[:, :APPEARANCE_CHANNELS], raw[:, APPEARANCE_CHANNELS:] * index
+    delta, flow = raw[:, :APPEARANCE_CHANNELS], raw[:, APPEARANCE_CHANNELS:]
+    if dead_zone:
+        delta = torch.where(delta.abs() < DEAD_DELTA, 0.0, delta)
+        flow = torch.where(flow.abs() < DEAD_FLOW, 0.0, flow)
+    flow = flow * index
     with torch.autocast(raw.device.type, enabled=False):
         warped = _warp_first(first[:, :APPEARANCE_CHANNELS, 0], flow.detach() if detach_warp else flow)
     return torch.cat((warped + delta, flow), dim=1), warped

@@ -228,7 +228,7 @@ class LinearVideoDiT(nn.Module):
         clean = raw
         if self.config.flow_channels:
             indices = self._frame_indices(frame_indices, latents)
-            clean = compose_clean(raw, first_latent, indices)[0]
+            clean = compose_clean(raw, first_latent, indices, dead_zone=True)[0]
         sigma = (timestep.float() / 1000).clamp_min(1e-5).view(-1, 1, 1, 1, 1)
         return ((latents.float() - clean.float()) / sigma).to(latents.dtype)
 

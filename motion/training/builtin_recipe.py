@@ -21,7 +21,7 @@ def builtin_spec() -> MotionModelSpec:
             shift=9.0, num_steps=8, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
         ),
         latent=LatentSpec(kind="builtin", channels=200, spatial_ratio=8, scale_factor=1.0, working_size=64),
-        dynamics=DynamicsSpec(degree_max=0.08, measure_size=64),
+        dynamics=DynamicsSpec(degree_max=0.06, measure_size=64),
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ class Stage:
 class BuiltinRecipe:
     """Numbers of the training run; written into the weights' metadata."""
 
-    num_steps: int = 640
+    num_steps: int = 520
     stages: tuple[Stage, ...] = field(default=(Stage(0.75, 24, 2), Stage(0.25, 12, 4)))
     learning_rate: float = 2.5e-3
     warmup_steps: int = 30
