@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if not arguments.weights:
-        raise SystemExit(f"{__doc__}\nnothing to measure: name the files")
+        print(f"{__doc__}\nNo files named: nothing to measure.")
+        return
     torch.set_num_threads(arguments.threads)
     rows = [measure_one(path, arguments.clips, arguments.photos) for path in arguments.weights]
     figures = {"trainings": len(rows)}

@@ -33,7 +33,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=ROOT / "weights" / "motionblocks-tiny.safetensors")
-    parser.add_argument("--note", action="append", default=[], metavar="NAME=VALUE", help="override a recipe number")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a number of the recipe")
     return parser.parse_args()
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     from pack.motion.training.builtin_trainer import Trainer
 
     changes = {name: type(getattr(BuiltinRecipe, name))(value) for name, value in
-               (note.split("=", 1) for note in arguments.note)}
+               (change.split("=", 1) for change in arguments.set)}
     if arguments.steps:
         changes["num_steps"] = arguments.steps
     recipe, spec = BuiltinRecipe(**changes), builtin_spec()
@@ -68,7 +68,7 @@ def main() -> None:
             for state in (dit_state, text_state)]
     facts = {"recipe": json.dumps(recipe.to_dict()), "seed": str(arguments.seed),
              "command": f"python tools/train_builtin.py --seed {arguments.seed} --steps {recipe.num_steps}"
-                        f" --threads {arguments.threads}",
+                        f" --threads {arguments.threads}" + "".join(f" --set {change}" for change in arguments.set),
              "torch": torch.__version__, "training_seconds": f"{time.monotonic() - started:.0f}"}
     save_motion_model(arguments.output, spec, half[0], half[1], extra_metadata=facts)
     print(f"wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.2f} MB)")
