@@ -33,7 +33,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=ROOT / "weights" / "motionblocks-tiny.safetensors")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a number of the recipe")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
     return parser.parse_args()
 
 
