@@ -110,7 +110,7 @@ def slider_figures(rows: list[dict]) -> dict:
         figures[f"dynamics 1-19, {label}: Spearman"] = verdict(rank, low=0.95)
         figures[f"dynamics 1-19, {label}: top/bottom"] = verdict(mean[moving[-1]] / mean[1], low=4)
         figures[f"dynamics 0, {label}: px over 15 frames"] = verdict(mean[0], high=0.3)
-        figures[f"dynamics, {label}: px over 15 frames at 1, 6, 12, 19"] = [round(mean[b], 2) for b in (1, 6, 12, 19)]
+        figures[f"dynamics, {label}: px over 15 frames at 1, 7, 13, 19"] = [round(mean[b], 2) for b in (1, 7, 13, 19)]
     return figures
 
 
