@@ -11,7 +11,7 @@ from .flow_codec import FLOW_UNIT
 
 INDEX_UNIT = 4.0  # raw flow is multiplied by frame index / 4: motion that grows with time is constant to the head
 DEAD_DELTA = 0.03  # latent units; corrections this small (1.5 % of a colour's range) are the head's own noise
-DEAD_FLOW = 0.01  # px a frame; so "still" is still to the bit
+DEAD_FLOW = 0.02  # px a frame; so "still" is still to the bit
 
 
 def compose_clean(
