@@ -1,4 +1,4 @@
-"""The built-in model on photographs: direction, still, first frame, dynamics slider. Prints figures, writes JSON."""
+"""The built-in model on photographs: direction and dynamics slider. Prints figures, writes JSON."""
 
 import argparse
 import time
@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
-from builtin_common import DIRECTED, SHAPES, load_model, photo, photo_paths, psnr, sample, save, verdict
+from builtin_common import DIRECTED, SHAPES, load_model, photo, photo_paths, sample, save, verdict
 from pack.motion.metrics.optical_flow import camera_motion, direction_agrees, median_length
 
 FRAMES = [0, 2, 4, 6, 8, 10]  # shown to the flow meter: all steps small enough to follow
@@ -24,7 +24,7 @@ def main() -> None:
     started = time.monotonic()
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(one_photo, arguments.weights, name, path, arguments.seeds) for name, path in paths.items()]
-        rows, still, sweep = (sum(parts, []) for parts in zip(*(job.result() for job in jobs)))
+        rows, sweep = (sum(parts, []) for parts in zip(*(job.result() for job in jobs)))
     wrong = [row for row in rows if not row["right"]]
     figures = {"photographs": len(paths), "clips": len(rows), "sampling seeds": len(arguments.seeds),
                "direction right, %": verdict(100 * (1 - len(wrong) / len(rows)), low=95)}
@@ -33,18 +33,16 @@ def main() -> None:
             mine = [row["right"] for row in rows if row[key] == value]
             figures[f"direction right, {value}, %"] = round(100 * sum(mine) / len(mine), 1)
     figures["wrong"] = [" ".join(map(str, list(row.values())[:4])) for row in wrong][:20]
-    figures["still, lowest PSNR, dB"] = verdict(min(row["psnr_db"] for row in still), low=45)
-    figures["first frame, lowest PSNR, dB (99 = bit-exact)"] = verdict(min(row["first_db"] for row in still), low=60)
     figures.update(slider_figures(sweep))
     figures["seconds"] = round(time.monotonic() - started)
-    save("builtin_photos", figures, [*rows, *still, *sweep])
+    save("builtin_photos", figures, [*rows, *sweep])
 
 
-def one_photo(weights, name: str, path, seeds: list[int]) -> tuple[list, list, list]:
+def one_photo(weights, name: str, path, seeds: list[int]) -> tuple[list, list]:
     """Everything that is measured on one photograph, on one thread."""
     torch.set_num_threads(1)
     model = load_model(weights)
-    return directions(model, name, path, seeds), stills(model, name, path, seeds), slider(model, name, path)
+    return directions(model, name, path, seeds), slider(model, name, path)
 
 
 def directions(model, name: str, path, seeds: list[int]) -> list[dict]:
@@ -62,18 +60,6 @@ def directions(model, name: str, path, seeds: list[int]) -> list[dict]:
                 rows.append({"photo": name, "shape": shape, "motion": motion, "seed": seed,
                              "right": bool(direction_agrees(motion, clip)), "dx": found.dx, "dy": found.dy,
                              "zoom": found.zoom, "degrees": found.degrees})
-    return rows
-
-
-def stills(model, name: str, path, seeds: list[int]) -> list[dict]:
-    """"still" at the default dynamics on the square crop; frame 0 against the photograph."""
-    picture = photo(path)
-    first = model.codec.encode(picture[None, :, None])
-    rows = []
-    for seed in seeds:
-        clip = model.codec.decode_onto(sample(model, first, ["still"], 12, seeds=seed), picture)[0]
-        rows.append({"photo": name, "motion": "still", "seed": seed, "first_db": psnr(clip[:, 0], picture),
-                     "psnr_db": min(psnr(clip[:, n], picture) for n in range(1, 16))})
     return rows
 
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
 TABLES = {
     "builtin_photos": "The built-in model on photographs it never saw",
+    "builtin_still": "The prompt \"still\", and the first frame",
     "builtin_clips": "The built-in model on held-out generated clips, whose motion is known exactly",
     "builtin_speed": "Speed and size",
     "builtin_training": "Three trainings from three seeds",
