@@ -34,7 +34,7 @@ def main() -> None:
             values = [row[key] for row in rows]
             figures[key] = {"mean": round(statistics.fmean(values), 3), "lowest": round(min(values), 3),
                             "highest": round(max(values), 3)}
-    save("builtin_training_spread", figures, rows)
+    save("builtin_training", figures, rows)
 
 
 def measure_one(path: str, num_clips: int, num_photos: int) -> dict:
