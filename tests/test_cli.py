@@ -14,7 +14,6 @@ import pytest
 import torch
 from pack.motion import cli, pipeline
 from pack.motion.io import media
-from pack.motion.io.builtin import builtin_path
 from pack.motion.io.media import read_video
 from pack.motion.io.motion_model_file import save_motion_model
 from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
@@ -252,8 +251,6 @@ def test_ctrl_c_stops_cleanly_with_one_line_and_no_file(desk, weights):
 
 @pytest.mark.slow
 def test_cold_run_at_512_px_takes_at_most_10_seconds_of_one_core(desk):
-    if not builtin_path("motionblocks-tiny").exists():
-        pytest.skip("weights/motionblocks-tiny.safetensors is not there")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)).save("big.png")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = shell(sys.executable, ROOT, "animate", "big.png", "--device", "cpu", "-o", "out.mp4")
