@@ -71,6 +71,104 @@ def new_output(target: str | os.PathLike, *, folder: bool = False) -> Iterator[N
         _sync_folder(final.parent)
 
 
+@contextmanager
+def replaced_folder(target: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty temporary folder to fill; when the block ends well it becomes `target` in one rename.
+
+    A folder that is there already gives way first. Raises CheckpointError with path and reason.
+    """
+    final = Path(os.path.abspath(target))
+    with _reasons(final), _staged(final, folder=True) as temp:
+        yield temp
+        for file in sorted(temp.iterdir()):
+            _settle(file, None)
+        _sync_folder(temp)
+        discard_folder(final)
+        os.rename(temp, final)
+        _sync_folder(final.parent)
+
+
+def discard_folder(target: str | os.PathLike) -> None:
+    """Remove a folder that we made. It loses its name first, so that a kill half-way leaves no half folder under it."""
+    final = Path(os.path.abspath(target))
+    with contextlib.suppress(FileNotFoundError):
+        doomed = _temp_beside(final)
+        os.rename(final, doomed)
+        _discard(doomed)
+
+
+@dataclass
+class HeldFile:
+    """A lock file. before: what its last holder left in it; free: nobody alive holds it; write() takes it over."""
+
+    handle: int
+    path: Path
+    before: str
+    free: bool
+    taken: bool = False
+
+    def write(self, text: str) -> None:
+        """Take the file over and say in it who we are."""
+        self.taken = True
+        with _reasons(self.path):
+            os.ftruncate(self.handle, 0)
+            os.lseek(self.handle, 0, os.SEEK_SET)
+            os.write(self.handle, text.encode("utf-8"))
+            os.fsync(self.handle)
+
+
+@contextmanager
+def held_file(target: str | os.PathLike) -> Iterator[HeldFile]:
+    """Open a lock file and ask the system for it; the system frees it when its holder dies, however it dies.
+
+    After the block the file is gone again if `write` was called, else as it was. Raises CheckpointError.
+    """
+    path = Path(os.path.abspath(target))
+    with _reasons(path):
+        handle, free = _open_locked(path)
+    held = None
+    try:
+        with _reasons(path):
+            held = HeldFile(handle, path, os.read(handle, 4096).decode("utf-8", "replace"), free)
+        yield held
+    finally:
+        with contextlib.suppress(OSError):
+            if held and (held.taken or (held.free and not held.before)):
+                os.unlink(path)
+        os.close(handle)
+
+
+def _open_locked(path: Path) -> tuple[int, bool]:
+    """Open the file and lock it; once more when its last holder removed it between the two."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        free = _lock(handle)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle, free
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether we got the system's exclusive lock on the file."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(handle, 2**30, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
 def write_chunks(target: str | os.PathLike, chunks: Iterable[bytes]) -> None:
     """Write bytes one after the other, whole or not at all. Raises CheckpointError."""
     with atomic_path(target) as temp, open(temp, "wb") as handle:
@@ -89,6 +187,19 @@ def write_safetensors(
 ) -> None:
     """Write a safetensors file. Tensors are copied to the CPU one at a time. Raises CheckpointError, ConfigError."""
     write_chunks(target, safetensors_chunks(tensors, metadata or {}))
+
+
+def make_folder(target: str | os.PathLike) -> Path:
+    """Make a folder, and those above it that are missing; one that is there already stays. Raises CheckpointError."""
+    folder = Path(os.path.abspath(target))
+    missing = [folder, *folder.parents][: next(i for i, at in enumerate((folder, *folder.parents)) if at.is_dir())]
+    with _reasons(folder):
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way", str(folder))
+    return folder
 
 
 def sweep_stale(folder: Path, *, older_than: float = STALE_SECONDS) -> int:
@@ -113,7 +224,7 @@ def _staged(final: Path, *, folder: bool = False) -> Iterator[Path]:
         message = f"cannot write {final}: the folder {final.parent} does not exist; create it first"
         raise CheckpointError(message) from error
     sweep_stale(final.parent)
-    temp = final.parent / f".motionblocks-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temp = _temp_beside(final)
     try:
         if folder:
             os.mkdir(temp)
@@ -122,6 +233,10 @@ def _staged(final: Path, *, folder: bool = False) -> Iterator[Path]:
         yield temp
     finally:
         _discard(temp)
+
+
+def _temp_beside(final: Path) -> Path:
+    return final.parent / f".motionblocks-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 @contextmanager

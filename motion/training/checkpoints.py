@@ -1,0 +1,212 @@
+"""Saving a run and taking it up again: what a state holds, when it is refused, and what is said about it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError
+from ..io import training_state as states
+from ..io.training_state import TrainingState
+from .optimizers import optimizer_tensors, restore_optimizers
+from .task import SaveReport
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+LISTED = 8
+_log = logging.getLogger("motionblocks.training")
+
+
+class Checkpoints:
+    """The states of one trainer. folder None: nothing is saved; a state may still be resumed from its path."""
+
+    def __init__(self, trainer: "Trainer", folder: Path | None, resume: str | Path | None, allow_changes: bool):
+        self.trainer, self.folder = trainer, None if folder is None else Path(folder)
+        self.resume, self.allow_changes = resume, allow_changes
+        self.newest: Path | None = None
+        self.problem = ""
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Take the folder, find the state to go on from and put it into the trainer."""
+        main = self.trainer.world.rank == 0
+        if self.folder is None or not main:
+            self._restore()
+            yield
+            return
+        with states.training_folder(self.folder):
+            self._restore()
+            yield
+
+    def save(self) -> str:
+        """Save the trainer's state unless that step is saved already; returns why it failed, "" when it did not.
+
+        A failed save ends nothing: what was there is still there, and the next save tries again.
+        """
+        trainer, self.problem = self.trainer, ""
+        if self.folder is None or trainer.world.rank or self._is_saved(trainer.step):
+            return ""
+        try:
+            self.newest = states.save_state(self.folder, trainer.step, self._tensors(), self._record())
+            states.prune_states(self.folder, trainer.config.keep_states)
+        except (CheckpointError, ConfigError, OSError, MemoryError, RuntimeError) as error:
+            self.problem = str(error) or type(error).__name__
+            _log.warning("MotionBlocks training: the state of step %d was not saved: %s", trainer.step, self.problem)
+        return self.problem
+
+    def save_and_report(self) -> str:
+        """`save`, and tell on_save."""
+        trainer = self.trainer
+        already = self._is_saved(trainer.step)
+        problem = self.save()
+        if self.folder is not None and not trainer.world.rank and trainer.on_save and not already:
+            trainer.on_save(SaveReport(trainer.step, None if problem else self.newest, problem))
+        return problem
+
+    def _is_saved(self, step: int) -> bool:
+        return self.folder is not None and self.newest == states.state_path(self.folder, step)
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        trainer = self.trainer
+        parts = {
+            "weights": {name: value.detach() for name, value in trainer.parameters.items()},
+            "optimizer": optimizer_tensors(trainer.optimizers, trainer.parameters),
+            "log": {"loss": torch.tensor(trainer.losses, dtype=torch.float64)},
+        }
+        if trainer.average is not None:
+            parts["ema"] = dict(zip(trainer.parameters, trainer.average))
+        return parts
+
+    def _record(self) -> dict:
+        """Settings and fingerprints; random numbers come from (seed, step, index), so no generator is kept."""
+        trainer = self.trainer
+        return {
+            "config": trainer.config.to_dict(), "num_processes": trainer.world.size,
+            "task": trainer.task.fingerprint(), "versions": {"torch": str(torch.__version__)},
+        }  # fmt: skip
+
+    def _restore(self) -> None:
+        state = self._find()
+        if state is None:
+            return
+        changes = self._changes(state.record)
+        if changes and not self.allow_changes:
+            shown = "; ".join(changes[:LISTED]) + (f"; and {len(changes) - LISTED} more" if changes[LISTED:] else "")
+            raise ConfigError(
+                f"{state.path} was saved by another run: {shown}; put these back, or allow changes to go on with the "
+                "settings of now"
+            )
+        self._fill(state)
+        if changes:
+            _log.warning("MotionBlocks training: resumed with changes: %s", "; ".join(changes))
+
+    def _find(self) -> TrainingState | None:
+        """The state to go on from, None for a fresh start. Raises where a start at 0 would lose or mix something."""
+        own = states.list_states(self.folder) if self.folder is not None else []
+        if self.resume is None:
+            if own:
+                raise ConfigError(
+                    f"{self.folder} holds states of an earlier run ({own[0].name}); resume it, or choose another folder"
+                )
+            return None
+        source = self.folder if self.resume == "latest" else Path(self.resume)
+        if source is None:
+            raise ConfigError('resume is "latest" but there is no folder to look in; name the folder or a state')
+        if (source / "state.json").is_file():
+            state = states.read_state(source)
+        else:
+            state, passed = states.newest_state(source)
+            if passed:
+                _log.warning("MotionBlocks training: passed over %s", "; ".join(passed))
+            if state is None and (passed or self.resume != "latest"):
+                raise CheckpointError(
+                    f"{source} holds no whole training state{': ' if passed else ''}{'; '.join(passed[:LISTED])}; "
+                    "choose another folder to start anew"
+                )
+        if state is None:
+            _log.warning("MotionBlocks training: %s holds no state yet; it starts at step 0", source)
+        elif source != self.folder:
+            self._refuse_later(own, state)
+        return state
+
+    def _refuse_later(self, own: list[Path], state: TrainingState) -> None:
+        """Two lines of states in one folder would be mixed. Raises ConfigError."""
+        later = [path.name for path in own if path != state.path and path.name >= state.path.name]
+        if later:
+            raise ConfigError(
+                f"{self.folder} holds {', '.join(later[:LISTED])}, not older than the state to resume, {state.path}; "
+                "resume the latest, or choose another folder"
+            )
+
+    def _changes(self, record: dict) -> list[str]:
+        trainer = self.trainer
+        before = {"training": _comparable(record.get("config"), trainer.config),
+                  "processes": record.get("num_processes"), **_dict(record.get("task"))}  # fmt: skip
+        now = {"training": trainer.config.comparable(), "processes": trainer.world.size,
+               **_dict(trainer.task.fingerprint())}  # fmt: skip
+        return differences(before, now)
+
+    def _fill(self, state: TrainingState) -> None:
+        """Put a state into the trainer, after everything of it has been compared."""
+        trainer = self.trainer
+        weights, average = state.tensors.get("weights", {}), state.tensors.get("ema")
+        for part in (weights, average if average is not None else weights):
+            _compare(state.path, part, trainer.parameters)
+        losses = state.tensors.get("log", {}).get("loss")
+        if losses is None or losses.shape != (state.step,):
+            raise CheckpointError(f"{state.path}: its log does not hold one loss a step; use an earlier state")
+        if state.step > trainer.config.num_steps:
+            raise ConfigError(f"{state.path} has {state.step} steps behind it; num_steps is {trainer.config.num_steps}")
+        if _dict(state.record.get("config")).get("optimizer") == trainer.config.optimizer:
+            restore_optimizers(trainer.optimizers, trainer.parameters, state.tensors.get("optimizer", {}))
+        with torch.no_grad():
+            for name, value in trainer.parameters.items():
+                value.copy_(weights[name])
+            for name, mean in zip(trainer.parameters, trainer.average or ()):
+                mean.copy_((average or weights)[name])
+        trainer.step, trainer.losses, self.newest = state.step, losses.tolist(), state.path
+        _log.info("MotionBlocks training: resumed at step %d from %s", state.step, state.path)
+
+
+def differences(before, now, name: str = "") -> list[str]:
+    """What differs between two plain values, a line each: "training.seed was 0, is 1"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted({*before, *now}, key=str)
+        return [line for key in names for line in differences(
+            before.get(key), now.get(key), f"{name}.{key}" if name else str(key))]  # fmt: skip
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [line for index, (old, new) in enumerate(zip(before, now))
+                for line in differences(old, new, f"{name}[{index}]")]  # fmt: skip
+    return [] if before == now else [f"{name} was {_short(before)}, is {_short(now)}"]
+
+
+def _short(value) -> str:
+    if isinstance(value, (dict, list)):
+        return f"{len(value)} entries"
+    text = "not there" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _dict(value) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _comparable(config, now) -> dict:
+    """The saved settings, as far as they are compared at all."""
+    return {name: value for name, value in _dict(config).items() if name in now.comparable()}
+
+
+def _compare(path: Path, tensors: dict[str, Tensor], parameters: dict) -> None:
+    needed = {name: value.shape for name, value in parameters.items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    wrong = [name for name in {*needed, *found} if needed.get(name) != found.get(name)]
+    if wrong:
+        raise CheckpointError(
+            f"{path} belongs to another model or adapter: {len(wrong)} weights are missing, unknown or of another "
+            f"shape ({', '.join(sorted(wrong)[:5])}); resume with the model, targets and rank it was saved with"
+        )

@@ -1,0 +1,83 @@
+"""What a trainer and the thing it trains say to one another."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class SampleKey(NamedTuple):
+    """Names one sample of a run. Everything random about the sample comes from its key, so nothing else is stored.
+
+    step counts from 0; index from 0 to the global batch (all batches of the step, on all processes) - 1; -1 is the
+    step itself, for what its samples share.
+    """
+
+    seed: int
+    step: int
+    index: int
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator seeded by a hash of the key: the same numbers in every process, version and order."""
+        digest = hashlib.sha256(f"{self.seed}:{self.step}:{self.index}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class Task(Protocol):
+    """Anything that can be trained.
+
+    A task may also have `running()`, a context manager that holds for the whole run (adapters attached, the base
+    frozen), and `matrices()`, the names of the parameters that Muon takes.
+    """
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name; the same names and order in every run."""
+
+    def fingerprint(self) -> dict:
+        """Plain JSON values that must be equal for a resumed run to be the same run (data, model)."""
+
+    def draw(self, keys: list[SampleKey]) -> Any:
+        """Make the batch of these keys; called without gradients. Equal keys give equal batches."""
+
+    def loss(self, batch: Any) -> Tensor:
+        """Loss of each sample of a batch, (b,); their mean is minimised."""
+
+    def describe(self, batch: Any) -> str:
+        """Names of the samples and size of a batch, for messages."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished step."""
+
+    step: int  # steps finished, 1 to num_steps
+    num_steps: int
+    loss: float  # mean over the global batch
+    learning_rate: float
+    gradient_norm: float  # before clipping
+    seconds: float  # of this step
+    data_seconds: float  # of those, spent drawing
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """One attempt to save."""
+
+    step: int  # steps finished
+    path: Path | None  # folder of the state; None when the save failed
+    problem: str = ""  # why it failed; what was there before is still there
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run."""
+
+    step: int
+    losses: tuple[float, ...]  # one a step, from the very first, also of the runs before a resume
+    seconds: float  # of this run
+    data_seconds: float  # of those, spent drawing
+    state_path: Path | None  # newest whole state
+    problem: str = ""  # why the last save failed, "" when it did not

@@ -1,0 +1,214 @@
+"""The training loop: any task, warm-up and schedule, accumulation, clipping, running average, safe stops and saves.
+
+Two promises. A step that is not finite never reaches the weights. Whatever ends a run (cancel, out of memory, an error
+of the task), the state is saved first and the original exception goes on.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError, ShapeError
+from .checkpoints import Checkpoints
+from .config import TrainingConfig
+from .optimizers import build_optimizers
+from .task import SampleKey, SaveReport, StepReport, Task, TrainingResult
+from .world import OneProcess, World
+
+__all__ = ["SampleKey", "SaveReport", "StepReport", "Task", "Trainer", "TrainingResult"]
+_log = logging.getLogger("motionblocks.training")
+
+
+class Trainer:
+    """One run of a task.
+
+    folder: where states are saved and found again; None = nothing is saved. resume: "latest", the path of a state, or
+    None for a fresh start. allow_changes: go on although task or settings differ from those of the state.
+    on_step(StepReport), on_save(SaveReport) and on_sample(steps finished) are called by the main process; what they
+    raise ends the run after its state is saved. world: the processes that share the run. device: default is that of
+    the parameters, which are float32 and not the host's inference tensors.
+    Raises ConfigError and CheckpointError before the first step for what cannot be trained, resumed or saved.
+    """
+
+    def __init__(
+        self, task: Task, config: TrainingConfig, *, folder: Path | None = None, resume: str | Path | None = None,
+        allow_changes: bool = False, on_step: Callable[[StepReport], None] | None = None,
+        on_save: Callable[[SaveReport], None] | None = None, on_sample: Callable[[int], None] | None = None,
+        world: World | None = None, device: torch.device | str | None = None,
+    ):  # fmt: skip
+        self.task, self.config, self.world = task, config, world or OneProcess()
+        self.on_step, self.on_save, self.on_sample = on_step, on_save, on_sample
+        self.parameters = check_parameters(task.parameters())
+        self.values = list(self.parameters.values())
+        self.device = torch.device(device) if device is not None else self.values[0].device
+        self.step, self.losses = 0, []
+        self.seconds = self.data_seconds = 0.0
+        self._batch, self._stepping = None, False
+        with torch.inference_mode(False):
+            matrices = getattr(task, "matrices", lambda: None)()
+            self.optimizers = build_optimizers(self.parameters, config, matrices)
+            self.average = [value.detach().clone() for value in self.values] if config.ema_decay else None
+        self.checkpoints = Checkpoints(self, folder, resume, allow_changes)
+
+    def run(self) -> TrainingResult:
+        """Train from the resumed step, or from 0, to the last; see the class for what may be raised."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            cards = [self.device] if self.device.type == "cuda" else []
+            stack.enter_context(torch.random.fork_rng(devices=cards))
+            stack.enter_context(self.checkpoints.opened())
+            stack.enter_context(getattr(self.task, "running", nullcontext)())
+            self.world.equalize([*self.values, *(self.average or ())])
+            finished = False
+            try:
+                while self.step < self.config.num_steps:
+                    self._advance()
+                finished = True
+            finally:
+                if not finished:
+                    self._stopped()
+            problem = self.checkpoints.save_and_report()
+        return TrainingResult(
+            self.step, tuple(self.losses), self.seconds, self.data_seconds, self.checkpoints.newest, problem
+        )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the running average into the parameters for the time of the block; nothing happens without one."""
+        if self.average is None:
+            yield
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            kept = [value.detach().clone() for value in self.values]
+            torch._foreach_copy_(self.values, self.average)
+            try:
+                yield
+            finally:
+                torch._foreach_copy_(self.values, kept)
+
+    def _advance(self) -> None:
+        """One step, then what is due after it."""
+        report = self._step()
+        config, main = self.config, self.world.rank == 0
+        if config.save_every and self.step % config.save_every == 0 and self.step < config.num_steps:
+            self.checkpoints.save_and_report()
+        if main and self.on_sample and config.sample_every and self.step % config.sample_every == 0:
+            with torch.no_grad():
+                self.on_sample(self.step)
+        if main and self.on_step:
+            self.on_step(report)
+
+    def _step(self) -> StepReport:
+        started, config = time.perf_counter(), self.config
+        self._seed()
+        for value in self.values:
+            value.grad = None
+        losses, data_seconds = self._accumulate()
+        loss = torch.cat(losses).sum().to(self.device) / self._global_batch()
+        gradients = [value.grad for value in self.values if value.grad is not None]
+        self.world.sum_([*gradients, loss])
+        norm = torch.nn.utils.clip_grad_norm_(self.values, config.max_gradient_norm or math.inf)
+        loss, norm = torch.stack((loss, norm.to(loss))).tolist()  # the one place a step waits for the device
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._not_finite(loss, norm, losses)
+        rate = config.learning_rate_at(self.step)
+        self._update(rate)
+        self.losses.append(loss)
+        seconds = time.perf_counter() - started
+        self.seconds, self.data_seconds = self.seconds + seconds, self.data_seconds + data_seconds
+        return StepReport(self.step, config.num_steps, loss, rate, norm, seconds, data_seconds)
+
+    def _accumulate(self) -> tuple[list[Tensor], float]:
+        """Add up the gradients of this process's share of the step: (losses by sample, seconds spent drawing)."""
+        losses, data_seconds = [], 0.0
+        for part in range(self.config.gradient_accumulation):
+            keys, started = self._keys(part), time.perf_counter()
+            with torch.no_grad():
+                self._batch = self.task.draw(keys)
+            data_seconds += time.perf_counter() - started
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                loss = self.task.loss(self._batch)
+            if loss.shape != (len(keys),):
+                raise ShapeError(f"the task's loss is {tuple(loss.shape)}; ({len(keys)},) is needed, one a sample")
+            (loss.float().sum() / self._global_batch()).backward()
+            losses.append(loss.detach().float())
+            self._batch = None
+        return losses, data_seconds
+
+    def _update(self, rate: float) -> None:
+        """Step the optimizers and the average. Interrupted here, the weights are neither old nor new: never saved."""
+        self._stepping = True
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        if self.average is not None:
+            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.values, 1 - decay)
+        self.step += 1
+        self._stepping = False
+
+    def _global_batch(self) -> int:
+        return self.config.batch_size * self.config.gradient_accumulation * self.world.size
+
+    def _keys(self, part: int) -> list[SampleKey]:
+        """Keys of one batch: indices run over parts, then processes, then samples."""
+        size = self.config.batch_size
+        first = (part * self.world.size + self.world.rank) * size
+        return [SampleKey(self.config.seed, self.step, first + index) for index in range(size)]
+
+    def _seed(self) -> None:
+        """Seed torch's own generators from (seed, step, process), for tasks with dropout; nothing of them is stored."""
+        seed = SampleKey(self.config.seed, self.step, -2 - self.world.rank).generator().initial_seed()
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _not_finite(self, loss: float, norm: float, losses: list[Tensor]) -> CheckpointError:
+        """Save the last good state, then say what happened and where it lies."""
+        bad = [index for index, value in enumerate(torch.cat(losses).tolist()) if not math.isfinite(value)]
+        parts = sorted({index // self.config.batch_size for index in bad}) or range(self.config.gradient_accumulation)
+        with torch.no_grad():
+            samples = "; ".join(self.task.describe(self.task.draw(self._keys(part))) for part in parts)
+        self.checkpoints.save()
+        state = f"the last good state is {self.checkpoints.newest}" if self.checkpoints.newest else "no state was saved"
+        return CheckpointError(
+            f"step {self.step + 1} of {self.config.num_steps}: loss {loss:g}, gradient norm {norm:g}, which is not "
+            f"finite, on {samples}; the weights were not changed and {state}; lower the learning rate, use precision "
+            "fp32, or take the sample out, then resume"
+        )
+
+    def _stopped(self) -> None:
+        """Save on the way out of a run that something ended; what ended it goes on by itself."""
+        batch, self._batch = self._batch, None
+        for value in self.values:
+            value.grad = None
+        at = f"step {self.step + 1} of {self.config.num_steps}"
+        if batch is not None:
+            _log.warning("MotionBlocks training: %s stopped on %s", at, self.task.describe(batch))
+        if self._stepping:
+            _log.warning("MotionBlocks training: stopped in the middle of the update of %s, which is not saved", at)
+        elif self.step:
+            self.checkpoints.save()
+        if self.checkpoints.newest:
+            _log.warning("MotionBlocks training: stopped; resume from %s", self.checkpoints.newest)
+
+
+def check_parameters(parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Refuse what cannot be trained. Raises ConfigError with the name of the parameter."""
+    if not parameters:
+        raise ConfigError("the task names no parameters; at least one is needed to train")
+    for name, value in parameters.items():
+        if value.is_inference():
+            raise ConfigError(f"parameter {name} is an inference tensor; build or clone it in inference_mode(False)")
+        if value.dtype not in (torch.float32, torch.float64):
+            raise ConfigError(f"parameter {name} is {value.dtype}; float32 is needed: small steps vanish in it")
+    return parameters
