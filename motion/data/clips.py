@@ -1,0 +1,138 @@
+"""Clips as the trainers see them: a name, a caption, and frames that are read when they are wanted.
+
+Where the frames come from (a video file, the procedural generator) is the business of whoever builds the `Clip`.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ConfigError, ShapeError
+
+PREVIEW_SIDE = 256  # px, long side of preview pictures
+SHOWN = 8  # names listed in a summary before "and … more"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip at a fixed frame rate. Frames are numbered 0 to num_frames - 1."""
+
+    name: str
+    caption: str
+    num_frames: int
+    fps: float
+    height: int  # px
+    width: int  # px
+    fingerprint: str  # changes whenever the frames would
+    read: Callable[[Sequence[int]], Tensor] = field(repr=False)  # indices -> (t, 3, height, width) in [0, 1]
+    # True backward flow of those frames against the first of them, (t, 2, g, g) px of the clip, where it is known.
+    flow: Callable[[Sequence[int]], Tensor] | None = field(default=None, repr=False)
+
+    def frames(self, indices: Sequence[int]) -> Tensor:
+        """Read frames, checked: (t, 3, height, width) float32 in [0, 1]. Raises ShapeError."""
+        if not indices or min(indices) < 0 or max(indices) >= self.num_frames:
+            raise ShapeError(f"{self.name}: frames {list(indices)[:8]} asked for; it has 0 to {self.num_frames - 1}")
+        frames = self.read(indices)
+        need = (len(indices), 3, self.height, self.width)
+        if tuple(frames.shape) != need:
+            raise ShapeError(
+                f"{self.name}: its frames came as {tuple(frames.shape)}, {need} are needed; was the file changed?"
+            )
+        return frames
+
+
+@dataclass(frozen=True)
+class ClipCollection:
+    """Clips of one frame rate, and what was left out and why."""
+
+    clips: tuple[Clip, ...]
+    skipped: tuple[tuple[str, str], ...] = ()  # (name, why)
+    fps: float = 8.0
+    notes: tuple[str, ...] = ()  # further lines for the summary: variable rates, captions that were missing
+
+    def __post_init__(self):
+        if not self.clips:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped[:SHOWN])
+            raise ConfigError(f"no usable clip{' (' + reasons + ')' if reasons else ''}; at least one is needed")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the frames, the captions and the order of the clips."""
+        lines = [f"{clip.fingerprint} {clip.num_frames} {clip.fps} {clip.caption}" for clip in self.clips]
+        return digest(*lines)
+
+    def summary(self) -> str:
+        """Lines of text: how many clips, frames, rate, sizes, captions, and what was skipped and why."""
+        lengths = [clip.num_frames for clip in self.clips]
+        captions = Counter(clip.caption for clip in self.clips)
+        lines = [
+            f"{_count(len(self.clips), 'clip')}, {_count(sum(lengths), 'frame')} at {self.fps:g} fps "
+            f"({_span(min(lengths), max(lengths))} a clip)",
+            "sizes: " + _tally(Counter(f"{clip.width}x{clip.height}" for clip in self.clips)),
+            "captions: " + _tally(Counter({text or "(none)": count for text, count in captions.items()})),
+            *self.notes,
+        ]
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)}:")
+            lines += [f"  {name}: {why}" for name, why in self.skipped[:SHOWN]]
+            lines += [f"  and {len(self.skipped) - SHOWN} more"] if len(self.skipped) > SHOWN else []
+        return "\n".join(lines)
+
+    def preview(self, num: int = 8) -> Tensor:
+        """First and middle frame of up to num / 2 clips spread over the collection: (n, h, w, 3) in [0, 1].
+
+        All have the size of the first clip, its long side at most 256 px; others are fitted in on black.
+        """
+        first = self.clips[0]
+        shrink = min(1.0, PREVIEW_SIDE / max(first.height, first.width))
+        size = (max(1, round(first.height * shrink)), max(1, round(first.width * shrink)))
+        count = min(max(1, num // 2), len(self.clips))
+        chosen = [self.clips[index * len(self.clips) // count] for index in range(count)]
+        pictures = []
+        for clip in chosen:
+            wanted = [0, clip.num_frames // 2][: max(1, min(num, clip.num_frames))]
+            pictures += [_fitted(frame, *size) for frame in clip.frames(wanted)]
+        return torch.stack(pictures).movedim(1, -1).contiguous()
+
+
+def digest(*parts: str | bytes, length: int = 32) -> str:
+    """A fingerprint of texts; equal texts in equal order give equal fingerprints."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()[:length]
+
+
+def _fitted(frame: Tensor, height: int, width: int) -> Tensor:
+    """One frame (3, h, w) inside (3, height, width), aspect kept, the rest black."""
+    scale = min(height / frame.shape[1], width / frame.shape[2])
+    h, w = (max(1, min(limit, round(side * scale))) for side, limit in zip(frame.shape[1:], (height, width)))
+    small = F.interpolate(frame.unsqueeze(0), size=(h, w), mode="bilinear", align_corners=False, antialias=True)[0]
+    picture = frame.new_zeros(3, height, width)
+    top, left = (height - h) // 2, (width - w) // 2
+    picture[:, top : top + h, left : left + w] = small.clamp(0, 1)
+    return picture
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _tally(counts: Counter) -> str:
+    """Names with their counts, the most frequent first, cut to a few: a (3), b (1)."""
+    found = counts.most_common()
+    text = ", ".join(f"{name!s:.60} ({count})" for name, count in found[:SHOWN])
+    return text + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

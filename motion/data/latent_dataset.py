@@ -1,0 +1,251 @@
+"""Clips cut into windows, encoded once and kept: what the trainer draws its samples from.
+
+Each sample is one window of a clip; its motion bucket is measured on its own pixels (miramo §7). With a cache folder
+every encoded window is a file of its own, and a build that was stopped goes on where it was.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError, ShapeError
+from ..io.latent_cache import LatentCache
+from ..layers.block_dct import APPEARANCE_CHANNELS
+from ..layers.letterbox import fit_square
+from ..layers.warp import fold_grid
+from ..metrics.dynamics import degree_to_bucket, dynamics_degree
+from ..models.flow_codec import FLOW_UNIT
+from ..models.motion_model import MotionModelSpec
+from .clips import ClipCollection, digest
+from .dataset_record import dataset_record, record_differences
+from .encoders import Encoders, TextEntry, builtin_encoders
+from .grid_flow import FLOW_VERSION, estimate_grid_flow
+from .windows import Window, WindowConfig, cut_windows
+
+__all__ = ["Encoders", "LatentDataset", "SampleInfo", "TextEntry", "WindowConfig", "build_latent_dataset",
+           "builtin_encoders", "resize_short_side"]  # fmt: skip
+ENTRY_VERSION = 1  # of what is stored for a window; part of every fingerprint
+KEEP_BYTES = 1 << 30  # latents up to this much stay in memory, more are read from the cache one by one
+OnStep = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What is known of a sample without its latents."""
+
+    name: str  # clip, first frame, stride
+    caption: str
+    motion_bucket_id: int
+    shape: tuple[int, ...]  # (c, t, h, w) of its latents
+
+
+class LatentDataset:
+    """Encoded samples with their captions and buckets. Build with `build_latent_dataset`."""
+
+    def __init__(self, samples, texts: dict[str, TextEntry], load: Callable[[int], Tensor], record: dict, report: str):
+        self.samples: tuple[SampleInfo, ...] = tuple(samples)
+        self._texts, self._load, self._record, self._report = texts, load, record, report
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for index, sample in enumerate(self.samples):
+            shapes.setdefault(sample.shape, []).append(index)
+        self.shapes: dict[tuple[int, ...], tuple[int, ...]] = {shape: tuple(rows) for shape, rows in shapes.items()}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample(self, index: int) -> Tensor:
+        """Scaled latents of a sample (c, t, h, w), float32, frame 0 first; the caller may write into them."""
+        with torch.inference_mode(False):
+            return self._load(index)
+
+    def text(self, caption: str) -> TextEntry:
+        """An encoded caption; "" is always there. Raises ConfigError for a caption that no sample has."""
+        if caption not in self._texts:
+            raise ConfigError(f"caption {caption[:60]!r} was not encoded; the data set has {len(self._texts)} others")
+        return self._texts[caption]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with every frame, caption, window and encoder that went in."""
+        return self._record["fingerprint"]
+
+    def record(self) -> dict:
+        """Plain JSON values to keep beside a training state, for `differences`."""
+        return self._record
+
+    def differences(self, other: dict) -> list[str]:
+        """What changed since another data set's `record()`, in words; empty when nothing did."""
+        return list(record_differences(other, self._record)) if other != self._record else []
+
+    def summary(self) -> str:
+        """Lines of text: samples, sizes, strides, buckets, and how much came from the cache."""
+        return self._report
+
+
+def build_latent_dataset(
+    collection: ClipCollection, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig, *,
+    cache_folder: Path | None, on_step: OnStep | None = None,
+) -> LatentDataset:  # fmt: skip
+    """Cut, encode and measure every window; with a cache folder, only what is not there whole already.
+
+    cache_folder: is made when missing; None keeps the latents in memory. on_step(done, total) is called after every
+    window; what it raises passes through, and what was finished by then is found again by the next build.
+    Raises ConfigError for clips that cannot serve, ShapeError for encoders that do not fit the model, CheckpointError
+    when the disk refuses.
+    """
+    at_least = 2 if spec.objective == "i2v_residual" else 1
+    cut = [window for clip in collection.clips for window in cut_windows(clip, windows, at_least=at_least)]
+    captions = ["", *sorted({clip.caption for clip in collection.clips} - {""})]
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        cache = stack.enter_context(LatentCache(cache_folder)) if cache_folder is not None else None
+        texts = {caption: _text_entry(caption, encoders, cache) for caption in captions}
+        store = _Store(cache, spec.latent.scale_factor)
+        samples = []
+        for done, window in enumerate(cut, 1):
+            samples.append(store.add(window, _window_key(window, spec, encoders, windows), spec, encoders, windows))
+            if on_step is not None:
+                on_step(done, len(cut))
+    record = dataset_record(collection, spec, encoders.fingerprint, windows, store.keys)
+    return LatentDataset(samples, texts, store.load, record, _report(collection, cut, samples, windows, store))
+
+
+class _Store:
+    """Latents of the samples in order, in memory while they are few, else by their place in the cache."""
+
+    def __init__(self, cache: LatentCache | None, scale: float):
+        self.cache, self.scale = cache, scale
+        self.keys: list[str] = []
+        self.num_reused = 0
+        self._kept: dict[int, Tensor] = {}
+        self._bytes = 0
+
+    def add(self, window: Window, key: str, spec, encoders, windows) -> SampleInfo:
+        """Take the window from the cache, or encode it and put it there."""
+        found = self.cache.get(key) if self.cache is not None else None
+        if found is not None and found[1].get("bucket", "").isdecimal() and "latents" in found[0]:
+            latents, bucket = found[0]["latents"], int(found[1]["bucket"])
+            self.num_reused += 1
+        else:
+            latents, bucket = _encode(window, spec, encoders, windows)
+            if self.cache is not None:
+                self.cache.put(key, {"latents": latents}, {"bucket": str(bucket), "name": window.name})
+        self._bytes += latents.numel() * latents.element_size()
+        if self.cache is None or self._bytes <= KEEP_BYTES:
+            self._kept[len(self.keys)] = latents
+        self.keys.append(key)
+        return SampleInfo(window.name, window.clip.caption, bucket, tuple(latents.shape))
+
+    def load(self, index: int) -> Tensor:
+        """Scaled latents of one sample. Raises CheckpointError when the cache was changed since."""
+        latents = self._kept.get(index)
+        if latents is None:
+            found = self.cache.get(self.keys[index])
+            if found is None:
+                raise CheckpointError(
+                    f"{self.cache.path(self.keys[index])}: changed or gone since it was made; build the data set again"
+                )
+            latents = found[0]["latents"]
+        return latents * self.scale
+
+
+def _window_key(window: Window, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig) -> str:
+    """Fingerprint of all that the stored latents and bucket depend on."""
+    size = spec.latent.working_size or windows.resolution
+    flow = "" if spec.latent.kind != "builtin" else "true" if window.clip.flow else f"estimated {FLOW_VERSION}"
+    place = f"{window.start} {window.stride} {window.num_frames}"
+    made = f"{spec.latent.kind} {spec.latent.channels} {size} {encoders.spatial_multiple} flow {flow}"
+    scale = str(sorted(spec.dynamics.to_dict().items()))
+    return digest("window", str(ENTRY_VERSION), window.clip.fingerprint, place, made, scale, encoders.fingerprint)
+
+
+def _encode(window: Window, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig) -> tuple[Tensor, int]:
+    """Unscaled latents (c, t, h, w) float32 and the motion bucket of a window."""
+    frames = window.clip.frames(window.indices)
+    bucket = 0
+    if len(frames) > 1:
+        degree = dynamics_degree(frames.unsqueeze(0), measure_size=spec.dynamics.measure_size)
+        bucket = int(degree_to_bucket(degree, spec.dynamics))
+    is_builtin = spec.latent.kind == "builtin"
+    sized = frames if is_builtin else resize_short_side(frames, windows.resolution, encoders.spatial_multiple)
+    latents = encoders.encode_frames(rearrange(sized, "t c h w -> 1 c t h w"))
+    if latents.ndim != 5 or tuple(latents.shape[:3]) != (1, spec.latent.channels, len(frames)):
+        raise ShapeError(
+            f"{window.name}: the VAE gave latents {tuple(latents.shape)}; this model needs (1, {spec.latent.channels}, "
+            f"{len(frames)}, h, w), one a frame; use the VAE that belongs to the model"
+        )
+    latents = latents[0].detach().to("cpu", torch.float32).clone()
+    if not latents.isfinite().all():
+        raise ShapeError(f"{window.name}: the VAE gave NaN or infinity; use it in float32 or bfloat16")
+    if is_builtin and spec.latent.channels > APPEARANCE_CHANNELS and len(frames) > 1:
+        latents[APPEARANCE_CHANNELS:] = _flow_channels(window, frames, spec.latent.working_size)
+    return latents, bucket
+
+
+def _flow_channels(window: Window, frames: Tensor, working_size: int) -> Tensor:
+    """The window's backward flow as the last latent channels (8, t, cells, cells)."""
+    if window.clip.flow is not None:
+        grid = window.clip.flow(window.indices).float() * (working_size / max(window.clip.height, window.clip.width))
+        if grid.shape[-1] != working_size // 4:
+            grid = F.interpolate(grid, size=(working_size // 4,) * 2, mode="bilinear", antialias=True)
+    else:
+        grid = estimate_grid_flow(fit_square(frames, working_size))
+    return rearrange(fold_grid(grid, FLOW_UNIT), "t c h w -> c t h w")
+
+
+def resize_short_side(frames: Tensor, resolution: int, multiple: int = 1) -> Tensor:
+    """Bring the short side to `resolution` px and cut both sides to a multiple, about the middle.
+
+    frames: (t, c, h, w). Returns (t, c, h', w'). Raises ShapeError when nothing would be left.
+    """
+    h, w = frames.shape[-2:]
+    scale = resolution / min(h, w)
+    size = (round(h * scale), round(w * scale))
+    if size != (h, w):
+        frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+    keep = tuple(side // multiple * multiple for side in size)
+    if not all(keep):
+        raise ShapeError(f"frames of {size[1]}x{size[0]} px are smaller than {multiple} px; raise the resolution")
+    top, left = ((side - kept) // 2 for side, kept in zip(size, keep))
+    return frames[..., top : top + keep[0], left : left + keep[1]]
+
+
+def _text_entry(caption: str, encoders: Encoders, cache: LatentCache | None) -> TextEntry:
+    """An encoded caption, from the cache where it is there."""
+    key = digest("text", str(ENTRY_VERSION), caption, encoders.fingerprint)
+    found = cache.get(key) if cache is not None else None
+    if found is not None and "context" in found[0]:
+        return TextEntry(*(found[0].get(name) for name in ("context", "attention_mask", "pooled")))
+    parts = {name: value.detach().to("cpu", torch.float32).clone()
+             for name, value in vars(encoders.encode_text(caption)).items() if value is not None}  # fmt: skip
+    if cache is not None:
+        cache.put(key, parts, {"caption": caption})
+    return TextEntry(**parts)
+
+
+def _report(collection, cut: list[Window], samples: list[SampleInfo], windows: WindowConfig, store: _Store) -> str:
+    strides, buckets = [window.stride for window in cut], [sample.motion_bucket_id for sample in samples]
+    lowered = {window.clip.name for window in cut if window.stride < windows.stride_min}
+    short = {window.clip.name for window in cut if window.num_frames < windows.num_frames}
+    sizes = Counter(f"{t} frames of {w}x{h}" for _, t, h, w in (sample.shape for sample in samples))
+    lines = [
+        f"{len(samples)} samples of {len(collection)} clips, stride {min(strides)} to {max(strides)}, motion bucket "
+        f"{min(buckets)} to {max(buckets)}",
+        "latents: " + ", ".join(f"{size} ({count})" for size, count in sizes.most_common(8)),
+    ]
+    if lowered:
+        lines.append(f"{len(lowered)} clips are too short for a stride of {windows.stride_min}; theirs was lowered")
+    if short:
+        lines.append(f"{len(short)} clips are shorter than {windows.num_frames} frames; their windows are shorter")
+    if store.cache is not None:
+        damaged = f", {store.cache.num_damaged} damaged and made again" if store.cache.num_damaged else ""
+        lines.append(f"cache: {store.num_reused} samples found, {len(samples) - store.num_reused} made{damaged}")
+    return "\n".join(lines)

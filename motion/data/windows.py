@@ -1,0 +1,87 @@
+"""How clips are cut into windows: frames of a clip, a random stride apart.
+
+Windows are drawn from a hash of the seed and the clip, so they depend neither on the order nor on the number of clips.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ..errors import ConfigError
+from ..models.linear_video_dit_config import check_fields
+from .clips import Clip, digest
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How clips are cut into samples."""
+
+    num_frames: int = 16  # frames of a window; a shorter clip gives a shorter one
+    stride_min: int = 3  # frames of the clip per frame of the window
+    stride_max: int = 10
+    windows_per_clip: int = 4  # a clip too short for as many different ones gives fewer
+    resolution: int = 512  # px of the short side; the built-in latent space has its own size
+    seed: int = 0
+
+    def __post_init__(self):
+        problems = [f"{name} is {getattr(self, name)}; it must be {low} to {high}"
+                    for name, low, high in _RANGES if not low <= getattr(self, name) <= high]  # fmt: skip
+        if self.stride_min > self.stride_max:
+            problems.append(f"stride_min {self.stride_min} is above stride_max {self.stride_max}; swap them")
+        if problems:
+            raise ConfigError("windows: " + "; ".join(problems))
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "WindowConfig":
+        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
+        return cls(**check_fields(cls, values))
+
+
+_RANGES = (
+    ("num_frames", 1, 1000), ("stride_min", 1, 1000), ("stride_max", 1, 1000), ("windows_per_clip", 1, 10000),
+    ("resolution", 16, 4096), ("seed", 0, 2**63 - 1),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some frames of a clip, evenly spaced."""
+
+    clip: Clip
+    start: int
+    stride: int
+    num_frames: int
+
+    @property
+    def indices(self) -> list[int]:
+        return [self.start + self.stride * n for n in range(self.num_frames)]
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip.name} from {self.start} by {self.stride}"
+
+
+def cut_windows(clip: Clip, windows: WindowConfig, *, at_least: int = 1) -> list[Window]:
+    """Different random windows of a clip, in the order of their first frames.
+
+    A stride that the clip is too short for is lowered, to 1 at least; a clip shorter than a window gives shorter ones.
+    Raises ConfigError when fewer than at_least frames would be left.
+    """
+    num_frames = min(windows.num_frames, clip.num_frames)
+    if num_frames < at_least:
+        raise ConfigError(f"{clip.name}: windows of {num_frames} frame; a motion residual needs at least {at_least}")
+    longest = (clip.num_frames - 1) // max(1, num_frames - 1)
+    high = max(1, min(windows.stride_max, longest))
+    low = min(windows.stride_min, high)
+    seed = int(digest("window", str(windows.seed), clip.fingerprint, clip.name, length=15), 16)
+    generator = torch.Generator().manual_seed(seed)
+    found = set()
+    for _ in range(windows.windows_per_clip):
+        stride = int(torch.randint(low, high + 1, (), generator=generator))
+        room = clip.num_frames - 1 - stride * (num_frames - 1)
+        found.add((int(torch.randint(room + 1, (), generator=generator)), stride))
+    return [Window(clip, start, stride, num_frames) for start, stride in sorted(found)]
