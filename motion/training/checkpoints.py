@@ -145,11 +145,13 @@ class Checkpoints:
 
     def _changes(self, record: dict) -> list[str]:
         trainer = self.trainer
-        before = {"training": _comparable(record.get("config"), trainer.config),
-                  "processes": record.get("num_processes"), **_dict(record.get("task"))}  # fmt: skip
-        now = {"training": trainer.config.comparable(), "processes": trainer.world.size,
-               **_dict(trainer.task.fingerprint())}  # fmt: skip
-        return differences(before, now)
+        settings, task = _dict(record.get("config")), _dict(record.get("task"))
+        now = trainer.config.comparable()
+        before = {"training": {name: value for name, value in settings.items() if name in now},
+                  "processes": record.get("num_processes")}  # fmt: skip
+        lines = differences(before, {"training": now, "processes": trainer.world.size})
+        in_words = getattr(trainer.task, "differences", None)
+        return lines + (in_words(task) if in_words else differences(task, trainer.task.fingerprint()))
 
     def _fill(self, state: TrainingState) -> None:
         """Put a state into the trainer, after everything of it has been compared."""
@@ -194,11 +196,6 @@ def _short(value) -> str:
 
 def _dict(value) -> dict:
     return value if isinstance(value, dict) else {}
-
-
-def _comparable(config, now) -> dict:
-    """The saved settings, as far as they are compared at all."""
-    return {name: value for name, value in _dict(config).items() if name in now.comparable()}
 
 
 def _compare(path: Path, tensors: dict[str, Tensor], parameters: dict) -> None:

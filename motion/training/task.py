@@ -30,7 +30,8 @@ class Task(Protocol):
     """Anything that can be trained.
 
     A task may also have `running()`, a context manager that holds for the whole run (adapters attached, the base
-    frozen), and `matrices()`, the names of the parameters that Muon takes.
+    frozen); `matrices()`, the names of the parameters that Muon takes; and `differences(before)`, which says in words
+    how an earlier fingerprint differs from its own.
     """
 
     def parameters(self) -> dict[str, nn.Parameter]:
