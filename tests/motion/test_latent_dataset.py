@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,6 +212,35 @@ def test_a_cancelled_build_goes_on_where_it_was(tmp_path):
     steps = []
     build(clips, tmp_path, vae=vae, on_step=lambda *step: steps.append(step))
     assert vae.calls == 6 and steps == [(n, 6) for n in range(1, 7)]
+
+
+KILLED = """
+import os, signal, sys, time
+sys.path[:0] = sys.argv[1:3]
+import conftest, test_latent_dataset as t
+
+def kill(done, total):
+    if done == 4:
+        time.sleep(1.1)  # longer than the list of entries stays unwritten
+    if done == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+t.build([t.sliding_clip(name, seed=seed) for seed, name in enumerate("abc")], sys.argv[3], on_step=kill)
+"""
+
+
+def test_a_build_killed_half_way_goes_on_with_what_was_listed(tmp_path):
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(here), str(here.parent), str(tmp_path)]
+    assert subprocess.run(command, timeout=300).returncode == -9
+    finished = len(json.loads((tmp_path / MANIFEST).read_text())["entries"]) - 2  # two are captions
+    vae = Counting()
+    clips = [sliding_clip(name, seed=seed) for seed, name in enumerate("abc")]
+    data = build(clips, tmp_path, vae=vae)
+    assert finished >= 4 and vae.calls == 9 - finished
+    plain = build(clips)
+    assert data.fingerprint == plain.fingerprint
+    assert all(torch.equal(data.sample(i), plain.sample(i)) for i in range(9))
 
 
 def test_a_vae_of_another_model_is_refused_by_its_channels():

@@ -1,0 +1,106 @@
+"""A folder of video files as clips of one frame rate; what cannot serve is left out by a stated rule and counted."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..io.media import check_fps
+from .captions import LIST_NAME, read_captions
+from .clips import SHOWN, Clip, ClipCollection, digest
+from .video_file import VIDEO_SUFFIXES, UnusableVideo, VideoFile, index_video
+
+RULE_VERSION = 1  # of how frames are chosen and turned; part of every clip's fingerprint
+SLOWER = 0.98  # a file with less than this share of the wanted rate has frames repeated
+
+
+def open_clip_folder(
+    folder: str | os.PathLike, *, fps: float = 24.0, default_caption: str | None = None, min_frames: int = 2,
+    on_step: Callable[[int, int], None] | None = None,
+) -> ClipCollection:  # fmt: skip
+    """The videos of a folder and its sub-folders, by name, each resampled by its own time stamps to `fps`.
+
+    Captions: see `read_captions`; default_caption stands in for missing ones, None refuses them. Files that cannot be
+    read, are cut off or have fewer than min_frames frames are skipped, with the reason in the summary.
+    on_step(done, total) is called after every file; what it raises passes through.
+    Raises ConfigError for a folder that is not there or has no usable clip, and for missing captions.
+    """
+    folder, fps = Path(folder), check_fps(fps)
+    names = video_names(folder)
+    videos, skipped = {}, []
+    for done, name in enumerate(names, 1):
+        try:
+            videos[name] = _usable(folder / name, fps, min_frames)
+        except UnusableVideo as error:
+            skipped.append((name, str(error)))
+        if on_step is not None:
+            on_step(done, len(names))
+    if not videos:
+        ClipCollection((), tuple(skipped), fps)  # refuses with the reasons
+    captions, unknown = read_captions(folder, names)
+    missing = [name for name in videos if name not in captions]
+    if missing and default_caption is None:
+        raise ConfigError(
+            f"{folder}: {len(missing)} of {len(videos)} clips have no caption ({_some(missing)}); write clip.txt "
+            f"beside clip.mp4 or lines in {LIST_NAME}, or give a default caption"
+        )
+    clips = tuple(_clip(name, captions.get(name, default_caption), video, fps) for name, video in videos.items())
+    return ClipCollection(clips, tuple(skipped), fps, tuple(_notes(videos, fps, missing, default_caption, unknown)))
+
+
+def video_names(folder: Path) -> list[str]:
+    """Names of the video files in a folder and below, "/" between, sorted; hidden ones do not count.
+
+    Raises ConfigError when the folder is not there or holds none.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give one that holds video files")
+    names = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(place).relative_to(folder)
+        names += [(inside / file).as_posix() for file in files
+                  if not file.startswith(".") and file.lower().endswith(VIDEO_SUFFIXES)]  # fmt: skip
+    if not names:
+        raise ConfigError(f"{folder}: no video files in it ({', '.join(VIDEO_SUFFIXES)}); put clips there")
+    return sorted(names)
+
+
+def _usable(path: Path, fps: float, min_frames: int) -> VideoFile:
+    try:
+        video = index_video(path)
+    except OSError as error:
+        raise UnusableVideo(f"cannot be opened ({error.strerror})") from error
+    if len(video.times) < min_frames:
+        raise UnusableVideo(f"only {len(video.times)} of the {min_frames} frames that are needed")
+    count = len(video.resampled(fps))
+    if count < min_frames:
+        raise UnusableVideo(f"only {count} of the {min_frames} frames that are needed, at {fps:g} fps")
+    return video
+
+
+def _clip(name: str, caption: str, video: VideoFile, fps: float) -> Clip:
+    places = video.resampled(fps)
+    mark = digest("file", str(RULE_VERSION), video.fingerprint, str(fps))
+    return Clip(name, caption, len(places), fps, video.height, video.width, mark,
+                lambda indices: video.read([places[index] for index in indices]))  # fmt: skip
+
+
+def _notes(videos: dict[str, VideoFile], fps: float, missing: list[str], default: str | None, unknown: list[str]):
+    """Further lines of the summary."""
+    if missing:
+        yield f"{len(missing)} without a caption of their own ({_some(missing)}): {default!r} is used"
+    varying = [(name, video.rates) for name, video in videos.items() if len(video.times) > 2 and video.rates]
+    for name, (low, high) in varying[:SHOWN]:
+        yield f"{name}: variable rate, {low:.3g} to {high:.3g} fps; resampled by its time stamps"
+    if len(varying) > SHOWN:
+        yield f"and {len(varying) - SHOWN} more of variable rate"
+    slow = [name for name, video in videos.items() if video.fps < SLOWER * fps]
+    if slow:
+        yield f"{len(slow)} slower than {fps:g} fps ({_some(slow)}): their frames are repeated"
+    if unknown:
+        yield f"{LIST_NAME} names {len(unknown)} clips that are not there ({_some(unknown)})"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

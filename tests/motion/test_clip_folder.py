@@ -1,0 +1,277 @@
+"""A folder of clips becomes a collection: by time stamps, with captions, and with every bad clip named."""
+
+import json
+import os
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from pack.motion.data import video_file
+from pack.motion.data.clip_folder import open_clip_folder
+from pack.motion.errors import ConfigError, ShapeError
+from pack.motion.io.media import write_video
+
+
+def level(number):
+    """Grey level that stands for frame `number`."""
+    return 16 + 6 * number
+
+
+def frames(count, height=32, width=48):
+    """Frames whose grey level is their number (t, h, w, 3) in [0, 1]."""
+    return torch.stack([torch.full((height, width, 3), level(number) / 255) for number in range(count)])
+
+
+def numbers(pictures):
+    """Frame numbers read back from their grey levels."""
+    return [round((float(picture.mean()) * 255 - 16) / 6) for picture in pictures]
+
+
+def put_clip(folder, name="clip.mp4", count=16, fps=8.0, caption="pan left", **size):
+    folder.mkdir(exist_ok=True)
+    write_video(folder / name, frames(count, **size), fps)
+    if caption is not None:
+        (folder / name).with_suffix(".txt").write_text(caption)
+    return folder / name
+
+
+def put_at_times(path, milliseconds, *, count_from=0, **options):
+    """A video whose frames lie at the given times."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=1000, options={"crf": "10", **options})
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = 48, 32, "yuv420p", Fraction(1, 1000)
+        for number, time in enumerate(milliseconds, count_from):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level(number), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def whole(clip):
+    return numbers(clip.frames(range(clip.num_frames)))
+
+
+def test_frames_come_in_order_upright_in_range_and_only_those_asked_for(tmp_path):
+    put_clip(tmp_path / "clips")
+    (clip,) = open_clip_folder(tmp_path / "clips", fps=8).clips
+    assert (clip.num_frames, clip.fps, clip.height, clip.width, clip.caption) == (16, 8.0, 32, 48, "pan left")
+    assert whole(clip) == list(range(16))
+    assert numbers(clip.frames([9, 3, 3])) == [9, 3, 3]
+    assert clip.frames([0]).dtype == torch.float32 and clip.frames([0]).shape == (1, 3, 32, 48)
+
+
+@pytest.mark.parametrize("own, wanted, truth", [
+    (24, 8, [0, 3, 6, 9, 12, 15]), (8, 8, list(range(16))), (8, 16, [0, 0, 1, 1, 2, 2]), (30, 12, [0, 2, 5, 7, 10, 12]),
+])  # fmt: skip
+def test_frame_rate_is_brought_to_the_wanted_one(tmp_path, own, wanted, truth):
+    put_clip(tmp_path / "clips", fps=own)
+    collection = open_clip_folder(tmp_path / "clips", fps=wanted)
+    assert whole(collection.clips[0])[: len(truth)] == truth
+    assert ("slower than" in collection.summary()) == (own < wanted)
+
+
+def test_variable_fps_is_read_by_time_stamps_and_reported(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    times = [0, 100, 200, 300, 700, 1100, 1500, 1600]
+    put_at_times(folder / "uneven.mp4", times)
+    collection = open_clip_folder(folder, fps=10, default_caption="")
+    assert whole(collection.clips[0]) == [0, 1, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 7]
+    assert "uneven.mp4: variable rate, 2.5 to 10 fps; resampled by its time stamps" in collection.summary()
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no video files in it .*put clips there"):
+        open_clip_folder(tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        open_clip_folder(tmp_path / "nowhere")
+
+
+def broken_files(folder):
+    """Files that are no usable video, and a word of the reason each is skipped with."""
+    whole = put_clip(folder, "good.mp4").read_bytes()
+    half = whole[: -len(whole) // 3]
+    made = {
+        "empty.mp4": (b"", "empty file"), "text.mp4": (b"<html>404</html>" * 40, "cannot be read as a video"),
+        "noise.webm": (bytes(range(256)) * 40, "cannot be read as a video"), "cut.mp4": (half, "cut off"),
+        "list.mp4": (b"#EXTM3U\n#EXTINF:1,\n" + os.fsencode(folder / "good.mp4"), "cannot be read as a video"),
+    }  # fmt: skip
+    for name, (data, _) in made.items():
+        (folder / name).write_bytes(data)
+    return {name: word for name, (_, word) in made.items()}
+
+
+def test_unreadable_clips_are_skipped_and_counted_with_the_reason(tmp_path):
+    reasons = broken_files(tmp_path / "clips")
+    collection = open_clip_folder(tmp_path / "clips", fps=8)
+    assert [clip.name for clip in collection.clips] == ["good.mp4"]
+    found = dict(collection.skipped)
+    assert set(found) == set(reasons)
+    for name, word in reasons.items():
+        assert word in found[name], (name, found[name])
+    assert f"skipped {len(reasons)}:" in collection.summary()
+
+
+def test_folder_of_nothing_but_bad_clips_is_refused_with_the_reasons(tmp_path):
+    broken_files(tmp_path / "clips")
+    (tmp_path / "clips" / "good.mp4").unlink()
+    with pytest.raises(ConfigError, match=r"no usable clip \(cut.mp4: cut off.*empty.mp4: an empty file"):
+        open_clip_folder(tmp_path / "clips", fps=8)
+
+
+def test_one_frame_clip_is_skipped(tmp_path):
+    put_clip(tmp_path / "clips")
+    put_clip(tmp_path / "clips", "photo.mp4", 1)
+    put_clip(tmp_path / "clips", "short.mp4", 3, fps=24)
+    collection = open_clip_folder(tmp_path / "clips", fps=8)
+    assert dict(collection.skipped)["photo.mp4"] == "only 1 of the 2 frames that are needed"
+    assert "only 1 of the 2 frames that are needed, at 8 fps" in dict(collection.skipped)["short.mp4"]
+    assert len(collection) == 1
+
+
+def test_one_frame_clip_may_serve_where_pictures_do(tmp_path):
+    put_clip(tmp_path / "clips", "photo.mp4", 1)
+    (clip,) = open_clip_folder(tmp_path / "clips", fps=8, min_frames=1).clips
+    assert whole(clip) == [0]
+
+
+def test_missing_captions_are_refused_with_their_names(tmp_path):
+    put_clip(tmp_path / "clips", "a.mp4")
+    put_clip(tmp_path / "clips", "b.mp4", caption=None)
+    with pytest.raises(ConfigError, match=r"1 of 2 clips have no caption \(b.mp4\); write clip.txt .*default caption"):
+        open_clip_folder(tmp_path / "clips", fps=8)
+
+
+def test_default_caption_stands_in_and_is_counted(tmp_path):
+    put_clip(tmp_path / "clips", "a.mp4")
+    put_clip(tmp_path / "clips", "b.mp4", caption=None)
+    collection = open_clip_folder(tmp_path / "clips", fps=8, default_caption="still")
+    assert [clip.caption for clip in collection.clips] == ["pan left", "still"]
+    assert "1 without a caption of their own (b.mp4): 'still' is used" in collection.summary()
+
+
+def test_captions_come_from_the_list_and_a_text_beside_the_clip_wins(tmp_path):
+    folder = tmp_path / "clips"
+    (folder / "sub").mkdir(parents=True)
+    put_clip(folder, "a.mp4", caption="pan left\r\n slowly\n")
+    put_clip(folder, "b.mp4", caption=None)
+    put_clip(folder / "sub", "c.mp4", caption=None)
+    put_clip(folder, "d.mp4", caption="")
+    lines = [{"file": "a.mp4", "caption": "x"}, {"file": "b.mp4", "caption": "zoom in", "source": "me"},
+             {"file": "./sub/c.mp4", "caption": "über"}, {"file": "gone.mp4", "caption": "y"}]  # fmt: skip
+    text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (folder / "captions.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    collection = open_clip_folder(folder, fps=8)
+    assert [clip.name for clip in collection.clips] == ["a.mp4", "b.mp4", "d.mp4", "sub/c.mp4"]
+    assert [clip.caption for clip in collection.clips] == ["pan left slowly", "zoom in", "", "über"]
+    assert "captions.jsonl names 1 clips that are not there (gone.mp4)" in collection.summary()
+
+
+@pytest.mark.parametrize("line, words", [
+    ("{", "line 2: not JSON"), ('{"file": "a.mp4"}', "line 2: .* is needed"), ("[]", "line 2: .* is needed"),
+    ('{"file": "clip.mp4", "caption": "twice"}', "line 2: 'clip.mp4' has a caption already"),
+])  # fmt: skip
+def test_a_bad_line_in_the_list_is_named(tmp_path, line, words):
+    put_clip(tmp_path / "clips", caption=None)
+    text = '{"file": "clip.mp4", "caption": "still"}\n' + line
+    (tmp_path / "clips" / "captions.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        open_clip_folder(tmp_path / "clips", fps=8)
+
+
+def test_a_caption_that_is_no_text_is_refused_by_name(tmp_path):
+    put_clip(tmp_path / "clips")
+    (tmp_path / "clips" / "clip.txt").write_bytes(b"\xff\xfe\x00p")
+    with pytest.raises(ConfigError, match="clip.txt: cannot be read as UTF-8 text"):
+        open_clip_folder(tmp_path / "clips", fps=8)
+    (tmp_path / "clips" / "clip.txt").write_bytes(b"x" * 100_000)
+    with pytest.raises(ConfigError, match="clip.txt: longer than"):
+        open_clip_folder(tmp_path / "clips", fps=8)
+
+
+def test_fingerprint_follows_the_bytes_and_the_rate_not_the_place_or_the_time(tmp_path):
+    path = put_clip(tmp_path / "clips")
+    first = open_clip_folder(tmp_path / "clips", fps=8).clips[0].fingerprint
+    os.utime(path, (1, 1))
+    (tmp_path / "clips").rename(tmp_path / "moved")
+    assert open_clip_folder(tmp_path / "moved", fps=8).clips[0].fingerprint == first
+    assert open_clip_folder(tmp_path / "moved", fps=4).clips[0].fingerprint != first
+    put_clip(tmp_path / "other", count=17)
+    assert open_clip_folder(tmp_path / "other", fps=8).clips[0].fingerprint != first
+
+
+def test_frames_far_into_a_long_clip_are_the_right_ones(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    times = [40 * number for number in range(38)]
+    put_at_times(folder / "long.mp4", times, g="10", bf="2")
+    put_at_times(folder / "long.mkv", times, g="10", bf="2")
+    for clip in open_clip_folder(folder, fps=25, default_caption="").clips:
+        assert whole(clip) == list(range(38))
+        assert numbers(clip.frames([37, 33])) == [37, 33]
+
+
+def test_a_clip_cut_before_its_first_key_frame_begins_with_what_can_be_seen(tmp_path):
+    """Clips cut out by copying packets begin between key frames."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    groups = {"g": "8", "bf": "0", "keyint_min": "8", "sc_threshold": "0"}
+    put_at_times(tmp_path / "source.mkv", [40 * number for number in range(24)], **groups)
+    with av.open(str(tmp_path / "source.mkv")) as source, av.open(str(folder / "cut.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None and packet.pts >= 200:
+                packet.stream = stream
+                target.mux(packet)
+    (clip,) = open_clip_folder(folder, fps=25, default_caption="").clips
+    assert whole(clip) == list(range(8, 24))
+
+
+def test_a_file_that_vanishes_or_changes_later_is_named(tmp_path):
+    path = put_clip(tmp_path / "clips")
+    (clip,) = open_clip_folder(tmp_path / "clips", fps=8).clips
+    path.write_bytes(b"x" * 2000)
+    with pytest.raises(ShapeError, match="clip.mp4: cannot be read as a video"):
+        clip.frames([0])
+    path.unlink()
+    with pytest.raises(ShapeError, match="clip.mp4: cannot be read as a video"):
+        clip.frames([0])
+
+
+def test_phone_recordings_are_set_upright(tmp_path, monkeypatch):
+    put_clip(tmp_path / "clips")
+    monkeypatch.setattr(video_file, "_turns", lambda frame: 1)
+    (clip,) = open_clip_folder(tmp_path / "clips", fps=8).clips
+    assert (clip.height, clip.width) == (48, 32) and whole(clip) == list(range(16))
+
+
+def test_impossible_sides_are_skipped(tmp_path):
+    put_clip(tmp_path / "clips")
+    put_clip(tmp_path / "clips", "line.mp4", height=16, width=300)
+    put_clip(tmp_path / "clips", "small.mp4", height=8, width=8)
+    skipped = dict(open_clip_folder(tmp_path / "clips", fps=8).skipped)
+    assert "300x16 px" in skipped["line.mp4"] and "8x8 px" in skipped["small.mp4"]
+
+
+def test_hidden_files_do_not_count_and_progress_may_cancel(tmp_path):
+    folder = tmp_path / "clips"
+    for name in ("a.mp4", "b.mp4"):
+        put_clip(folder, name)
+    (folder / "._a.mp4").write_bytes(b"resource fork")
+    steps = []
+    open_clip_folder(folder, fps=8, on_step=lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+
+    def cancel(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_clip_folder(folder, fps=8, on_step=cancel)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1000])
+def test_impossible_rates_are_refused(tmp_path, fps):
+    with pytest.raises(ConfigError, match="fps is"):
+        open_clip_folder(tmp_path, fps=fps)
