@@ -61,6 +61,6 @@ def restore_optimizers(
         states.setdefault(name, {})[what] = tensor.clone() if counter else tensor.to(value.device, copy=True)
     for optimizer in optimizers:
         held = {value for group in optimizer.param_groups for value in group["params"]}
-        for name, state in states.items():
-            if parameters[name] in held:
-                optimizer.state[parameters[name]] = state
+        for name, value in parameters.items():
+            if name in states and value in held:
+                optimizer.state[value] = states[name]
