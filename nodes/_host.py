@@ -72,6 +72,14 @@ def stamp(path: str | os.PathLike) -> str:
     return f"{info.st_size}-{info.st_mtime_ns}"
 
 
+def stamp_time(path: str | os.PathLike) -> int:
+    """When a file was last changed, in ns; 0 when it is missing."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def inference_dtypes(weights: dict[str, Tensor], wanted: torch.dtype | None, supported=COMPUTE_DTYPES):
     """Types to store and to compute in, as the host's settings and device ask: (stored, compute or None if equal)."""
     device, supported = memory.get_torch_device(), list(supported)
@@ -127,12 +135,42 @@ def progress_bar(total: int):
     return comfy.utils.ProgressBar(total)
 
 
+def output_folder() -> Path:
+    """Where the host keeps what nodes save; its `loras` and `diffusion_models` are listed by the core loaders."""
+    return Path(folder_paths.get_output_directory())
+
+
+def compute_device() -> torch.device:
+    return memory.get_torch_device()
+
+
+def unload_models() -> None:
+    """Move every model of the host off the device; it loads them again when they are wanted."""
+    memory.unload_all_models()
+    memory.soft_empty_cache()
+
+
+def release_memory() -> None:
+    """Give freed memory back to the device's driver."""
+    memory.soft_empty_cache()
+
+
 def show_text(text: str, node_id: str | None) -> None:
     """Show a line under the running node in the page, where there is a page."""
-    if node_id is None:
-        return
+    server = _server() if node_id is not None else None
+    if server is not None:
+        server.send_progress_text(text, node_id)
+
+
+def send_event(name: str, data: dict) -> None:
+    """Send a message to the page that queued the running prompt, where there is one."""
+    server = _server()
+    if server is not None:
+        server.send_sync(name, data, server.client_id)
+
+
+def _server():
+    """The host's web server; None where nodes run without one."""
     from server import PromptServer
 
-    instance = getattr(PromptServer, "instance", None)
-    if instance is not None:
-        instance.send_progress_text(text, node_id)
+    return getattr(PromptServer, "instance", None)

@@ -11,6 +11,7 @@ FAMILIES = {
     "sampling": ("FlowScheduler", "FlowDPM2M"),
     "noise": ("DCTInit",),
     "measuring": ("MeasureDynamics",),
+    "training": ("TrainMotionModel",),
 }
 
 

@@ -202,6 +202,13 @@ def make_folder(target: str | os.PathLike) -> Path:
     return folder
 
 
+def try_writing(folder: str | os.PathLike) -> None:
+    """Write and remove a small file, so that a refusal comes now. Raises CheckpointError with folder and reason."""
+    target = Path(os.path.abspath(folder)) / "trial"
+    with _reasons(target.parent), _staged(target) as temp:
+        temp.write_bytes(bytes(4096))
+
+
 def sweep_stale(folder: Path, *, older_than: float = STALE_SECONDS) -> int:
     """Remove what killed writers of ours left in `folder`; returns how many. Nothing else is ever touched."""
     removed, now = 0, time.time()

@@ -21,12 +21,18 @@ PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 Layers = dict[str, tuple[Tensor, Tensor, float]]  # by layer: down, up, alpha
 
 
-def write_lora(path: str | os.PathLike, layers: Layers, metadata: Mapping[str, str]) -> None:
-    """Write a LoRA, whole or not at all. Raises CheckpointError for values that are not finite."""
+def lora_tensors(layers: Layers) -> dict[str, Tensor]:
+    """A LoRA's tensors under the names of its file."""
     tensors = {}
     for name, (down, up, alpha) in layers.items():
         values = (down.detach(), up.detach(), torch.tensor(float(alpha)))
         tensors |= {f"{PREFIX}{name}.{part}": value for part, value in zip(PARTS, values)}
+    return tensors
+
+
+def write_lora(path: str | os.PathLike, layers: Layers, metadata: Mapping[str, str]) -> None:
+    """Write a LoRA, whole or not at all. Raises CheckpointError for values that are not finite."""
+    tensors = lora_tensors(layers)
     for name, value in tensors.items():
         check_values(name, value, Path(path))
     own = {"format_version": str(FORMAT_VERSION), "family": FAMILY}

@@ -1,0 +1,127 @@
+"""VAE and CLIP of the host as the encoders that the library's data set calls."""
+
+import json
+import uuid
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..motion.data.clips import digest
+from ..motion.data.latent_dataset import Encoders, TextEntry
+from ..motion.errors import ConfigError, ShapeError
+from ..motion.models.motion_model import MotionModelSpec
+from . import _convert
+from ._clip import MotionTextModel
+from ._network import worked_in
+from ._vae import BuiltinVAE
+
+SAMPLED = 64  # values of each weight that go into a fingerprint
+
+
+def host_encoders(vae, clip, spec: MotionModelSpec, captions: dict[str, str]) -> Encoders:
+    """Encoders of this VAE and CLIP, checked against the model. captions: caption -> name of a clip that has it.
+
+    Raises ShapeError and ConfigError for a VAE or CLIP of another model.
+    """
+    check_vae(vae, spec)
+    multiple = 1 if isinstance(vae, BuiltinVAE) else int(vae.spacial_compression_encode()) * spec.config.patch_size
+
+    def encode_frames(video: Tensor) -> Tensor:
+        """(1, 3, t, h, w) -> unscaled latents (1, c, t, h', w')."""
+        with torch.inference_mode():
+            return _frame_latents(vae.encode(_convert.to_image(video)[0].contiguous()))
+
+    def encode_text(caption: str) -> TextEntry:
+        try:
+            return text_entry(clip, caption, spec)
+        except ConfigError as error:
+            if caption not in captions:
+                raise
+            raise ConfigError(f"caption {caption[:80]!r} of clip {captions[caption]!r}: {error}") from error
+
+    return Encoders(encode_frames, encode_text, f"{_vae_fingerprint(vae)} {_clip_fingerprint(clip)}", multiple)
+
+
+def check_vae(vae, spec: MotionModelSpec) -> None:
+    """Refuse a VAE of another latent space. Raises ShapeError."""
+    need = spec.latent
+    if isinstance(vae, BuiltinVAE) != (need.kind == "builtin"):
+        have = "the built-in VAE" if isinstance(vae, BuiltinVAE) else "not the built-in VAE"
+        raise ShapeError(
+            f"vae is {have}, the model works in the {need.kind} latent space; connect the vae that belongs to the "
+            "model" + (" (output vae of Load Built-in Motion Model)" if need.kind == "builtin" else "")
+        )
+    if need.kind == "builtin":
+        return
+    channels, ratio = getattr(vae, "latent_channels", need.channels), int(vae.spacial_compression_encode())
+    if (channels, ratio) != (need.channels, need.spatial_ratio):
+        raise ShapeError(
+            f"vae makes {channels} channels of 1/{ratio} the size; the model needs {need.channels} of "
+            f"1/{need.spatial_ratio} (the {need.kind} latent space); connect the VAE that belongs to it"
+        )
+
+
+def text_entry(clip, caption: str, spec: MotionModelSpec) -> TextEntry:
+    """One prompt, encoded as CLIP Text Encode does. Raises ShapeError for the text encoder of another model."""
+    with torch.inference_mode():
+        out = clip.encode_from_tokens(clip.tokenize(caption), return_pooled=True, return_dict=True)
+    context, pooled, mask = out["cond"], out.get("pooled_output"), out.get("attention_mask")
+    need = spec.config.caption_channels
+    if context.ndim != 3 or context.shape[0] != 1 or context.shape[-1] != need:
+        raise ShapeError(
+            f"clip gives text of {tuple(context.shape)}; the model needs (1, n, {need}); connect the CLIP that belongs "
+            "to the model"
+        )
+    if spec.config.pooled_text_embedding and (pooled is None or pooled.shape[-1] != need):
+        raise ShapeError(f"clip gives no pooled text of width {need}, which the model needs; connect the CLIP of it")
+    mask = None if mask is None else _own(mask).reshape(-1)
+    return TextEntry(_own(context)[0], mask, None if pooled is None else _own(pooled)[0])
+
+
+def text_parts(clip) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+    """Weights and metadata of a built-in text encoder for a model file; (None, {}) for other text encoders."""
+    from ..motion.io.file_motions import ENTRY
+
+    model = getattr(clip, "cond_stage_model", None)
+    if not isinstance(model, MotionTextModel):
+        return None, {}
+    weights = {name: _own(value) for name, value in model.encoder.state_dict().items()}
+    return weights, {ENTRY: json.dumps(list(clip.tokenizer.vocabulary.words))}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A float32 CPU copy that may be used outside inference mode."""
+    with torch.inference_mode(False):
+        return tensor.detach().to("cpu", torch.float32).clone()
+
+
+def _frame_latents(latents: Tensor) -> Tensor:
+    """Latents of a picture VAE (t, c, h, w) as a video (1, c, t, h, w); those of a video VAE as they are."""
+    return rearrange(latents, "t c h w -> 1 c t h w") if latents.ndim == 4 else latents
+
+
+def _vae_fingerprint(vae) -> str:
+    if isinstance(vae, BuiltinVAE):
+        return f"builtin {vae.codec.working_size}"
+    return _weights_fingerprint(getattr(vae, "patcher", None), type(vae).__name__, getattr(vae, "vae_dtype", None))
+
+
+def _clip_fingerprint(clip) -> str:
+    return _weights_fingerprint(getattr(clip, "patcher", None), getattr(clip, "layer_idx", None))
+
+
+def _weights_fingerprint(patcher, *more) -> str:
+    """A few values of every weight as they stand with its patches; never twice the same where they cannot be read."""
+    if patcher is None:
+        return uuid.uuid4().hex
+    with torch.inference_mode(False), torch.no_grad():
+        lines = [f"{key} {_some(key, chain)}" for key, chain in patcher.get_key_patches().items()]
+    return digest(*map(str, more), *lines, length=16)
+
+
+def _some(key: str, chain: list) -> str:
+    """Type, shape and spread-out values of a weight; only a patched one is worked out whole."""
+    weight = chain[0][0].detach() if len(chain) == 1 else worked_in(key, chain)
+    flat = weight.reshape(-1)
+    return f"{weight.dtype} {tuple(weight.shape)} {flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED].float().tolist()}"

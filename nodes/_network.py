@@ -1,0 +1,63 @@
+"""A trainable copy of the network inside a MODEL: plain torch layers, float32, with every weight patch worked in.
+
+The host's own layers cast and stream weights and its model may be shared with other graphs, so training never touches
+them. Call these functions outside inference mode.
+"""
+
+import torch
+from torch import Tensor
+
+from ..motion.errors import ConfigError
+from ..motion.models.motion_model import MotionModelSpec
+
+NETWORK = "diffusion_model."
+
+
+def patched_weights(patcher, prefix: str = ""):
+    """Yield (name without prefix, float32 CPU tensor of its own) for every weight, as the patcher would apply it.
+
+    Weight patches (LoRA, merges) are computed in float32, as the host does when it loads the model; what the host
+    keeps meanwhile is not changed.
+    """
+    with torch.no_grad():
+        for key, chain in patcher.get_key_patches(prefix).items():
+            yield key.removeprefix(prefix), worked_in(key, chain)
+
+
+def worked_in(key: str, chain: list) -> Tensor:
+    """One weight of the host's get_key_patches, [(stored, conversion), patch, …], with its patches: float32, CPU."""
+    from comfy.lora import calculate_weight
+
+    (stored, convert), *patches = chain
+    weight = convert(stored.detach().to("cpu", torch.float32, copy=True), inplace=True)
+    weight = calculate_weight(patches, weight, key)
+    return weight.clone() if weight.is_inference() else weight
+
+
+def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
+    """LinearVideoDiT with copies of the model's weights, float32, on the device. Raises ConfigError."""
+    from ..motion.io.motion_model_file import fill_module
+    from ..motion.models.linear_video_dit import LinearVideoDiT
+
+    refuse_what_is_no_weight(model)
+    network = LinearVideoDiT(spec.config, dtype=torch.float32, device="meta")
+    return fill_module(network, dict(patched_weights(model, NETWORK)), dtype=torch.float32, device=device)
+
+
+def refuse_what_is_no_weight(model) -> None:
+    """Refuse a MODEL that other nodes changed in ways that are not weights: the copy would lack them. ConfigError."""
+    options = model.model_options.get("transformer_options", {})
+    around = {**model.wrappers.get("diffusion_model", {}), **options.get("wrappers", {}).get("diffusion_model", {})}
+    found = {
+        "block patches": options.get("patches") or options.get("patches_replace"),
+        "replaced parts": [name for name in model.object_patches if name.startswith(NETWORK)],
+        "bypass adapters": getattr(model, "injections", None),
+        "functions around weights": getattr(model, "weight_wrapper_patches", None),
+        "functions around the network": [call for calls in around.values() for call in calls],
+    }
+    seen = [name for name, value in found.items() if value]
+    if seen:
+        raise ConfigError(
+            f"the model carries {' and '.join(seen)} from another node, which cannot be trained through; connect the "
+            "model from before that node and patch the trained model instead (LoRAs of the usual kind are fine)"
+        )

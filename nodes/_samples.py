@@ -1,0 +1,102 @@
+"""Samples drawn while a model trains: three frames side by side, for the live preview and the samples output."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..motion.data.latent_dataset import TextEntry, resize_short_side
+from ..motion.models.motion_model import MotionModelSpec
+from ._vae import BuiltinVAE, for_video
+
+LONGEST = 384  # px, long side of a sample's frame in the strip
+SHOWN = 3  # frames in a strip: first, middle, last
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What is drawn each time, always from the same noise, so that only the training makes a difference."""
+
+    spec: MotionModelSpec
+    vae: object
+    photo: Tensor | None  # (1, 3, 1, h, w) in [0, 1]; None for text-to-video models
+    shape: tuple[int, ...]  # (c, t, h, w) of the latents
+    text: TextEntry
+    empty: TextEntry
+    bucket: int
+    shift: float
+    seed: int
+
+    def draw(self, network, device: torch.device) -> Tensor:
+        """A strip (h, w, 3) in [0, 1]: first, middle and last frame of a sampled video. Call without gradients."""
+        first = None if self.photo is None else self._first(device)
+        shape = self.shape if first is None else (*self.shape[:2], *first.shape[3:])
+        latents = self._sample(network, first, shape, device)
+        chosen = sorted({0, shape[1] // 2, shape[1] - 1})[:SHOWN]
+        frames = self._decode(latents[:, :, chosen] / self.spec.latent.scale_factor)
+        return torch.cat(list(frames), dim=1).clamp(0, 1)
+
+    def _first(self, device: torch.device) -> Tensor:
+        """Scaled latents of the photo (1, c, 1, h, w)."""
+        if isinstance(self.vae, BuiltinVAE):
+            latents = self.vae.codec.encode(self.photo)
+        else:
+            with torch.inference_mode():
+                latents = self.vae.encode(self.photo[0].movedim(0, -1).contiguous())
+            latents = latents.unsqueeze(2) if latents.ndim == 4 else latents[:, :, :1]
+        return latents.clone().to(device, torch.float32) * self.spec.latent.scale_factor
+
+    def _sample(self, network, first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        from ..motion.conditioning.motion_bucket import motion_bucket
+        from ..motion.sampling.denoiser import MotionDenoiser
+        from ..motion.sampling.schedules import flow_sigmas
+        from ..motion.sampling.solvers import flow_dpm_2m
+
+        sampling, buckets = self.spec.sampling, self.spec.config.motion_buckets
+        guided = sampling.guidance_scale != 1.0
+        denoise = MotionDenoiser(
+            network, **_condition(self.text, device), first_latent=first,
+            motion_bucket_id=motion_bucket(self.bucket, buckets) if buckets else None,
+            negative=tuple(_condition(self.empty, device).values()) if guided else None,
+            guidance_scale=sampling.guidance_scale, integer_timesteps=sampling.integer_timesteps,
+        )  # fmt: skip
+        sigmas = flow_sigmas(sampling.num_steps, shift=self.shift)
+        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(self.seed)).to(device)
+        level = sigmas[0].item()
+        start = noise if first is None else level * noise + (1 - level) * first
+        return flow_dpm_2m(denoise, start, sigmas)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Unscaled latents (1, c, t, h, w) -> frames (t, h, w, 3) on the CPU."""
+        if isinstance(self.vae, BuiltinVAE):
+            video = self.vae.codec.decode_onto(latents.cpu(), self.photo[0, :, 0])
+            return video[0].movedim(0, -1)
+        with torch.inference_mode():
+            frames = for_video(self.vae).decode(latents.cpu())
+        frames = frames[0] if frames.ndim == 5 else frames
+        return frames.cpu().float().clone()
+
+
+def sample_photo(photo: Tensor, spec: MotionModelSpec, resolution: int, multiple: int) -> Tensor:
+    """A photo (1, h, w, 3) or frame in [0, 1] at the size samples are drawn at: (1, 3, 1, h, w)."""
+    frames = photo.movedim(-1, 1).float()
+    if spec.latent.kind != "builtin":
+        return resize_short_side(frames, resolution, multiple).movedim(0, 1).unsqueeze(0).clone()
+    shrink = min(1.0, LONGEST / max(frames.shape[-2:]))
+    return resize_short_side(frames, max(1, round(shrink * min(frames.shape[-2:])))).movedim(0, 1).unsqueeze(0).clone()
+
+
+def to_jpeg(strip: Tensor):
+    """A strip (h, w, 3) in [0, 1] as what the host's progress bar shows."""
+    from PIL import Image
+
+    pixels = (strip.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    return "JPEG", Image.fromarray(pixels.numpy()), 3 * LONGEST
+
+
+def _condition(text: TextEntry, device: torch.device) -> dict:
+    """Keywords of one prompt, a batch of one."""
+    parts = {"context": text.context, "attention_mask": text.attention_mask, "pooled": text.pooled}
+    return {name: None if part is None else part.unsqueeze(0).to(device) for name, part in parts.items()}
+
+

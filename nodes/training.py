@@ -1,0 +1,250 @@
+"""The node that trains a motion model, or a LoRA for one, on the user's own clips."""
+
+from comfy_api.latest import io, ui
+
+from ..motion.errors import ConfigError
+from . import _convert, _host
+from ._compat import inp, out, schema, unique_id
+from ._run_folders import LATEST, NEW, listed_states
+
+CATEGORY = "MotionBlocks/training"
+MODES = ("lora", "full")
+PRECISIONS = ("fp32", "bf16")
+SIGMAS = ("logit_normal", "uniform")
+MAX_STEPS = 1_000_000
+MAX_SEED = 2**63 - 1
+TARGETS = "attn1, attn_temporal, attn2, ff"
+
+
+class TrainMotionModel(io.ComfyNode):
+    """Clips in, trained MODEL out, in the same graph."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksTrainMotionModel",
+            display_name="Train Motion Model",
+            category=CATEGORY,
+            description="Trains a LoRA for a MotionBlocks model, or all its weights, on your clips. The trained model "
+            "comes out for use in the same graph; weights and states are saved, Cancel included.",
+            search_aliases=["train lora", "finetune", "motion lora", "trainer"],
+            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets()],
+            outputs=[
+                out(io.Model, "model", "The trained model, ready for KSampler."),
+                out(io.LoraModel, "lora", "The LoRA, for the core nodes Save LoRA and Load LoRA Model; empty in full."),
+                out(io.LossMap, "loss", "Loss of every step, for the core node Plot Loss Graph."),
+                out(io.Image, "samples", "Strips of three sample frames: before training, in between, at the end."),
+                out(io.String, "report", "Clips, samples, losses, times and paths as text."),
+                out(io.String, "path", "Full path of the saved weights."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, clips, **settings) -> io.NodeOutput:
+        from ._training import train
+
+        request = _request(model, clip, vae, clips, settings)
+        node_id = unique_id(cls)
+        done = train(request, node_id)
+        trained, lora = _trained(request, done)
+        _host.show_text(done.report, node_id)
+        samples = _batch(done.strips)
+        return io.NodeOutput(
+            trained, lora, {"loss": list(done.result.losses)}, samples, done.report, done.path,
+            ui=_shown(cls, done, samples, request.config.num_steps),
+        )  # fmt: skip
+
+
+def _sockets() -> list:
+    return [
+        inp(io.Model.Input, "model", tooltip="The MotionBlocks model to start from. It stays as it is."),
+        inp(io.Clip.Input, "clip", tooltip="The text encoder that belongs to the model; it is not trained."),
+        inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model; it is not trained."),
+        inp(io.Custom("MOTION_CLIPS").Input, "clips", tooltip="From Load Clips or Generate Clips."),
+        inp(
+            io.Image.Input, "sample_photo", optional=True,
+            tooltip="Photo that the samples start from; without it, the first frame of the first clip.",
+        ),
+    ]  # fmt: skip
+
+
+def _main_widgets() -> list:
+    return [
+        inp(
+            io.Combo.Input, "mode", options=list(MODES), default="lora",
+            tooltip="lora: a small file beside the model. full: all weights, a new model file.",
+        ),
+        inp(
+            io.Int.Input, "steps", default=200, min=1, max=MAX_STEPS,
+            tooltip="Training steps in all, those of a resumed run included.",
+        ),
+        inp(
+            io.Int.Input, "batch_size", default=1, min=1, max=1024,
+            tooltip="Samples a step. More is steadier and takes more memory.",
+        ),
+        inp(
+            io.Float.Input, "learning_rate", default=1e-4, min=1e-7, max=1.0, step=1e-7, round=1e-7,
+            tooltip="Size of the steps at their largest. Higher learns faster, and forgets or breaks sooner.",
+        ),
+        inp(
+            io.Int.Input, "rank", default=16, min=1, max=1024,
+            tooltip="Size of the LoRA: how much it can hold. Without effect in full.",
+        ),
+        inp(
+            io.Int.Input, "seed", default=0, min=0, max=MAX_SEED, control_after_generate=False,
+            tooltip="Of everything drawn at random. Stays fixed: another one trains all over again.",
+        ),
+        inp(
+            io.String.Input, "file_prefix", default="my_motion",
+            tooltip="Name of the saved files: output/loras/my_motion_00001.safetensors (full: diffusion_models).",
+        ),
+        inp(
+            io.Combo.Input, "resume_from", options=[NEW, LATEST, *listed_states()], default=NEW,
+            tooltip="new: a fresh run. latest: go on where the newest run of this file_prefix stopped. Or a state.",
+        ),
+        inp(
+            io.String.Input, "sample_text", default="", optional=True,
+            tooltip="Prompt of the samples; empty = the caption of the first clip.",
+        ),
+        inp(
+            io.Int.Input, "sample_every", default=0, min=0, max=MAX_STEPS, optional=True,
+            tooltip="Steps between two samples shown in the node; 0 = only before and after the training.",
+        ),
+        inp(
+            io.Int.Input, "save_every", default=100, min=0, max=MAX_STEPS, optional=True,
+            tooltip="Steps between two saved states to resume from; 0 = only at the end or when stopped.",
+        ),
+    ]  # fmt: skip
+
+
+def _advanced_widgets() -> list:
+    more = {"optional": True, "advanced": True}
+    return [
+        inp(
+            io.Int.Input, "num_frames", default=16, min=2, max=1024, **more,
+            tooltip="Frames of a training window. The built-in model knows 16.",
+        ),
+        inp(
+            io.Int.Input, "stride_min", default=3, min=1, max=1000, **more,
+            tooltip="Fewest frames of the clip from one frame of a window to the next; less where a clip is too short.",
+        ),
+        inp(
+            io.Int.Input, "stride_max", default=10, min=1, max=1000, **more,
+            tooltip="Most frames of the clip from one frame of a window to the next.",
+        ),
+        inp(
+            io.Int.Input, "windows_per_clip", default=4, min=1, max=10000, **more,
+            tooltip="Windows cut from each clip.",
+        ),
+        inp(
+            io.Int.Input, "resolution", default=512, min=16, max=4096, step=8, **more,
+            tooltip="Short side in px at which clips are encoded. The built-in model has its own size.",
+        ),
+        inp(
+            io.String.Input, "targets", default=TARGETS, **more,
+            tooltip="Layers that get a LoRA: parts of their names, with commas. attn_temporal alone = timing only.",
+        ),
+        inp(
+            io.Float.Input, "caption_dropout", default=0.1, min=0.0, max=1.0, step=0.01, **more,
+            tooltip="Share of samples trained without their caption.",
+        ),
+        inp(
+            io.Float.Input, "ema_decay", default=0.0, min=0.0, max=0.99999, step=0.0001, round=0.00001, **more,
+            tooltip="Save a running average of the weights: 0 = off, 0.99 over about 100 steps.",
+        ),
+        inp(
+            io.Combo.Input, "precision", options=list(PRECISIONS), default="fp32", **more,
+            tooltip="bf16 is faster and smaller on a GPU; weights and optimizer stay fp32.",
+        ),
+        inp(
+            io.Boolean.Input, "gradient_checkpointing", default=False, **more,
+            tooltip="Compute the blocks twice to need less memory.",
+        ),
+        inp(
+            io.Combo.Input, "sigma_sampling", options=list(SIGMAS), default="logit_normal", **more,
+            tooltip="How noise levels are drawn: most in the middle, or evenly.",
+        ),
+        inp(
+            io.Float.Input, "shift", default=0.0, min=0.0, max=1000.0, step=0.01, **more,
+            tooltip="Shift of the noise levels; 0 = that of the model (ModelSamplingSD3 included).",
+        ),
+        inp(
+            io.Boolean.Input, "allow_changed_data", default=False, **more,
+            tooltip="Resume although clips or settings differ from those of the saved state.",
+        ),
+        inp(
+            io.String.Input, "more_settings", default="", multiline=True, **more,
+            tooltip="Rare settings, one a line, such as: schedule = constant, optimizer = muon, "
+            "gradient_accumulation = 4, alpha = 8, flow_weight = 10. A wrong name lists the known ones.",
+        ),
+    ]  # fmt: skip
+
+
+def _request(model, clip, vae, clips, settings: dict):
+    """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
+    from ._model import spec_of
+    from ._run_folders import plan_run
+    from ._settings import read_settings
+    from ._training import Request
+    from .sampling import flow_shift
+
+    spec = spec_of(model)
+    if spec is None:
+        raise ConfigError(
+            "model is not a MotionBlocks model; connect one from Load Motion Model or Load Built-in Motion Model, or "
+            "train others with the core node Train LoRA"
+        )
+    check_clips(clips)
+    read = read_settings(settings, flow_shift(model))
+    photo = settings.get("sample_photo")
+    if photo is not None and spec.objective == "t2v":
+        raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
+    return Request(
+        model=model, clip=clip, vae=vae, clips=clips, spec=spec, config=read.config, windows=read.windows,
+        folders=plan_run(read.file_prefix, read.config.mode, read.resume_from),
+        allow_changes=read.allow_changes, photo=None if photo is None else _convert.start_photo(photo, "sample_photo"),
+        sample_text=read.sample_text, shift=read.shift,
+    )  # fmt: skip
+
+
+def check_clips(clips) -> None:
+    """Raises ConfigError for anything but a clip collection."""
+    from ..motion.data.clips import ClipCollection
+
+    if not isinstance(clips, ClipCollection):
+        raise ConfigError(f"clips is {type(clips).__name__}; connect the clips output of Load Clips or Generate Clips")
+
+
+def _trained(request, done) -> tuple:
+    """The trained MODEL and the LoRA weights ({} in mode full). The model given stays as it is."""
+    import comfy.sd
+
+    if request.config.mode == "lora":
+        trained, _ = comfy.sd.load_lora_for_models(request.model, None, done.weights, 1.0, 0.0)
+        return trained, done.weights
+    import torch
+
+    from ..motion.io.motion_model_file import MotionModelFile
+    from ._model import build_patcher
+
+    with torch.inference_mode(False):
+        file = MotionModelFile(request.spec, done.weights, None, done.metadata)
+        return build_patcher(file, done.path), {}
+
+
+def _batch(strips: list):
+    """Strips (h, w, 3) as one IMAGE; all have one size, since all start from one photo."""
+    import torch
+
+    return torch.stack(strips)
+
+
+def _shown(cls, done, samples, num_steps: int) -> dict:
+    """Report, strips and loss curve under the node."""
+    from ._training import curve_of
+
+    curve = curve_of(list(done.result.losses), num_steps)
+    shown = ui.PreviewImage(samples, cls=cls).as_dict() | ui.PreviewText(done.report).as_dict()
+    return shown | {"motionblocks_loss": [curve]}
