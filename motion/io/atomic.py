@@ -205,8 +205,8 @@ def make_folder(target: str | os.PathLike) -> Path:
 def try_writing(folder: str | os.PathLike) -> None:
     """Write and remove a small file, so that a refusal comes now. Raises CheckpointError with folder and reason."""
     target = Path(os.path.abspath(folder)) / "trial"
-    with _reasons(target.parent), _staged(target) as temp:
-        temp.write_bytes(bytes(4096))
+    with _reasons(target.parent), _staged(target) as temp, open(temp, "wb") as handle:
+        handle.write(bytes(4096))
 
 
 def sweep_stale(folder: Path, *, older_than: float = STALE_SECONDS) -> int:

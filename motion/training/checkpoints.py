@@ -43,7 +43,7 @@ class Checkpoints:
             self._restore()
             yield
 
-    def save(self) -> str:
+    def keep(self) -> str:
         """Save the trainer's state unless that step is saved already; returns why it failed, "" when it did not.
 
         A failed save ends nothing: what was there is still there, and the next save tries again.
@@ -59,11 +59,11 @@ class Checkpoints:
             _log.warning("MotionBlocks training: the state of step %d was not saved: %s", trainer.step, self.problem)
         return self.problem
 
-    def save_and_report(self) -> str:
-        """`save`, and tell on_save."""
+    def keep_and_report(self) -> str:
+        """`keep`, and tell on_save."""
         trainer = self.trainer
         already = self._is_saved(trainer.step)
-        problem = self.save()
+        problem = self.keep()
         if self.folder is not None and not trainer.world.rank and trainer.on_save and not already:
             trainer.on_save(SaveReport(trainer.step, None if problem else self.newest, problem))
         return problem

@@ -74,7 +74,7 @@ class Trainer:
             finally:
                 if not finished:
                     self._stopped()
-            problem = self.checkpoints.save_and_report()
+            problem = self.checkpoints.keep_and_report()
         return TrainingResult(
             self.step, tuple(self.losses), self.seconds, self.data_seconds, self.checkpoints.newest, problem
         )
@@ -98,7 +98,7 @@ class Trainer:
         report = self._step()
         config, main = self.config, self.world.rank == 0
         if config.save_every and self.step % config.save_every == 0 and self.step < config.num_steps:
-            self.checkpoints.save_and_report()
+            self.checkpoints.keep_and_report()
         if main and self.on_sample and config.sample_every and self.step % config.sample_every == 0:
             with torch.no_grad():
                 self.on_sample(self.step)
@@ -178,7 +178,7 @@ class Trainer:
         parts = sorted({index // self.config.batch_size for index in bad}) or range(self.config.gradient_accumulation)
         with torch.no_grad():
             samples = "; ".join(self.task.describe(self.task.draw(self._keys(part))) for part in parts)
-        self.checkpoints.save()
+        self.checkpoints.keep()
         state = f"the last good state is {self.checkpoints.newest}" if self.checkpoints.newest else "no state was saved"
         return CheckpointError(
             f"step {self.step + 1} of {self.config.num_steps}: loss {loss:g}, gradient norm {norm:g}, which is not "
@@ -197,7 +197,7 @@ class Trainer:
         if self._stepping:
             _log.warning("MotionBlocks training: stopped in the middle of the update of %s, which is not saved", at)
         elif self.step:
-            self.checkpoints.save()
+            self.checkpoints.keep()
         if self.checkpoints.newest:
             _log.warning("MotionBlocks training: stopped; resume from %s", self.checkpoints.newest)
 
