@@ -11,6 +11,7 @@ FAMILIES = {
     "sampling": ("FlowScheduler", "FlowDPM2M"),
     "noise": ("DCTInit",),
     "measuring": ("MeasureDynamics",),
+    "comparing": ("MeasureQuality", "CompareVideos"),
     "training": ("TrainMotionModel",),
 }
 

@@ -111,6 +111,30 @@ def measure_quality(
     )  # fmt: skip
 
 
+def describe(report: QualityReport) -> str:
+    """A report as lines of text; figures that were not measured say why."""
+    lines = [f"{report.num_frames} frames of {report.width}x{report.height} px"]
+    if report.psnr_db is not None:
+        lines.append(f"frame 1 against the photo: {report.psnr_db:.1f} dB, colour difference {report.delta_e:.2f}")
+    lines.append(f"colour drift against frame 1: at most {report.max_drift:.2f} (CIEDE2000 of the mean colour)")
+    if report.flicker_percent is None:
+        lines.append(f"flicker, smoothness: {TOO_SHORT}")
+    else:
+        lines.append(f"flicker: {report.flicker_percent:.2f} % of white")
+    if report.local_flicker_percent is not None:
+        lines.append(f"flicker in parts, motion taken out: {report.local_flicker_percent:.2f} % of white")
+    if report.missing:
+        return "\n".join([*lines, f"motion, smoothness, direction: {report.missing}"])
+    lines.append(
+        f"motion: {report.flow_px:.2f} px a frame, {float(report.distance_px[-1]):.1f} px from first to last frame, "
+        f"{100 * report.moving_share:.0f} % of the frames move"
+    )
+    if report.smoothness_db is not None:
+        lines.append(f"smoothness: {report.smoothness_db:.1f} dB (frames foretold by their neighbours)")
+    lines += [f"{label}: {'yes' if agrees else 'no'}" for label, agrees in report.directions]
+    return "\n".join(lines)
+
+
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio of two pictures of equal shape in [0, 1], dB; infinite when equal."""
     if a.shape != b.shape:
