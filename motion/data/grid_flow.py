@@ -18,10 +18,11 @@ from ..layers.warp import extend_grid
 FLOW_VERSION = 1  # raised when results change; part of the fingerprint of cached latents
 CELL = 4  # px of the working square per cell of the grid
 PAIR_LEVELS = ((4, 4), (2, 4), (1, 3))  # (shrink, Gauss-Newton steps) between neighbours
-DIRECT_LEVELS = ((2, 3), (1, 4))  # then against frame 0
-BENDING = 2e-4  # weight of squared second differences of the flow, beside squared differences of colour
+DIRECT_LEVELS = ((2, 3), (1, 6))  # then against frame 0
+BENDING = 5e-4  # weight of squared second differences of the flow, beside squared differences of colour
 SLOPE = 2e-6  # weight of squared first differences: only tames what no texture holds
-NOISE = 0.04  # colour differences above this count less and less
+NOISE = 0.03  # colour differences above this count less and less
+MAX_GAIN = 1.5  # of the light between two frames
 SOLVER_STEPS = 12
 MARGIN = 6  # cells around the grid, extrapolated, that chained flow may point into
 
@@ -42,7 +43,7 @@ def estimate_grid_flow(frames: Tensor) -> Tensor:
     steps = _match(frames[:-1], frames[1:], flow[1:], PAIR_LEVELS)
     chained = [flow[0]]
     for step in steps:
-        chained.append(step + _read_grid(chained[-1], step))
+        chained.append(step + read_grid(chained[-1], step))
     first = frames[:1].expand(t - 1, -1, -1, -1)
     flow[1:] = _match(first, frames[1:], torch.stack(chained[1:]), DIRECT_LEVELS)
     return flow
@@ -63,8 +64,9 @@ def _gauss_newton(stack: Tensor, target: Tensor, flow: Tensor, cell: int) -> Ten
     side = target.shape[-1]
     dense = _to_pixels(flow, side)
     seen, inside = _look(stack, dense)
-    error = seen[:, :3] - target
-    slope_x, slope_y = seen[:, 3:6], seen[:, 6:]
+    gain, lift = _light(seen[:, :3], target, inside)
+    error = gain * seen[:, :3] + lift - target
+    slope_x, slope_y = gain * seen[:, 3:6], gain * seen[:, 6:]
     weight = inside / (1 + error.square().mean(1, keepdim=True) / NOISE**2).sqrt()
     products = torch.stack([
         (a * b).mean(1) for a, b in ((slope_x, slope_x), (slope_x, slope_y), (slope_y, slope_y), (slope_x, error),
@@ -72,6 +74,16 @@ def _gauss_newton(stack: Tensor, target: Tensor, flow: Tensor, cell: int) -> Ten
     ], dim=1)  # fmt: skip
     terms = _window(F.avg_pool2d(weight * products, cell) if cell > 1 else weight * products)
     return _solve(terms, flow)
+
+
+def _light(seen: Tensor, target: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and lift of each colour, (b, 3, 1, 1), that bring one picture to the light of the other."""
+    count = inside.sum((2, 3), keepdim=True).clamp_min(1)
+    means = [(inside * part).sum((2, 3), keepdim=True) / count for part in (seen, target)]
+    spread = [(inside * (part - mean)).square().sum((2, 3), keepdim=True) / count + 1e-4
+              for part, mean in zip((seen, target), means)]  # fmt: skip
+    gain = (spread[1] / spread[0]).sqrt().clamp(1 / MAX_GAIN, MAX_GAIN)
+    return gain, means[1] - gain * means[0]
 
 
 def _solve(terms: Tensor, flow: Tensor) -> Tensor:
@@ -157,8 +169,8 @@ def _look(pictures: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=True), inside
 
 
-def _read_grid(grid: Tensor, step: Tensor) -> Tensor:
-    """A flow grid (2, g, g) px read at x + step(x), extrapolated around the edges."""
+def read_grid(grid: Tensor, step: Tensor) -> Tensor:
+    """A flow grid (2, g, g) of 4 px cells read at x + step(x), extrapolated around the edges. step: (2, g, g) px."""
     wide = grid
     for _ in range(MARGIN):
         wide = extend_grid(wide)

@@ -41,10 +41,10 @@ class LatentCache:
 
     def __exit__(self, kind, error, trace) -> None:
         if error is None:
-            self.save()
+            self.write_list()
         else:
             with contextlib.suppress(CheckpointError):  # the first error is the one to see
-                self.save()
+                self.write_list()
 
     def path(self, key: str) -> Path:
         """Where an entry lies. Raises ConfigError for what is not a fingerprint."""
@@ -72,9 +72,9 @@ class LatentCache:
         write_safetensors(path, tensors, metadata)
         self.entries[key] = self._new[key] = {"size": os.path.getsize(path), "sha256": _sha256(path)}
         if time.monotonic() - self._written > WRITE_EVERY_SECONDS:
-            self.save()
+            self.write_list()
 
-    def save(self) -> None:
+    def write_list(self) -> None:
         """Write the list, together with what another process listed meanwhile. Raises CheckpointError."""
         if self._new:
             found = {**_read_manifest(self.folder / MANIFEST), **self._new}

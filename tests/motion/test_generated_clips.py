@@ -1,0 +1,69 @@
+"""Generated clips: drawn on demand, each from its own seed, with captions and a flow that are true."""
+
+import pytest
+import torch
+from pack.motion.data.generated_clips import generate_collection
+from pack.motion.data.procedural_scenes import WORDS
+from pack.motion.errors import ConfigError
+from pack.motion.layers.letterbox import Letterbox
+from pack.motion.layers.warp import resample_flow, warp
+
+
+def test_clips_are_drawn_when_they_are_read_and_come_out_the_same_again():
+    clip = generate_collection(2, motions=["pan left"], seed=3).clips[1]
+    again = generate_collection(5, motions=["pan left"], seed=3).clips[1]
+    frames = clip.frames(range(16))
+    assert frames.shape == (16, 3, 64, 64) and 0 <= frames.min() and frames.max() <= 1
+    assert torch.equal(frames, again.frames(range(16))) and clip.fingerprint == again.fingerprint
+    torch.testing.assert_close(clip.frames([9, 2]), frames[[9, 2]])
+
+
+def test_seeds_sizes_lengths_and_clips_differ_in_fingerprint_and_picture():
+    base = generate_collection(2, motions=["zoom in"])
+    others = [generate_collection(1, motions=["zoom in"], **change).clips[0]
+              for change in ({"seed": 1}, {"size": 96}, {"num_frames": 8})]  # fmt: skip
+    marks = {clip.fingerprint for clip in (*base.clips, *others)}
+    assert len(marks) == 5
+    assert not torch.equal(base.clips[0].frames([0]), base.clips[1].frames([0]))
+    assert not torch.equal(base.clips[0].frames([0]), others[0].frames([0]))
+
+
+def test_motions_are_dealt_out_in_turn_and_any_motion_is_drawn_without_them():
+    dealt = generate_collection(5, motions=["pan left", " Zoom in,pan up "])
+    assert [clip.caption for clip in dealt.clips] == ["pan left", "pan up, zoom in"] * 2 + ["pan left"]
+    drawn = generate_collection(60)
+    captions = {clip.caption for clip in drawn.clips}
+    assert len(captions) > 10 and {word for text in captions for word in text.split(", ")} <= set(WORDS)
+
+
+@pytest.mark.parametrize("motion", ["pan right", "zoom out", "rotate left", "bounce", "sway"])
+@pytest.mark.parametrize("start", [0, 3])
+def test_flow_is_that_of_the_frames_against_the_first_of_them(motion, start):
+    clip = generate_collection(1, motions=[motion], seed=8, size=64).clips[0]
+    wanted = [start, start + 2, start + 7]
+    frames, flow = clip.frames(wanted), clip.flow(wanted)
+    assert flow.shape == (3, 2, 16, 16) and flow[0].abs().max() < 1e-4
+    dense = resample_flow(flow, Letterbox(64, 64, 64))
+    moved = warp(frames[:1].expand(3, -1, -1, -1), dense)
+    middle = slice(12, 52)
+    error, still = ((pictures - frames)[..., middle, middle].abs().mean((1, 2, 3)) for pictures in (moved, frames[:1]))
+    assert (error[1:] < 0.35 * still[1:] + 1e-3).all()
+
+
+def test_the_summary_names_the_motions():
+    text = generate_collection(4, motions=["pan left", "still"], seed=7).summary()
+    assert text.startswith("4 clips, 64 frames at 8 fps (16 a clip)")
+    assert "64x64 (4)" in text and "pan left (2), still (2)" in text and "from seed 7" in text
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"motions": ["fly"]}, "'fly' cannot be drawn; there are: pan left"), ({"motions": [""]}, "cannot be drawn"),
+    ({"motions": ["still, pan left"]}, "joins 'still' with a motion"), ({"motions": []}, "empty list"),
+    ({"num_frames": 1}, "num_frames is 1; it must be 2"), ({"size": 72}, "size is 72; a multiple of 16"),
+    ({"size": 16}, "size is 16; it must be 32"), ({"fps": 0}, "fps is 0"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_is_refused(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        generate_collection(1, **wrong)
+    with pytest.raises(ConfigError, match="num_clips is 0"):
+        generate_collection(0)
