@@ -94,7 +94,7 @@ function addCurve(node) {
   });
   widget.serialize = false; // neither in the prompt nor in the saved workflow
   const least = node.computeSize();
-  node.setSize([Math.max(node.size[0], least[0]), Math.max(node.size[1], least[1])]); // room for the curve
+  node.setSize([Math.max(node.size[0], least[0]), Math.max(node.size[1], least[1] + 20)]); // room for the curve
   const watcher = new ResizeObserver(() => draw(view));
   watcher.observe(canvas);
   const onRemoved = node.onRemoved;

@@ -211,7 +211,7 @@ def test_lora_loaded_before_is_worked_into_the_base(core, ours, builtin, train, 
     model = first["model"]
     second = train("after", model=model)
     assert torch.allclose(second["samples"][0], first["samples"][-1], atol=1e-4)
-    assert (first["samples"][0] - first["samples"][-1]).abs().max() > 1e-2
+    assert (first["samples"][0] - first["samples"][-1]).abs().max() > 2e-3
     both = sample(core, ours, builtin, second["model"])
     assert not torch.equal(both, sample(core, ours, builtin, model))
 
