@@ -8,7 +8,6 @@ from pack.motion.errors import ConfigError
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import resample_flow, warp
 
-
 PLAYED = ["pan right", "zoom out", "rotate left", "bounce", "sway"]
 
 
