@@ -1,5 +1,8 @@
 """The motion vocabulary as a CLIP of the host, so that the core node CLIP Text Encode reads motions."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+
 import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
@@ -7,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..motion.errors import CheckpointError
+from ..motion.io.file_motions import file_vocabulary
 from ..motion.text.encoder import MotionTextEncoder
-from ..motion.text.vocabulary import MotionVocabulary
+from ..motion.text.vocabulary import MOTIONS, MotionVocabulary
 
 TOKENS = "motion"
 
@@ -16,8 +20,8 @@ TOKENS = "motion"
 class MotionTokenizer:
     """Prompt → eight fixed motion tokens in the host's form."""
 
-    def __init__(self, embedding_directory=None, tokenizer_data=None):
-        self.vocabulary = MotionVocabulary()
+    def __init__(self, embedding_directory=None, tokenizer_data=None, *, words: Sequence[str] = MOTIONS):
+        self.vocabulary = MotionVocabulary(words)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_unused) -> dict:
         """{"motion": [[(id, 1.0), …]]}. Raises ConfigError for words outside the vocabulary."""
@@ -60,16 +64,14 @@ class MotionTextModel(torch.nn.Module):
         return self.encoder.load_state_dict(weights, strict=False, assign=getattr(self, "can_assign_sd", False))
 
 
-def build_clip(weights: dict[str, Tensor]):
-    """CLIP of the host around a built-in text encoder. Call it outside inference mode. Raises CheckpointError."""
+def build_clip(weights: dict[str, Tensor], metadata: Mapping[str, str]):
+    """CLIP of the host around a built-in text encoder, reading the motions that the file's metadata names.
+
+    Call it outside inference mode. Raises CheckpointError.
+    """
     rows, width = weights["embedding.weight"].shape
-    known = MotionVocabulary().size
-    if rows != known:
-        raise CheckpointError(
-            f"the model was made with {rows - 1} motions, this pack knows {known - 1}; update the pack or use the "
-            "model that came with it"
-        )
-    target = comfy.supported_models_base.ClipTarget(MotionTokenizer, MotionTextModel)
+    words = file_vocabulary(metadata, rows).words
+    target = comfy.supported_models_base.ClipTarget(partial(MotionTokenizer, words=words), MotionTextModel)
     target.params = {"vocabulary_size": rows, "width": width}
     count = sum(tensor.numel() for tensor in weights.values())
     clip = comfy.sd.CLIP(target, parameters=count, model_options={"dtype": torch.float32})

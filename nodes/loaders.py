@@ -99,7 +99,7 @@ class LoadBuiltin(io.ComfyNode):
         path = str(builtin_path(_host.choose("model_name", model_name, BUILTIN_NAMES)))
         with torch.inference_mode(False):
             file = read_motion_model(path)
-            clip = build_clip(file.text_encoder or {})
+            clip = build_clip(file.text_encoder or {}, file.metadata)
             vae = BuiltinVAE(FlowCodec(file.spec.latent.working_size))
             return io.NodeOutput(build_patcher(file, path), clip, vae)
 

@@ -11,6 +11,7 @@ from ..models.motion_model import MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MotionVocabulary
 from .builtin_names import BUILTIN_NAMES, builtin_path
+from .file_motions import file_vocabulary
 from .motion_model_file import MotionModelFile, UnfilledLayers, build_motion_model, fill_module, read_motion_model
 
 __all__ = ["BUILTIN_NAMES", "BuiltinModel", "builtin_path", "bundle", "load_builtin"]
@@ -40,9 +41,9 @@ def load_builtin(
 def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.float32) -> BuiltinModel:
     """Put together a model from a file that has a text encoder and the built-in latent space.
 
-    Raises CheckpointError when the file lacks either, or was made with other motions.
+    Raises CheckpointError when the file lacks either, or names motions that this pack cannot read.
     """
-    spec, vocabulary = file.spec, MotionVocabulary()
+    spec = file.spec
     if spec.latent.kind != "builtin" or spec.objective != "i2v_residual" or file.text_encoder is None:
         raise CheckpointError(
             f"the model is for {spec.objective} in the latent space {spec.latent.kind!r}, with "
@@ -50,11 +51,7 @@ def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.fl
             "use the ComfyUI nodes and the model's own VAE"
         )
     rows, width = file.text_encoder["embedding.weight"].shape
-    if rows != vocabulary.size:
-        raise CheckpointError(
-            f"the model was made with {rows - 1} motions, this pack knows {vocabulary.size - 1}; update the pack or "
-            "use the model that came with it"
-        )
+    vocabulary = file_vocabulary(file.metadata, rows)
     encoder = MotionTextEncoder(rows, width, operations=UnfilledLayers, dtype=torch.float32, device="meta")
     fill_module(encoder, file.text_encoder, dtype=torch.float32, device=device)
     dit = build_motion_model(file, dtype=dtype, device=device)

@@ -70,8 +70,8 @@ class LinearVideoDiTConfig:
             problems.append(f"temporal_form is {self.temporal_form!r}; it must be one of {', '.join(FORMS)}")
         if self.prediction not in PREDICTIONS:
             problems.append(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
-        if self.flow_channels and (self.flow_channels, self.in_channels, self.patch_size) != (8, 200, 1):
-            problems.append("the flow head needs flow_channels 8, in_channels 200 and patch_size 1")
+        if self.flow_channels and ((self.flow_channels, self.in_channels) != (8, 200) or self.patch_size > 2):
+            problems.append("the flow head needs flow_channels 8, in_channels 200 and patch_size 1 or 2")
         if self.flow_channels and self.prediction != "x0":
             problems.append("the flow head needs prediction x0")
         if problems:

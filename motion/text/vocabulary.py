@@ -1,4 +1,4 @@
-"""The motions the built-in model knows, and how plain words are read as them.
+"""The motions a built-in model knows, and how plain words are read as them. Each file names its own motions.
 
 What each name means on screen (film usage: pan names the camera, rotate names the picture):
 pan left / right: the camera turns left / right, so the picture slides right / left;
@@ -6,10 +6,14 @@ pan up / down: the camera turns up / down, so the picture slides down / up;
 zoom in / out: the picture grows / shrinks about its middle;
 rotate left / right: the picture turns counter-clockwise / clockwise;
 still: nothing moves.
+One object in the picture: slide left / right / up / down, bounce, orbit (runs in a circle), spin (clockwise), swing
+(hangs from above), grow, shrink. A part of the picture: clouds (drift right), waterfall, ripple (water below).
+The whole picture: sway (its upper part), shake, pulse, swirl. In front of it: rain, snow.
 """
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from ..errors import ConfigError
 
@@ -21,12 +25,29 @@ DIRECTIONS = {
     "rotate": ("left", "right"),
 }
 PLAIN = ("still",)
-MOTIONS = (*(f"{verb} {way}" for verb, ways in DIRECTIONS.items() for way in ways), *PLAIN)
+MOTIONS = (*(f"{verb} {way}" for verb, ways in DIRECTIONS.items() for way in ways), *PLAIN)  # of files that name none
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up", "in": "out", "out": "in"}
-SYNONYMS = {
+OPPOSITE_WORDS = {"grow": "shrink", "shrink": "grow"}
+SYNONYMS = {  # a word is read as the last verb of the file's that lists it: "spin" is "rotate" only where no spin is
     "pan": "panning pans panned move moves moving tilt tilts tilting slide slides sliding track tracking truck",
     "zoom": "zooming zooms zoomed dolly dollies push pull",
     "rotate": "rotating rotates rotation rotated turn turns turning spin spins spinning roll rolls rolling",
+    "slide": "slides sliding slid glide glides gliding",
+    "bounce": "bounces bouncing bounced hop hops hopping jump jumps jumping",
+    "orbit": "orbits orbiting circle circles circling",
+    "spin": "spins spinning whirl whirls whirling",
+    "swing": "swings swinging pendulum dangle dangles dangling",
+    "grow": "grows growing swell swells",
+    "shrink": "shrinks shrinking",
+    "clouds": "cloud cloudy sky skies",
+    "waterfall": "waterfalls cascade cascades",
+    "ripple": "ripples rippling water waves wave",
+    "sway": "sways swaying",
+    "shake": "shakes shaking shaky handheld tremble trembles trembling",
+    "pulse": "pulses pulsing pulsate heartbeat beat beats",
+    "swirl": "swirls swirling twist twists twisting whirlpool",
+    "rain": "rains raining rainy rainfall downpour",
+    "snow": "snows snowing snowy snowfall flakes snowflakes",
     "left": "leftward leftwards counterclockwise counter-clockwise anticlockwise anti-clockwise ccw",
     "right": "rightward rightwards clockwise cw",
     "up": "upward upwards",
@@ -39,16 +60,25 @@ STOP_WORDS = frozenset(
     "a an and the camera picture image photo shot scene view slowly slow gently gentle softly smoothly smooth"
     " quickly fast on to towards then while with of motion movement it is".split()
 )
-_READS = {word: name for name, words in SYNONYMS.items() for word in (name, *words.split())}
+FILLERS = frozenset("ball object thing drift drifts drifting fall falls falling flow flows flowing around".split())
 
 
 class MotionVocabulary:
     """Reads prompts such as "pan left, zoom in" into fixed token ids; one token a motion, so order is free."""
 
-    def __init__(self):
-        self.words = MOTIONS
+    def __init__(self, words: Sequence[str] = MOTIONS):
+        """words: the file's motions in the order of its ids. Raises ConfigError for what is no list of motions."""
+        self.words = check_words(words)
         self.max_tokens = MAX_TOKENS
-        self._ids = {motion: index + 1 for index, motion in enumerate(MOTIONS)}
+        self._ids = {motion: index + 1 for index, motion in enumerate(self.words)}
+        self._ways: dict[str, tuple[str, ...]] = {}
+        for verb, _, way in (motion.partition(" ") for motion in self.words):
+            self._ways[verb] = (*self._ways.get(verb, ()), *([way] if way else []))
+        known = [*self._ways, *dict.fromkeys(way for ways in self._ways.values() for way in ways)]
+        known.sort(key=list(SYNONYMS).index)
+        reads = {word: name for name in known for word in SYNONYMS[name].split()}
+        self._reads = {**reads, **{name: name for name in known}}
+        self._ignored = STOP_WORDS | (FILLERS if self.words != MOTIONS else frozenset())
 
     @property
     def size(self) -> int:
@@ -70,16 +100,16 @@ class MotionVocabulary:
         words = [self._read(word) for word in re.findall(r"[^\s,.;:!?+&|/]+", text.lower())]
         named = self._pair([word for word in words if word])
         found = tuple(motion for motion in self.words if motion in named)
-        _check_together(found)
+        self._check_together(found)
         return found
 
     def _read(self, word: str) -> str | None:
         """Map one word to its canonical form; None for words without meaning here."""
-        if word in STOP_WORDS:
+        if word in self._ignored:
             return None
-        if word in _READS:
-            return _READS[word]
-        near = difflib.get_close_matches(word[:60], _READS, n=1)
+        if word in self._reads:
+            return self._reads[word]
+        near = difflib.get_close_matches(word[:60], self._reads, n=1)
         hint = f"; nearest is {near[0]!r}" if near else ""
         raise ConfigError(f"unknown word {_short(word)!r} in the prompt{hint}; known motions: {', '.join(self.words)}")
 
@@ -87,11 +117,11 @@ class MotionVocabulary:
         """Join verbs with the directions that follow them."""
         found, verb, served = [], None, True
         for word in words:
-            if word in DIRECTIONS or word in PLAIN:
+            if word in self._ways:
                 self._check_served(verb, served)
-                verb, served = (word, False) if word in DIRECTIONS else (None, True)
-                found += [word] if word in PLAIN else []
-            elif verb is None or word not in DIRECTIONS[verb]:
+                verb, served = (word, False) if self._ways[word] else (None, True)
+                found += [] if self._ways[word] else [word]
+            elif verb is None or word not in self._ways[verb]:
                 known = ", ".join(self.words)
                 raise ConfigError(f"{verb or 'direction'} {word!r} is not a motion; known motions: {known}")
             else:
@@ -102,20 +132,35 @@ class MotionVocabulary:
 
     def _check_served(self, verb: str | None, served: bool) -> None:
         if not served:
-            ways = ", ".join(f"{verb} {way}" for way in DIRECTIONS[verb])
+            ways = ", ".join(f"{verb} {way}" for way in self._ways[verb])
             raise ConfigError(f"{verb!r} needs a direction; use one of: {ways}")
 
+    def _check_together(self, motions: tuple[str, ...]) -> None:
+        """Refuse motions that cancel or that were never trained together."""
+        if len(motions) > MAX_MOTIONS:
+            raise ConfigError(f"{len(motions)} motions in one prompt; up to {MAX_MOTIONS} go together; drop some")
+        if "still" in motions and len(motions) > 1:
+            raise ConfigError("'still' cannot be joined with another motion; drop one of them")
+        for motion in motions:
+            verb, _, way = motion.partition(" ")
+            other = f"{verb} {OPPOSITES[way]}" if way else OPPOSITE_WORDS.get(verb)
+            if other in motions:
+                raise ConfigError(f"{motion!r} and {other!r} cancel out; drop one of them")
 
-def _check_together(motions: tuple[str, ...]) -> None:
-    """Refuse motions that cancel or that were never trained together."""
-    if len(motions) > MAX_MOTIONS:
-        raise ConfigError(f"{len(motions)} motions in one prompt; up to {MAX_MOTIONS} go together; drop some")
-    if "still" in motions and len(motions) > 1:
-        raise ConfigError("'still' cannot be joined with another motion; drop one of them")
-    for motion in motions:
+
+def check_words(words: Sequence[str]) -> tuple[str, ...]:
+    """A file's list of motions, checked. Raises ConfigError; every part must be a word of this pack."""
+    if isinstance(words, str) or not words or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"motions are {_short(repr(words))}; a list of at least one motion is needed")
+    known = {name for name in SYNONYMS if name not in OPPOSITES}
+    for motion in words:
         verb, _, way = motion.partition(" ")
-        if way and f"{verb} {OPPOSITES[way]}" in motions:
-            raise ConfigError(f"{motion!r} and '{verb} {OPPOSITES[way]}' cancel out; drop one of them")
+        if verb not in known or (way and way not in OPPOSITES):
+            raise ConfigError(f"motion {_short(motion)!r} is not known to this pack; update the pack")
+    plain = {motion for motion in words if " " not in motion}
+    if len(set(words)) != len(words) or any(motion.split()[0] in plain for motion in words if " " in motion):
+        raise ConfigError(f"motions {_short(', '.join(words), 200)} name one twice; each must differ")
+    return tuple(words)
 
 
 def _short(text: str, limit: int = 60) -> str:

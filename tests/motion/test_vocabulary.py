@@ -72,3 +72,53 @@ def test_encoder_rows_do_not_mix_and_empty_prompt_keeps_one_key():
     assert mask.sum(1).tolist() == [2, 1, 1]
     alone = encoder(ids[1:2])
     assert torch.equal(alone[0], context[1:2]) and torch.allclose(alone[1], pooled[1:2], atol=1e-6)
+
+
+LARGER = MotionVocabulary(("pan left", "rotate left", "still", "slide left", "slide up", "bounce", "spin", "rain"))
+
+
+@pytest.mark.parametrize(
+    ("text", "motions"),
+    [
+        ("the ball bounces", ("bounce",)),
+        ("sliding to the left", ("slide left",)),
+        ("pans left while it rains", ("pan left", "rain")),
+        ("spins", ("spin",)),
+        ("turn left", ("rotate left",)),
+        ("glide up", ("slide up",)),
+    ],
+)
+def test_a_files_own_motions_take_the_words_that_mean_them(text, motions):
+    assert LARGER.motions(text) == motions
+
+
+def test_a_file_without_spin_and_slide_reads_them_as_camera_motions():
+    assert VOCABULARY.motions("slide left") == ("pan left",)
+    assert VOCABULARY.motions("spin right") == ("rotate right",)
+
+
+@pytest.mark.parametrize(
+    ("text", "need"),
+    [("pan right", "slide up"), ("snow", "bounce, spin, rain"), ("slide", "slide left, slide up"), ("zoom in", "rain")],
+)
+def test_refusals_list_the_files_own_motions(text, need):
+    with pytest.raises(ConfigError) as caught:
+        LARGER.tokenize(text)
+    assert need in str(caught.value) and "zoom out" not in str(caught.value)
+
+
+def test_ids_follow_the_files_order():
+    assert LARGER.tokenize("rain")[0] == 8 and LARGER.size == 9
+
+
+@pytest.mark.parametrize(
+    "words", [(), "rain", ("rain", "rain"), ("fly",), ("pan around",), ("rain", "rain left"), (3,)]
+)
+def test_what_is_no_list_of_motions_is_refused(words):
+    with pytest.raises(ConfigError, match="motions? "):
+        MotionVocabulary(words)
+
+
+def test_motions_that_cancel_are_refused_also_when_they_are_single_words():
+    with pytest.raises(ConfigError, match="cancel"):
+        MotionVocabulary(("grow", "shrink")).motions("grow, shrink")

@@ -1,0 +1,33 @@
+"""The motions a model file knows: named in its metadata, since every file may have been taught others."""
+
+import json
+from collections.abc import Mapping
+
+from ..errors import CheckpointError, ConfigError
+from ..text.vocabulary import MOTIONS, MotionVocabulary
+
+ENTRY = "motions"  # metadata entry: JSON list in the order of the ids; absent = the nine of the first edition
+
+
+def file_motions(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Motions by the metadata of a file. Raises CheckpointError for an entry that is no list of known motions."""
+    if ENTRY not in metadata:
+        return MOTIONS
+    try:
+        return MotionVocabulary(json.loads(metadata[ENTRY])).words
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise CheckpointError(f"metadata entry {ENTRY!r} is not usable: {str(error)[:200]}; save it again") from error
+
+
+def file_vocabulary(metadata: Mapping[str, str], rows: int) -> MotionVocabulary:
+    """Reader of the prompts a file understands; rows: those of its text embedding, the empty one included.
+
+    Raises CheckpointError when the weights were made with another number of motions than are named.
+    """
+    vocabulary = MotionVocabulary(file_motions(metadata))
+    if rows != vocabulary.size:
+        raise CheckpointError(
+            f"the model was made with {rows - 1} motions, but {vocabulary.size - 1} are named; update the pack or use "
+            "the model that came with it"
+        )
+    return vocabulary

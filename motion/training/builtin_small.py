@@ -1,0 +1,81 @@
+"""The recipe of `motionblocks-small`: what is built from what."""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from ..data.procedural_scenes import WORDS
+from ..io.builtin import load_builtin
+from ..models.linear_video_dit import LinearVideoDiT
+from ..models.linear_video_dit_config import LinearVideoDiTConfig
+from ..models.motion_model import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from ..text.encoder import MotionTextEncoder
+from .builtin_growth import PATCH, grown_embedding, grown_state
+from .builtin_recipe import TEXT_WIDTH
+from .builtin_trainer import few_keys_attention
+
+PARENT = "motionblocks-tiny"
+
+
+@dataclass(frozen=True)
+class SmallRecipe:
+    """Numbers of the training that the trainer's own settings do not hold; written into the weights' metadata."""
+
+    num_targets: int = 2  # frames a clip beside frame 0
+    flow_weight: float = 12.0  # of the L1 on the flow, beside the velocity loss
+    still_weight: float = 2.0  # of that in scenes in which nothing moves
+    moving_weight: float = 4.0  # of that where a part of the picture moves; elsewhere 1
+    weather_weight: float = 3.0  # of the velocity loss of rain and snow
+    top_noise_share: float = 0.25  # samples at sigma 0.999, where sampling starts
+    flow_shift: float = 9.0  # of the noise levels
+    weather_shift: float = 2.5  # of those of rain and snow, which must be read from the noise
+    caption_dropout: float = 0.03
+    stopped_share: float = 0.04  # samples with bucket 0, in which nothing moves whatever the prompt says
+    long_share: float = 0.1  # camera and whole-picture samples whose frames go up to long_frames
+    num_frames: int = 16
+    long_frames: int = 32
+    num_textures: int = 512
+    words: tuple[str, ...] = field(default=WORDS)
+    left_out: tuple[str, ...] = ("grow", "shrink", "swirl")  # words that are neither drawn nor written to the file
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The words that are drawn."""
+        return tuple(word for word in self.words if word not in self.left_out)
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return {**asdict(self), "words": list(self.words), "left_out": list(self.left_out)}
+
+
+def small_spec(num_layers: int = 8) -> MotionModelSpec:
+    """Network, latent space, sampling defaults and dynamics scale."""
+    return MotionModelSpec(
+        config=LinearVideoDiTConfig(
+            in_channels=200, patch_size=PATCH, num_layers=num_layers, num_attention_heads=4,
+            num_cross_attention_heads=4, caption_channels=TEXT_WIDTH, default_motion_bucket=12, flow_channels=8,
+            concat_first_frame=True, first_frame_texture=True, frame_index_embedding=True, pooled_text_embedding=True,
+            position_features=True, prediction="x0",
+        ),
+        sampling=SamplingDefaults(
+            shift=5.0, num_steps=12, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
+        ),
+        latent=LatentSpec(kind="builtin", channels=200, spatial_ratio=8, scale_factor=1.0, working_size=128),
+        dynamics=DynamicsSpec(degree_max=0.06, measure_size=64),
+    )  # fmt: skip
+
+
+def build_small(spec: MotionModelSpec, recipe: SmallRecipe, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+    """Network and text encoder that start as motionblocks-tiny does; new words and blocks drawn from the seed."""
+    parent = load_builtin(PARENT)
+    known = len(parent.vocabulary.words)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        dit = LinearVideoDiT(spec.config, attention=few_keys_attention)
+        encoder = MotionTextEncoder(len(recipe.words) + 1, TEXT_WIDTH)
+    dit.load_state_dict(grown_state(parent.dit.state_dict(), dit.state_dict()))
+    text, fresh = parent.text_encoder.state_dict(), encoder.state_dict()
+    if recipe.words[:known] == parent.vocabulary.words:
+        fresh["embedding.weight"] = grown_embedding(text["embedding.weight"], fresh["embedding.weight"])
+    encoder.load_state_dict({**text, "embedding.weight": fresh["embedding.weight"]})
+    return dit, encoder

@@ -1,0 +1,45 @@
+"""The motions a model file knows travel in its metadata."""
+
+import json
+
+import pytest
+from pack.motion.errors import CheckpointError, ConfigError
+from pack.motion.io.builtin import bundle, load_builtin
+from pack.motion.io.builtin_names import builtin_path
+from pack.motion.io.file_motions import file_motions, file_vocabulary
+from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
+from pack.motion.text.vocabulary import MOTIONS
+
+
+def test_a_file_that_names_none_knows_the_nine_of_the_first_edition():
+    assert file_motions({}) == MOTIONS and len(MOTIONS) == 9
+    assert load_builtin("motionblocks-tiny").vocabulary.words == MOTIONS
+
+
+def test_named_motions_are_read_in_their_order():
+    words = ("rain", "pan left", "slide up")
+    assert file_vocabulary({"motions": json.dumps(words)}, 4).words == words
+
+
+@pytest.mark.parametrize("entry", ["", "[", "{}", "[]", "[1]", '["fly"]', '["rain", "rain"]', '"rain"', "[" * 10000])
+def test_an_entry_that_is_no_list_of_motions_is_refused(entry):
+    with pytest.raises(CheckpointError, match="'motions'"):
+        file_motions({"motions": entry})
+
+
+def test_another_number_of_rows_than_motions_is_refused_with_both_numbers():
+    with pytest.raises(CheckpointError, match="3 motions.*2 are named"):
+        file_vocabulary({"motions": '["rain", "snow"]'}, 4)
+
+
+def test_a_saved_file_takes_its_motions_along_and_its_errors_list_them(tmp_path):
+    tiny = read_motion_model(builtin_path("motionblocks-tiny"))
+    words = ["pan left", "slide left", "bounce"]
+    text = {**tiny.text_encoder, "embedding.weight": tiny.text_encoder["embedding.weight"][:4]}
+    path = tmp_path / "own.safetensors"
+    save_motion_model(path, tiny.spec, tiny.state_dict, text, extra_metadata={"motions": json.dumps(words)})
+    vocabulary = bundle(read_motion_model(path)).vocabulary
+    assert vocabulary.words == tuple(words)
+    assert vocabulary.tokenize("slide left")[0] == 2
+    with pytest.raises(ConfigError, match="pan left, slide left, bounce"):
+        vocabulary.tokenize("rain")

@@ -1,0 +1,96 @@
+"""Train `motionblocks-small` from `motionblocks-tiny`, on scenes drawn on the fly; stops and resumes bit for bit.
+
+    python tools/train_small.py --folder runs/small --steps 1200
+    python tools/train_small.py --folder runs/small --steps 1200 --resume
+
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch  # noqa: E402
+from train_builtin import mount_pack  # noqa: E402
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="states of the run; weights are written there too")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--changed", action="store_true", help="resume although steps or recipe differ")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments()
+    torch.set_num_threads(arguments.threads)
+    mount_pack()
+    from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec
+    from pack.motion.training.builtin_task import SceneTask
+    from pack.motion.training.config import TrainingConfig
+    from pack.motion.training.trainer import Trainer
+
+    changes = {name: type(getattr(SmallRecipe, name))(value) for name, value in
+               (change.split("=", 1) for change in arguments.set)}
+    recipe, spec = SmallRecipe(**changes), small_spec(num_layers=arguments.layers)
+    task = SceneTask(spec, *build_small(spec, recipe, arguments.seed), recipe)
+    config = TrainingConfig(
+        num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
+        beta2=0.98, optimizer="muon", ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed,
+        save_every=arguments.save_every,
+    )  # fmt: skip
+    count = sum(value.numel() for value in task.parameters().values())
+    print(f"{count} parameters, {arguments.steps} steps of {arguments.batch} scenes", flush=True)
+    mean = []
+
+    def report(step) -> None:
+        mean.append(step.loss)
+        if step.step % 10 == 0:
+            print(f"step {step.step}/{step.num_steps} loss {sum(mean) / len(mean):.3f} norm {step.gradient_norm:.2f} "
+                  f"{step.seconds:.2f} s a step, drawing {step.data_seconds / step.seconds:.0%}", flush=True)
+            mean.clear()
+
+    def export(saved) -> None:
+        if saved.path:
+            write(arguments, spec, recipe, task, trainer)
+
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(task, config, folder=arguments.folder, resume="latest" if arguments.resume else None,
+                      allow_changes=arguments.changed, on_step=report, on_save=export)
+    trainer.run()
+
+
+def write(arguments, spec, recipe, task, trainer) -> None:
+    """Write the averaged weights of this moment as a model file."""
+    from pack.motion.io.motion_model_file import save_motion_model
+
+    with trainer.averaged():
+        half = [{name: value.detach().to(torch.float16).contiguous() for name, value in module.state_dict().items()}
+                for module in (task.dit, task.encoder)]
+    rows = [0, *(recipe.words.index(word) + 1 for word in recipe.taught)]
+    half[1]["embedding.weight"] = half[1]["embedding.weight"][rows].contiguous()
+    command = f"python tools/train_small.py --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
+    facts = {"motions": json.dumps(list(recipe.taught)), "recipe": json.dumps(recipe.to_dict()),
+             "seed": str(arguments.seed), "steps": str(trainer.step), "torch": torch.__version__,
+             "command": f"{command} --layers {arguments.layers} --seed {arguments.seed}"
+                        + "".join(f" --set {change}" for change in arguments.set),
+             "training_seconds": f"{trainer.seconds:.0f}"}
+    path = arguments.folder / f"step{trainer.step:05d}.safetensors"
+    save_motion_model(path, spec, half[0], half[1], extra_metadata=facts)
+    print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
