@@ -9,6 +9,7 @@ NODE_SIZES = {
     "SaveVideo": (480, 460),
     "MotionBlocksDCTInit": (320, 620),
     "MotionBlocksMeasureDynamics": (480, 220),
+    "MotionBlocksCompareVideos": (560, 900),
     "MotionBlocksImageToVideo": (320, 270),
     "VAEDecode": (220, 0),
 }
@@ -66,11 +67,14 @@ DYNAMICS_NOTE = note(
 The same photo, words and seed three times; only **dynamics** differs: 1, 10 and 19.
 They come out one above the other in **one video**: hardly a drift, a calm pan, a fast pan.
 
+*Frames and curves side by side* draws them as rows of frames and as curves: how far the picture has moved,
+how its colours drift, whether it flickers, how sharp it stays. The two pictures are behind its arrows.
+
 - Another motion: change the text to `zoom in` or `rotate left`.
 - Other steps of the slider: change *dynamics* in the three rows.
 - Your photo: replace *Photo* by **Load Image**.
 """,
-    (690, 210),
+    (690, 260),
 )
 
 NOISE_NOTE = note(
@@ -106,6 +110,7 @@ LAYOUTS = {
             group("Dynamics 19", BLUE, ["11"], ["12"], ["13"]),
         ],
         [group("One video", YELLOW, ["14", "15", "16", "17"])],
+        [group("Side by side", GREY, ["18"])],
     ],
     "dctinit_versus_plain": [
         [group("Read me", GREY, [NOISE_NOTE]), group("Model, photo and words", GREEN, ["1", "2"], ["3", "4"])],
