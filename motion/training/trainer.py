@@ -49,7 +49,7 @@ class Trainer:
         self.device = torch.device(device) if device is not None else self.values[0].device
         self.step, self.losses = 0, []
         self.seconds = self.data_seconds = 0.0
-        self._batch, self._stepping = None, False
+        self._batch, self._stepping, self._calling = None, False, False
         with torch.inference_mode(False):
             matrices = getattr(task, "matrices", lambda: None)()
             self.optimizers = build_optimizers(self.parameters, config, matrices)
@@ -96,6 +96,7 @@ class Trainer:
     def _advance(self) -> None:
         """One step, then what is due after it."""
         report = self._step()
+        self._calling = True
         config, main = self.config, self.world.rank == 0
         if config.save_every and self.step % config.save_every == 0 and self.step < config.num_steps:
             self.checkpoints.keep_and_report()
@@ -104,13 +105,14 @@ class Trainer:
                 self.on_sample(self.step)
         if main and self.on_step:
             self.on_step(report)
+        self._calling = False
 
     def _step(self) -> StepReport:
         started, config = time.perf_counter(), self.config
         self._seed()
         for value in self.values:
             value.grad = None
-        losses, data_seconds = self._accumulate()
+        losses, data_seconds = self._together()
         loss = torch.cat(losses).sum().to(self.device) / self._global_batch()
         gradients = [value.grad for value in self.values if value.grad is not None]
         self.world.sum_([*gradients, loss])
@@ -124,6 +126,21 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.seconds, self.data_seconds = self.seconds + seconds, self.data_seconds + data_seconds
         return StepReport(self.step, config.num_steps, loss, rate, norm, seconds, data_seconds)
+
+    def _together(self) -> tuple[list[Tensor], float]:
+        """`_accumulate` on every process; when one of them fails, none waits for it."""
+        failed = True
+        try:
+            done = self._accumulate()
+            failed = False
+        finally:
+            elsewhere = self.world.any_failed(failed)
+        if elsewhere:
+            raise CheckpointError(
+                f"another process of this run stopped at step {self.step + 1} of {self.config.num_steps}; its own "
+                "message says why"
+            )
+        return done
 
     def _accumulate(self) -> tuple[list[Tensor], float]:
         """Add up the gradients of this process's share of the step: (losses by sample, seconds spent drawing)."""
@@ -200,6 +217,8 @@ class Trainer:
             self.checkpoints.keep()
         if self.checkpoints.newest:
             _log.warning("MotionBlocks training: stopped; resume from %s", self.checkpoints.newest)
+        if self._calling and self.step < self.config.num_steps:
+            self.world.any_failed(True)  # the others are on their way to the next step
 
 
 def check_parameters(parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:

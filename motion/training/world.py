@@ -15,6 +15,9 @@ class World(Protocol):
     def sum_(self, tensors: list[Tensor]) -> None:
         """Replace each tensor, in place, by its sum over the processes."""
 
+    def any_failed(self, failed: bool) -> bool:
+        """Whether this or another process failed; all of them ask at the same place."""
+
     def equalize(self, tensors: list[Tensor]) -> None:
         """Give every process the main one's values, in place."""
 
@@ -29,6 +32,10 @@ class OneProcess:
 
     def sum_(self, tensors: list[Tensor]) -> None:
         """The sum over one process."""
+
+    def any_failed(self, failed: bool) -> bool:
+        """Nobody else can fail; one's own failure goes on by itself."""
+        return False
 
     def equalize(self, tensors: list[Tensor]) -> None:
         """Equal already."""

@@ -1,0 +1,245 @@
+"""A training job as a file: what is trained, on which clips, how, and where the result goes.
+
+YAML or JSON, read without running anything; every name in it is checked. States lie beside the output, in
+`<output>.states`, encoded clips in `<output>.latents`.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ..adapters.lora import save_lora
+from ..data.clip_folder import open_clip_folder
+from ..data.clips import ClipCollection
+from ..data.generated_clips import generate_collection
+from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
+from ..errors import ConfigError
+from ..io.atomic import make_folder, try_writing
+from ..io.builtin import BuiltinModel, bundle
+from ..io.builtin_names import BUILTIN_NAMES, builtin_path
+from ..io.motion_model_file import MotionModelFile, read_motion_model, save_motion_model
+from ..io.output_names import check_output_name
+from ..models.linear_video_dit_config import check_fields
+from .config import TrainingConfig
+from .latent_task import LatentTask
+from .task import StepReport, TrainingResult
+from .trainer import Trainer
+from .world import OneProcess, World
+
+MAX_BYTES = 2**20
+GENERATE = ("num_clips", "motions", "num_frames", "size", "fps", "seed")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One job. Paths are taken from the folder the command is run in."""
+
+    output: str  # .safetensors file that will hold the LoRA, or in mode full the model
+    model: str = BUILTIN_NAMES[0]  # a built-in model's name, or a .safetensors file trained with this pack
+    clips: str | None = None  # folder of video files with captions, or
+    generate: dict | None = None  # what the procedural generator draws: num_clips, motions, num_frames, size, fps, seed
+    caption: str | None = None  # for clips that have none; without it they are refused
+    fps: float = 24.0  # frame rate that clips are resampled to
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    resume: str | None = None  # "latest", or the folder of a state
+    allow_changes: bool = False  # resume although clips or settings differ
+    device: str | None = None  # cpu, cuda, …; without it CUDA where torch sees it
+    overwrite: bool = False  # replace an output that exists
+
+    def __post_init__(self):
+        problems = []
+        if (self.clips is None) == (self.generate is None):
+            problems.append("either clips (a folder) or generate (what to draw) is needed, and not both")
+        if not str(self.output).endswith(".safetensors"):
+            problems.append(f"output is {self.output!r}; it must end with .safetensors")
+        if self.generate is not None:
+            problems += _unknown("generate", self.generate, GENERATE)
+            if not problems and "num_clips" not in self.generate:
+                problems.append("generate needs num_clips")
+        if problems:
+            raise ConfigError("; ".join(problems))
+        check_output_name(self.output)
+
+    @property
+    def states(self) -> Path:
+        """Folder of the saved states."""
+        return Path(self.output).with_suffix(".states")
+
+    @property
+    def latents(self) -> Path:
+        """Folder of the encoded clips."""
+        return Path(self.output).with_suffix(".latents")
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TrainingJob":
+        """Build from plain values, every name and type checked. Raises ConfigError with what is meant, where it can."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"the job is a {type(values).__name__}; names and values are needed, such as 'output: …'")
+        problems = _unknown("the job", values, [item.name for item in fields(cls)])
+        parts = {"training": TrainingConfig, "windows": WindowConfig}
+        for name, kind in parts.items():
+            problems += _unknown(name, values.get(name) or {}, [item.name for item in fields(kind)])
+        if problems:
+            raise ConfigError("; ".join(problems))
+        if "output" not in values:
+            raise ConfigError("output is missing; name the .safetensors file that will hold the result")
+        made = {name: kind.from_dict(values[name]) for name, kind in parts.items() if values.get(name) is not None}
+        plain = {name: value for name, value in values.items() if name not in parts}
+        return cls(**check_fields(cls, plain), **made)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A finished job. path: the file that was written; None in processes that are not the main one."""
+
+    path: Path | None
+    training: TrainingResult
+    summary: str  # of the data
+
+
+def read_job(path: str | Path) -> TrainingJob:
+    """Read a job file, .json or YAML. Raises ConfigError with file, value, need and way out."""
+    path = Path(path)
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a job file") from error
+    if data is None:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; a job file is a page of text")
+    try:
+        text = data.decode("utf-8")
+        values = json.loads(text, object_pairs_hook=_once) if path.suffix.lower() == ".json" else _read_yaml(text)
+        return TrainingJob.from_dict(values)
+    except (ConfigError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error or 'nested too deep'}") from error
+
+
+def run_job(
+    job: TrainingJob, *, on_step: Callable[[StepReport], None] | None = None,
+    on_encode: Callable[[int, int], None] | None = None, on_text: Callable[[str], None] | None = None,
+    world: World | None = None,
+) -> JobResult:  # fmt: skip
+    """Encode, train and save. Everything that can be refused is refused before the first step.
+
+    on_encode(done, total) and on_step(StepReport) show progress and may raise to cancel; on_text gets lines to show.
+    Raises ConfigError, CheckpointError and ShapeError; what ends the training passes after its state is saved.
+    """
+    from ..pipeline import pick_device
+
+    world = world or OneProcess()
+    _check_places(job, world)
+    device = pick_device(job.device if job.device is not None else getattr(world, "device", None))
+    file = read_motion_model(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
+    model = bundle(file, device=device)
+    clips = _open_clips(job)
+    with world.main_first():
+        dataset = build_latent_dataset(
+            clips, model.spec, builtin_encoders(model), job.windows, cache_folder=job.latents, on_step=on_encode
+        )
+    if on_text:
+        on_text(f"{clips.summary()}\n{dataset.summary()}")
+    task = LatentTask(model.dit, model.spec, dataset, job.training)
+    trainer = Trainer(
+        task, job.training, folder=job.states, resume=job.resume, allow_changes=job.allow_changes, on_step=on_step,
+        on_sample=lambda step: _sample(job, model, clips, step), world=world, device=device,
+    )  # fmt: skip
+    result = trainer.run()
+    path = None
+    if world.rank == 0:
+        path = Path(job.output)
+        with trainer.averaged():
+            _save(job, path, file, task, dataset, result)
+    return JobResult(path, result, dataset.summary())
+
+
+def _check_places(job: TrainingJob, world: World) -> None:
+    """Refuse an output that exists or cannot be written, before anything is computed."""
+    path = Path(job.output)
+    if world.rank:
+        return
+    if path.exists() and not (job.overwrite or job.resume):
+        raise ConfigError(f"output {path} exists; choose another name, resume, or say overwrite: true")
+    try_writing(make_folder(path.parent))
+    try_writing(make_folder(job.states))
+
+
+def _open_clips(job: TrainingJob) -> ClipCollection:
+    if job.clips is not None:
+        return open_clip_folder(job.clips, fps=job.fps, default_caption=job.caption)
+    try:
+        return generate_collection(**job.generate)
+    except TypeError as error:
+        raise ConfigError(f"generate: {error}") from error
+
+
+def _save(
+    job: TrainingJob, path: Path, file: MotionModelFile, task: LatentTask, dataset: LatentDataset,
+    result: TrainingResult,
+) -> None:  # fmt: skip
+    """Write the LoRA, or in mode full the model with the text encoder and the words it came with."""
+    told = {"training": json.dumps(job.training.to_dict()), "training_steps": str(result.step),
+            "training_data": dataset.fingerprint, "base_model": Path(job.model).name}  # fmt: skip
+    if task.adapter is not None:
+        save_lora(path, task.adapter, told)
+        return
+    kept = {name: text for name, text in file.metadata.items() if name not in task.spec.to_metadata()}
+    save_motion_model(path, task.spec, task.dit.state_dict(), file.text_encoder, {**kept, **told})
+
+
+def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: int) -> None:
+    """A video of the first clip's first frame with the weights so far, beside the output."""
+    from ..io.media import write_video
+    from ..pipeline import animate
+
+    clip, folder = clips.clips[0], make_folder(Path(job.output).with_suffix(".samples"))
+    video = animate(clip.frames([0])[0], motion=clip.caption, model=model, seed=job.training.seed)
+    write_video(folder / f"step-{step:08d}.mp4", video, model.spec.sampling.fps, overwrite=True)
+
+
+def _unknown(what: str, values, names) -> list[str]:
+    """Names that do not belong there, with the one that may be meant."""
+    if not isinstance(values, dict):
+        return [f"{what} is {str(values)[:40]!r}; names and values are needed"]
+    lines = []
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+            lines.append(f"{what} does not know {str(name)[:60]!r}; {hint}")
+    return lines
+
+
+def _once(pairs: list[tuple]) -> dict:
+    values = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{str(name)[:60]!r} stands there twice")
+        values[name] = value
+    return values
+
+
+def _read_yaml(text: str):
+    """Plain values of a YAML text; numbers like 1e-4 are numbers, and no name may stand twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Safe, and strict about names."""
+
+        def construct_mapping(self, node, deep=False):
+            if isinstance(node, yaml.MappingNode):
+                _once([(self.construct_object(key, deep=True), None) for key, _ in node.value])
+            return super().construct_mapping(node, deep=deep)
+
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    except (yaml.YAMLError, TypeError) as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        loader.dispose()

@@ -1,0 +1,143 @@
+"""Training from the shell: job files are strict, the result loads, Ctrl-C saves, the shipped example runs."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from pack.motion.adapters.lora import load_lora
+from pack.motion.cli import main
+from pack.motion.errors import ConfigError
+from pack.motion.io.builtin import bundle, load_builtin
+from pack.motion.io.motion_model_file import read_motion_model
+from pack.motion.io.training_state import list_states
+from pack.motion.training import job as jobs
+from pack.motion.training.job import TrainingJob, read_job, run_job
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "training" / "pan_left.yaml"
+DRAWN = {"num_clips": 2, "motions": ["pan left"], "num_frames": 3, "size": 64}
+WINDOWS = {"num_frames": 3, "stride_min": 1, "stride_max": 1, "windows_per_clip": 1}
+TRAINING = {"num_steps": 3, "rank": 2, "alpha": 2.0, "learning_rate": 1e-3, "targets": ["attn1", "ff"]}
+
+
+def write_job(folder, name="job.json", **changes):
+    training = TRAINING | changes.pop("training", {})
+    values = {"generate": DRAWN, "output": str(folder / "out" / "a.safetensors"), "training": training,
+              "windows": WINDOWS, "device": "cpu", **changes}  # fmt: skip
+    path = folder / name
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_path):
+    job = read_job(EXAMPLE)
+    assert job.training.learning_rate == 1e-3 and job.training.mode == "lora" and job.model == "motionblocks-tiny"
+    text = EXAMPLE.read_text().replace("num_clips: 24", "num_clips: 2").replace("num_steps: 200", "num_steps: 2")
+    path = tmp_path / "short.yaml"
+    path.write_text(text.replace("demo/", f"{tmp_path}/demo/").replace("num_frames: 16", "num_frames: 3"))
+    assert main(["train", "--config", str(path), "--quiet"]) == 0
+    model = load_builtin()
+    lora = load_lora(tmp_path / "demo" / "pan_left.safetensors", model.dit)
+    assert lora.rank == 8 and any(layer.up.abs().max() > 0 for layer in lora.layers.values())
+    assert [state.name for state in list_states(tmp_path / "demo" / "pan_left.states")] == ["state-00000002"]
+
+
+def test_full_training_writes_a_model_that_loads_with_its_text_encoder(tmp_path, capsys):
+    path = write_job(tmp_path, training={"mode": "full", "ema_decay": 0.5, "num_steps": 2})
+    assert main(["train", "--config", str(path), "--quiet"]) == 0
+    assert "model: " in capsys.readouterr().out
+    file, base = read_motion_model(tmp_path / "out" / "a.safetensors"), load_builtin()
+    trained = bundle(file)
+    assert file.spec == base.spec and file.metadata["base_model"] == "motionblocks-tiny"
+    before, after = base.dit.state_dict(), trained.dit.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    words = base.text_encoder.state_dict()
+    assert all(torch.equal(value, trained.text_encoder.state_dict()[name]) for name, value in words.items())
+    again = write_job(tmp_path, "more.json", model=str(tmp_path / "out" / "a.safetensors"),
+                      output=str(tmp_path / "b.safetensors"))  # fmt: skip
+    assert main(["train", "--config", str(again), "--quiet"]) == 0
+
+
+def test_ctrl_c_finishes_the_step_saves_and_the_job_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
+    class Interrupted(jobs.Trainer):
+        def _update(self, rate):
+            super()._update(rate)
+            if self.step == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    path = write_job(tmp_path)
+    monkeypatch.setattr(jobs, "Trainer", Interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["train", "--config", str(path), "--quiet"]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    told = capsys.readouterr().err
+    assert "cancelled; the state of step 2 is in" in told and "--resume goes on" in told
+    monkeypatch.undo()
+    assert main(["train", "--config", str(path), "--quiet"]) == 2
+    assert "holds states of an earlier run" in capsys.readouterr().err
+    assert main(["train", "--config", str(path), "--quiet", "--resume"]) == 0
+    other = write_job(tmp_path, "other.json", output=str(tmp_path / "whole.safetensors"))
+    assert main(["train", "--config", str(other), "--quiet"]) == 0
+    dit = load_builtin().dit
+    one, two = (load_lora(tmp_path / name, dit).parameters() for name in ("out/a.safetensors", "whole.safetensors"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_existing_output_is_refused_before_anything_is_computed(tmp_path):
+    path = write_job(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.safetensors").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="exists; choose another name, resume, or say overwrite: true"):
+        run_job(read_job(path))
+    assert (tmp_path / "out" / "a.safetensors").read_bytes() == b"mine" and len(list((tmp_path / "out").iterdir())) == 1
+
+
+REFUSED = {
+    "a misspelt name": ("outpt: a.safetensors\nclips: a", "does not know 'outpt'; did you mean output?"),
+    "a misspelt setting": (
+        "output: a.safetensors\ngenerate: {num_clips: 1}\ntraining: {lerning_rate: 1}", "did you mean learning_rate?"
+    ),
+    "two sources": ("output: a.safetensors\nclips: a\ngenerate: {num_clips: 1}", "either clips .* and not both"),
+    "no source": ("output: a.safetensors", "either clips"),
+    "a wrong type": ("output: a.safetensors\nclips: a\ntraining: {num_steps: many}", "is 'many'; it needs int"),
+    "another suffix": ("output: a.pt\nclips: a", "must end with .safetensors"),
+    "no output": ("clips: a", "output is missing"),
+    "a name twice": ("output: a.safetensors\noutput: b.safetensors\nclips: a", "'output' stands there twice"),
+    "a list": ("- a\n- b", "the job is a list"),
+    "nothing": ("", "the job is a NoneType"),
+    "no YAML": ("output: [a", "not YAML"),
+    "a Python object": ("output: !!python/object/apply:os.system [ls]", "not YAML: could not determine a constructor"),
+    "an unknown drawing": ("output: a.safetensors\ngenerate: {num_clip: 1}", "did you mean num_clips?"),
+    "a section that is text": ("output: a.safetensors\nclips: a\nwindows: all", "windows is 'all'; names and values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text, reason", REFUSED.values(), ids=list(REFUSED))
+def test_job_files_are_refused_with_file_and_reason(tmp_path, text, reason):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        read_job(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_large_and_binary_job_files_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_job(tmp_path / "none.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (2**20 + 1))
+    with pytest.raises(ConfigError, match="larger than"):
+        read_job(tmp_path / "large.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="binary.yaml"):
+        read_job(tmp_path / "binary.yaml")
+
+
+def test_numbers_like_1e_4_are_numbers_in_yaml_and_json_says_the_same(tmp_path):
+    text = "output: a.safetensors\nclips: c\ntraining: {learning_rate: 1e-4, weight_decay: 0, targets: [ff]}"
+    (tmp_path / "a.yaml").write_text(text)
+    values = {"output": "a.safetensors", "clips": "c",
+              "training": {"learning_rate": 1e-4, "weight_decay": 0, "targets": ["ff"]}}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    assert read_job(tmp_path / "a.yaml") == read_job(tmp_path / "a.json") == TrainingJob.from_dict(values)
+    assert read_job(tmp_path / "a.yaml").training.weight_decay == 0.0
