@@ -68,7 +68,7 @@ The same photo, words and seed three times; only **dynamics** differs: 1, 10 and
 They come out one above the other in **one video**: hardly a drift, a calm pan, a fast pan.
 
 *Frames and curves side by side* draws them as rows of frames and as curves: how far the picture has moved,
-how its colours drift, whether it flickers, how sharp it stays. The two pictures are behind its arrows.
+how its colours drift, whether it flickers, how sharp it stays.
 
 - Another motion: change the text to `zoom in` or `rotate left`.
 - Other steps of the slider: change *dynamics* in the three rows.
