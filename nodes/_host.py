@@ -140,6 +140,11 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory())
 
 
+def input_folder() -> Path:
+    """The folder that users put pictures and videos into."""
+    return Path(folder_paths.get_input_directory())
+
+
 def compute_device() -> torch.device:
     return memory.get_torch_device()
 

@@ -12,6 +12,7 @@ FAMILIES = {
     "noise": ("DCTInit",),
     "measuring": ("MeasureDynamics",),
     "comparing": ("MeasureQuality", "CompareVideos"),
+    "datasets": ("LoadClips", "GenerateClips"),
     "training": ("TrainMotionModel",),
 }
 

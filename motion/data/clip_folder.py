@@ -8,7 +8,8 @@ from ..errors import ConfigError
 from ..io.media import check_fps
 from .captions import LIST_NAME, read_captions
 from .clips import SHOWN, Clip, ClipCollection, digest
-from .video_file import VIDEO_SUFFIXES, UnusableVideo, VideoFile, index_video
+from .video_file import UnusableVideo, VideoFile, index_video
+from .video_names import video_names
 
 RULE_VERSION = 1  # of how frames are chosen and turned; part of every clip's fingerprint
 SLOWER = 0.98  # a file with less than this share of the wanted rate has frames repeated
@@ -46,24 +47,6 @@ def open_clip_folder(
         )
     clips = tuple(_clip(name, captions.get(name, default_caption), video, fps) for name, video in videos.items())
     return ClipCollection(clips, tuple(skipped), fps, tuple(_notes(videos, fps, missing, default_caption, unknown)))
-
-
-def video_names(folder: Path) -> list[str]:
-    """Names of the video files in a folder and below, "/" between, sorted; hidden ones do not count.
-
-    Raises ConfigError when the folder is not there or holds none.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; give one that holds video files")
-    names = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(place).relative_to(folder)
-        names += [(inside / file).as_posix() for file in files
-                  if not file.startswith(".") and file.lower().endswith(VIDEO_SUFFIXES)]  # fmt: skip
-    if not names:
-        raise ConfigError(f"{folder}: no video files in it ({', '.join(VIDEO_SUFFIXES)}); put clips there")
-    return sorted(names)
 
 
 def _usable(path: Path, fps: float, min_frames: int) -> VideoFile:

@@ -19,23 +19,24 @@ ROUNDS = 12  # of the fixed point that turns flow against frame 0 into flow agai
 
 
 def generate_collection(
-    num_clips: int, *, motions: Sequence[str] | None = None, num_frames: int = 16, size: int = 64, fps: float = 8.0,
-    seed: int = 0,
+    num_clips: int, *, motions: Sequence[str] | None = None, words: Sequence[str] = WORDS, num_frames: int = 16,
+    size: int = 64, fps: float = 8.0, seed: int = 0,
 ) -> ClipCollection:  # fmt: skip
     """Clips of drawn scenes; nothing is drawn before it is read.
 
-    motions: captions such as "pan left, zoom in", dealt out in turn; None draws any motion. size: side in px, a
-    multiple of 16 from 32 on. Clip k is the same however many there are. Raises ConfigError for unknown motions and
-    numbers out of range.
+    motions: captions such as "pan left, zoom in", dealt out in turn; None draws them at random from `words`. size: side
+    in px, a multiple of 16 from 32 on. Clip k is the same however many there are. Raises ConfigError for unknown
+    motions and numbers out of range.
     """
     for name, value, low, high in (("num_clips", num_clips, 1, MAX_CLIPS), ("num_frames", num_frames, 2, MAX_FRAMES),
                                    ("size", size, 32, 1024)):  # fmt: skip
         if not low <= value <= high:
             raise ConfigError(f"{name} is {value}; it must be {low} to {high}")
     captions = [checked_motions(text) for text in motions] if motions is not None else None
-    if captions == []:
+    if captions == [] or not words:
         raise ConfigError("motions is an empty list; name at least one, or give none for any motion")
-    studio = _Studio(size, seed, num_frames)
+    words = tuple(checked_motions(word) for word in words)
+    studio = _Studio(size, seed, num_frames, words)
     clips = tuple(studio.clip(index, captions[index % len(captions)] if captions else None, check_fps(fps))
                   for index in range(num_clips))  # fmt: skip
     return ClipCollection(clips, fps=fps, notes=(f"drawn by the generator from seed {seed}, with their true flow",))
@@ -55,10 +56,10 @@ def checked_motions(text: str) -> str:
 class _Studio:
     """Draws the scenes of one collection; textures are made on first use, and the last scene is kept."""
 
-    def __init__(self, size: int, seed: int, num_frames: int):
+    def __init__(self, size: int, seed: int, num_frames: int, words: tuple[str, ...]):
         if size % 16:
             raise ConfigError(f"size is {size}; a multiple of 16 px is needed; use {size // 16 * 16 or 32}")
-        self.size, self.seed, self.num_frames = size, seed, num_frames
+        self.size, self.seed, self.num_frames, self.words = size, seed, num_frames, words
         self._last: tuple[int, SceneBatch] | None = None
 
     @cached_property
@@ -68,7 +69,8 @@ class _Studio:
     def clip(self, index: int, caption: str | None, fps: float) -> Clip:
         """Clip number `index`; no caption draws one."""
         if caption is None:
-            caption = draw_caption(torch.rand(6, generator=self._generator("caption", index)).tolist())
+            chance = torch.rand(6, generator=self._generator("caption", index)).tolist()
+            caption = draw_caption(chance, self.words)
         mark = digest("generated", str(GENERATOR_VERSION), str((self.seed, index, self.size, self.num_frames, caption)))
         return Clip(f"{index:04d} {caption}", caption, self.num_frames, fps, self.size, self.size, mark,
                     lambda indices: self._read(index, caption, indices),
@@ -79,7 +81,8 @@ class _Studio:
 
     def _scene(self, index: int, caption: str) -> SceneBatch:
         if self._last is None or self._last[0] != index:
-            self._last = index, self.source.draw([self._generator("scene", index)], captions=[caption])
+            with torch.inference_mode(False):  # it is kept, and may be read in another mode
+                self._last = index, self.source.draw([self._generator("scene", index)], captions=[caption])
         return self._last[1]
 
     def _read(self, index: int, caption: str, indices: Sequence[int]) -> Tensor:

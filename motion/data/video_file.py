@@ -19,7 +19,6 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..models.flow_codec import MAX_SIDE
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 # Containers only: a play list under a video's name could make FFmpeg open other files.
 _FORMATS = {"format_whitelist": "mov,matroska,webm,avi,gif,mpegts,mpeg", "protocol_whitelist": "file"}
 MIN_SIDE = 16  # px

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pack.motion.data import video_file
 from pack.motion.data.clip_folder import open_clip_folder
+from pack.motion.data.video_names import folders_with_videos
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.media import write_video
 
@@ -269,6 +270,15 @@ def test_hidden_files_do_not_count_and_progress_may_cancel(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         open_clip_folder(folder, fps=8, on_step=cancel)
+
+
+def test_folders_are_offered_when_videos_lie_in_them_and_not_too_deep(tmp_path):
+    for name in ("a/clip.mp4", "a/b/CLIP.MOV", "photos/x.png", ".hidden/c.mp4", "1/2/3/c.mp4", "1/2/3/4/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "top.mp4").touch()
+    assert folders_with_videos(tmp_path) == ["1/2/3", "a", "a/b"]
+    assert folders_with_videos(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), 1000])

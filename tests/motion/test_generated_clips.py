@@ -58,6 +58,19 @@ def test_flow_is_that_of_the_frames_against_the_first_of_them(played, motion, st
     assert (error[1:] < 0.35 * still[1:] + 1e-3).all()
 
 
+def test_any_motion_can_be_kept_to_some_words():
+    drawn = generate_collection(40, words=["pan left", "zoom in", "still"])
+    words = {word for clip in drawn.clips for word in clip.caption.split(", ")}
+    assert words == {"pan left", "zoom in", "still"}
+
+
+def test_clips_looked_at_in_inference_mode_can_be_read_outside_it(played):
+    with torch.inference_mode():
+        seen = played["sway"].frames([0, 4]), played["sway"].flow([0, 4])
+    torch.testing.assert_close(played["sway"].frames([0, 4]), seen[0])
+    torch.testing.assert_close(played["sway"].flow([0, 4]), seen[1])
+
+
 def test_the_summary_names_the_motions():
     text = generate_collection(4, motions=["pan left", "still"], seed=7).summary()
     assert text.startswith("4 clips, 64 frames at 8 fps (16 a clip)")
@@ -67,6 +80,7 @@ def test_the_summary_names_the_motions():
 @pytest.mark.parametrize("wrong, words", [
     ({"motions": ["fly"]}, "'fly' cannot be drawn; there are: pan left"), ({"motions": [""]}, "cannot be drawn"),
     ({"motions": ["still, pan left"]}, "joins 'still' with a motion"), ({"motions": []}, "empty list"),
+    ({"words": []}, "empty list"), ({"words": ["fly"]}, "'fly' cannot be drawn"),
     ({"num_frames": 1}, "num_frames is 1; it must be 2"), ({"size": 72}, "size is 72; a multiple of 16"),
     ({"size": 16}, "size is 16; it must be 32"), ({"fps": 0}, "fps is 0"),
 ])  # fmt: skip

@@ -1,0 +1,179 @@
+"""Nodes that bring clips to train on into a graph: from a folder, or drawn by the generator."""
+
+from pathlib import Path
+
+from comfy_api.latest import io, ui
+
+from ..motion.errors import ConfigError
+from . import _host
+from ._compat import inp, out, schema, unique_id
+
+CATEGORY = "MotionBlocks/training"
+SHIPPED_CLIPS = Path(__file__).resolve().parents[1] / "assets" / "clips"
+SHIPPED = "shipped: "
+PREVIEW = 8  # pictures
+MAX_FPS, MAX_CLIPS, MAX_FRAMES, MAX_SEED = 240.0, 10_000, 1000, 2**63 - 1
+ANY, ANY_CAMERA = "any", "any camera"
+
+
+def clip_folders() -> list[str]:
+    """Sets that come with the pack, then the sub-folders of the host's input folder that hold videos."""
+    from ..motion.data.video_names import folders_with_videos
+
+    shipped = [SHIPPED + name for name in folders_with_videos(SHIPPED_CLIPS)]
+    return shipped + folders_with_videos(_host.input_folder())
+
+
+def folder_path(name: str) -> Path:
+    """Where a listed folder lies. Raises ConfigError for another name."""
+    _host.choose("folder", name, clip_folders())
+    if name.startswith(SHIPPED):
+        return _host.safe_join(SHIPPED_CLIPS, name.removeprefix(SHIPPED))
+    return _host.safe_join(_host.input_folder(), name)
+
+
+class LoadClips(io.ComfyNode):
+    """A folder of videos as clips to train on."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksLoadClips",
+            display_name="Load Clips",
+            category=CATEGORY,
+            description="Opens a folder of videos as clips for Train Motion Model: brought to one frame rate by their "
+            "time stamps, with captions from .txt files or captions.jsonl. Clips that cannot serve are skipped, and "
+            "the summary says which and why.",
+            search_aliases=["dataset", "training videos", "video folder", "captions"],
+            inputs=[
+                inp(
+                    io.Combo.Input, "folder", options=clip_folders(),
+                    tooltip="A set that comes with the pack, or a folder inside ComfyUI's input folder that holds "
+                    "videos. After adding one, refresh the node definitions (press R).",
+                ),
+                inp(
+                    io.Float.Input, "fps", default=24.0, min=1.0, max=MAX_FPS, step=0.5,
+                    tooltip="Frame rate all clips are brought to. The trainer takes every stride-th of these frames: "
+                    "24 with a stride of 3 gives the 8 frames a second that the built-in models know.",
+                ),
+                inp(
+                    io.String.Input, "default_caption", default="", optional=True,
+                    tooltip="Caption of clips that have none of their own; empty = no wish. Counted in the summary.",
+                ),
+                inp(
+                    io.Boolean.Input, "require_captions", default=False, optional=True, advanced=True,
+                    tooltip="Refuse a folder in which a clip has no caption of its own, instead of using the default.",
+                ),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, folder, fps=24.0, default_caption="", require_captions=False):
+        """Changes with any clip or caption of the folder, so that it is read again."""
+        try:
+            path = folder_path(folder)
+            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+            stamps = [f"{file.relative_to(path)} {_host.stamp(file)}" for file in files]
+        except (ValueError, OSError):
+            stamps = []
+        return "\n".join([f"{folder} {fps} {default_caption} {require_captions}", *stamps])
+
+    @classmethod
+    def execute(cls, folder, fps=24.0, default_caption="", require_captions=False) -> io.NodeOutput:
+        from ..motion.data.clip_folder import open_clip_folder
+
+        _host.in_range("fps", fps, 1.0, MAX_FPS)
+        caption = None if require_captions else " ".join(default_caption.split())
+        path = folder_path(folder)
+        return _shown(cls, open_clip_folder(path, fps=fps, default_caption=caption, on_step=_on_step()))
+
+
+class GenerateClips(io.ComfyNode):
+    """Clips drawn by the procedural generator."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksGenerateClips",
+            display_name="Generate Clips",
+            category=CATEGORY,
+            description="Draws clips of known motions for Train Motion Model: textures, objects, weather and camera "
+            "moves, with captions and true flow, at 8 frames a second. Nothing to collect or to caption.",
+            search_aliases=["procedural", "synthetic dataset", "training clips"],
+            inputs=[
+                inp(
+                    io.String.Input, "motions", default=ANY_CAMERA, multiline=True,
+                    tooltip="One caption a line, such as 'pan left' or 'pan up, zoom in', dealt out in turn. 'any' "
+                    "draws every motion there is, 'any camera' only pan, zoom, rotate and still, which every built-in "
+                    "model knows.",
+                ),
+                inp(io.Int.Input, "num_clips", default=32, min=1, max=MAX_CLIPS, tooltip="How many clips."),
+                inp(
+                    io.Int.Input, "num_frames", default=16, min=2, max=MAX_FRAMES,
+                    tooltip="Frames a clip. The built-in models know 16.",
+                ),
+                inp(
+                    io.Int.Input, "size", default=64, min=32, max=512, step=16,
+                    tooltip="Side in px, a multiple of 16; best the model's working size: 64 for motionblocks-tiny.",
+                ),
+                inp(
+                    io.Int.Input, "seed", default=0, min=0, max=MAX_SEED, control_after_generate=False,
+                    tooltip="Other seeds draw other clips. Stays fixed, since new clips train all over again.",
+                ),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, motions, num_clips, num_frames=16, size=64, seed=0) -> io.NodeOutput:
+        from ..motion.data.generated_clips import generate_collection
+
+        for name, value, high in (("num_clips", num_clips, MAX_CLIPS), ("num_frames", num_frames, MAX_FRAMES),
+                                  ("size", size, 512), ("seed", seed, MAX_SEED)):  # fmt: skip
+            _host.in_range(name, value, 0, high)
+        wanted = _wanted(motions)
+        return _shown(cls, generate_collection(num_clips, num_frames=num_frames, size=size, seed=seed, **wanted))
+
+
+def _wanted(motions: str) -> dict:
+    """The text as `motions` or `words` of the generator. Raises ConfigError for an empty text."""
+    from ..motion.data.procedural_scenes import AXES, WORDS
+
+    lines = [" ".join(line.lower().split()) for line in motions.splitlines() if line.strip()]
+    if not lines:
+        raise ConfigError(f"motions is empty; write one a line, or {ANY!r}; there are: {', '.join(WORDS)}")
+    if lines in ([ANY], [ANY_CAMERA]):
+        return {"words": WORDS if lines == [ANY] else (*AXES, "still")}
+    return {"motions": lines}
+
+
+def _outputs() -> list:
+    return [
+        out(io.Custom("MOTION_CLIPS"), "clips", "The clips, for Train Motion Model."),
+        out(io.Image, "preview", "First and middle frame of some clips, all at the size of the first."),
+        out(io.String, "summary", "How many clips, frames, rate, sizes, captions, and what was skipped and why."),
+    ]
+
+
+def _on_step():
+    """Progress bar and cancel for a reading that calls on_step(done, total)."""
+    bar = _host.progress_bar(100)
+
+    def on_step(done: int, total: int) -> None:
+        _host.throw_if_cancelled()
+        bar.update_absolute(100 * done // total, 100)
+
+    return on_step
+
+
+def _shown(cls, collection) -> io.NodeOutput:
+    """Clips, preview and summary as outputs and in the node."""
+    preview, summary = collection.preview(PREVIEW), collection.summary()
+    _host.show_text(summary, unique_id(cls))
+    shown = ui.PreviewImage(preview, cls=cls).as_dict() | ui.PreviewText(summary).as_dict()
+    return io.NodeOutput(collection, preview, summary, ui=shown)
