@@ -18,7 +18,7 @@ from pack.motion.io.atomic import write_json
 from pack.motion.metrics.dynamics import dynamics_degree
 
 SAMPLING_SEEDS = (0, 1, 2)
-HELD_OUT_EACH = 4
+HELD_OUT_EACH = 3
 TAU = tau_to_sigma(0.975, SHIFT)
 MODES = {
     "none": lambda first, noise: noise,
