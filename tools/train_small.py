@@ -27,6 +27,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to start from, not motionblocks-tiny")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--changed", action="store_true", help="resume although steps or recipe differ")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
@@ -45,7 +46,7 @@ def main() -> None:
     changes = {name: type(getattr(SmallRecipe, name))(value) for name, value in
                (change.split("=", 1) for change in arguments.set)}
     recipe, spec = SmallRecipe(**changes), small_spec(num_layers=arguments.layers)
-    task = SceneTask(spec, *build_small(spec, recipe, arguments.seed), recipe)
+    task = SceneTask(spec, *build_small(spec, recipe, arguments.seed, arguments.start), recipe)
     config = TrainingConfig(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
         beta2=0.98, optimizer="muon", ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed,
@@ -74,7 +75,7 @@ def main() -> None:
 
 def write(arguments, spec, recipe, task, trainer) -> None:
     """Write the averaged weights of this moment as a model file."""
-    from pack.motion.io.motion_model_file import save_motion_model
+    from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
 
     with trainer.averaged():
         half = [{name: value.detach().to(torch.float16).contiguous() for name, value in module.state_dict().items()}
@@ -87,6 +88,9 @@ def write(arguments, spec, recipe, task, trainer) -> None:
              "command": f"{command} --layers {arguments.layers} --seed {arguments.seed}"
                         + "".join(f" --set {change}" for change in arguments.set),
              "training_seconds": f"{trainer.seconds:.0f}"}
+    if arguments.start:
+        before = read_motion_model(arguments.start).metadata
+        facts["start"] = json.dumps({name: before[name] for name in ("command", "steps", "recipe", "training_seconds")})
     path = arguments.folder / f"step{trainer.step:05d}.safetensors"
     save_motion_model(path, spec, half[0], half[1], extra_metadata=facts)
     print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)

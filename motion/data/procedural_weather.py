@@ -11,7 +11,7 @@ KINDS = ("rain", "snow")
 NUM_LAYERS = 2  # far and near
 FALL = {"rain": 0.21, "snow": 0.028}  # sides a frame, far layer
 DRIFT = {"rain": 0.010, "snow": 0.010}
-OPACITY = {"rain": 0.55, "snow": 0.85}
+OPACITY = {"rain": 0.75, "snow": 0.9}
 
 
 class ParticlePool:
@@ -32,13 +32,13 @@ class ParticlePool:
         across, down, size, strength = torch.rand(int(260 / near**2), 4, generator=generator).T
         reach = int((13 if kind == "rain" else 8) * unit) + 2
         offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
-        columns, rows = ((place * side).floor().unsqueeze(1) + offset for place in (across, down))  # (particles, 2r + 1)
+        columns, rows = ((place * side).floor().unsqueeze(1) + offset for place in (across, down))
         dx, dy = columns - (across * side).unsqueeze(1), rows - (down * side).unsqueeze(1)
         if kind == "rain":
             upright = (1 - (dy / ((8 + 5 * size) * unit).unsqueeze(1)).abs()).clamp_min(0)
-            sideways = torch.exp(-0.5 * (dx / (0.8 * unit)) ** 2)
+            sideways = torch.exp(-0.5 * (dx / (1.0 * unit)) ** 2)
         else:
-            width = ((1.1 + 0.8 * size) * unit).unsqueeze(1)
+            width = ((1.4 + 1.0 * size) * unit).unsqueeze(1)
             upright, sideways = torch.exp(-0.5 * (dy / width) ** 2), torch.exp(-0.5 * (dx / width) ** 2)
         spots = upright.unsqueeze(2) * sideways.unsqueeze(1) * (0.55 + 0.45 * strength).view(-1, 1, 1)
         index = (rows.long() % side).unsqueeze(2) * side + (columns.long() % side).unsqueeze(1)

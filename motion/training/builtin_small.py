@@ -1,11 +1,15 @@
 """The recipe of `motionblocks-small`: what is built from what."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 
-from ..data.procedural_scenes import WORDS
+from ..data.procedural_scenes import WORDS, SceneSource
+from ..errors import ConfigError
 from ..io.builtin import load_builtin
+from ..io.file_motions import file_motions
+from ..io.motion_model_file import read_motion_model
 from ..models.linear_video_dit import LinearVideoDiT
 from ..models.linear_video_dit_config import LinearVideoDiTConfig
 from ..models.motion_model import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
@@ -13,6 +17,7 @@ from ..text.encoder import MotionTextEncoder
 from .builtin_growth import PATCH, grown_embedding, grown_state
 from .builtin_recipe import TEXT_WIDTH
 from .builtin_trainer import few_keys_attention
+from .builtin_weather import open_eyes, weather_patterns
 
 PARENT = "motionblocks-tiny"
 
@@ -27,14 +32,16 @@ class SmallRecipe:
     moving_weight: float = 4.0  # of that where a part of the picture moves; elsewhere 1
     weather_weight: float = 3.0  # of the velocity loss of rain and snow
     top_noise_share: float = 0.25  # samples at sigma 0.999, where sampling starts
-    flow_shift: float = 9.0  # of the noise levels
-    weather_shift: float = 2.5  # of those of rain and snow, which must be read from the noise
+    flow_shift: float = 4.0  # of the noise levels
+    weather_shift: float = 0.6  # of those of rain and snow, which must be read from the noise
     caption_dropout: float = 0.03
     stopped_share: float = 0.04  # samples with bucket 0, in which nothing moves whatever the prompt says
     long_share: float = 0.1  # camera and whole-picture samples whose frames go up to long_frames
     num_frames: int = 16
     long_frames: int = 32
     num_textures: int = 512
+    weather_patterns: int = 40  # patterns of rain and snow that the untrained network is shown; 0 = none
+    weather_strength: float = 1.3  # of what it is shown
     words: tuple[str, ...] = field(default=WORDS)
     left_out: tuple[str, ...] = ("grow", "shrink", "swirl")  # words that are neither drawn nor written to the file
 
@@ -58,15 +65,43 @@ def small_spec(num_layers: int = 8) -> MotionModelSpec:
             position_features=True, prediction="x0",
         ),
         sampling=SamplingDefaults(
-            shift=5.0, num_steps=12, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
+            shift=1.0, num_steps=12, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
         ),
         latent=LatentSpec(kind="builtin", channels=200, spatial_ratio=8, scale_factor=1.0, working_size=128),
         dynamics=DynamicsSpec(degree_max=0.06, measure_size=64),
     )  # fmt: skip
 
 
-def build_small(spec: MotionModelSpec, recipe: SmallRecipe, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
-    """Network and text encoder that start as motionblocks-tiny does; new words and blocks drawn from the seed."""
+def build_small(
+    spec: MotionModelSpec, recipe: SmallRecipe, seed: int, start: Path | None = None
+) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+    """Network and text encoder that start as motionblocks-tiny does; new words and blocks drawn from the seed.
+
+    start: a file of an earlier run to start from instead; its spec and motions must be those of spec and recipe.
+    """
+    dit, encoder = _grown(spec, recipe, seed) if start is None else _read(spec, recipe, start)
+    if recipe.weather_patterns:
+        source = SceneSource(spec.latent.working_size, num_textures=4)
+        patterns = weather_patterns(source, recipe.weather_patterns)
+        open_eyes(dit, patterns, recipe.weather_strength, seed)
+    return dit, encoder
+
+
+def _read(spec: MotionModelSpec, recipe: SmallRecipe, path: Path) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+    file = read_motion_model(path)
+    if file_motions(file.metadata) != recipe.taught or file.spec.config != spec.config:
+        raise ConfigError(f"{path} has another network or other motions than the recipe; start from one that fits")
+    dit, encoder = LinearVideoDiT(spec.config, attention=few_keys_attention), MotionTextEncoder(
+        len(recipe.words) + 1, TEXT_WIDTH)
+    dit.load_state_dict({name: value.float() for name, value in file.state_dict.items()})
+    state = {name: value.float() for name, value in file.text_encoder.items()}
+    rows = encoder.embedding.weight.detach().clone()
+    rows[[0, *(recipe.words.index(word) + 1 for word in recipe.taught)]] = state["embedding.weight"]
+    encoder.load_state_dict({**state, "embedding.weight": rows})
+    return dit, encoder
+
+
+def _grown(spec: MotionModelSpec, recipe: SmallRecipe, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
     parent = load_builtin(PARENT)
     known = len(parent.vocabulary.words)
     with torch.random.fork_rng(devices=[]):

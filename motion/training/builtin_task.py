@@ -126,7 +126,7 @@ class SceneTask:
         base = chance[:, 4]
         shift = torch.where(weather, self.recipe.weather_shift, self.recipe.flow_shift)
         sigma = shift * base / (1 + (shift - 1) * base)
-        top = chance[:, 5] < self.recipe.top_noise_share * torch.where(weather, 0.6, 1.0)
+        top = chance[:, 5] < self.recipe.top_noise_share * torch.where(weather, 0.3, 1.0)
         return torch.where(top, torch.tensor(0.999), sigma).clamp(0.02, 0.999)
 
     def _flow_weight(self, truth: Tensor) -> Tensor:
