@@ -3,12 +3,12 @@
 import contextlib
 import json
 import logging
-import time
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..motion.adapters.lora import LoRA, target_names
 from ..motion.data.clips import ClipCollection
 from ..motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
 from ..motion.errors import CheckpointError, ConfigError
@@ -17,13 +17,12 @@ from ..motion.io.lora_file import lora_tensors, write_lora
 from ..motion.io.motion_model_file import save_motion_model
 from ..motion.models.motion_model import MotionModelSpec
 from ..motion.training.config import TrainingConfig
+from ..motion.training.latent_task import LatentTask
 from ..motion.training.trainer import StepReport, Trainer, TrainingResult
 from . import _encoders, _host, _network, _samples
+from ._page import Page
 from ._run_folders import RunFolders, prepare
 
-LOSS_EVENT = "motionblocks.loss"
-SHOW_SECONDS = 0.25  # between two updates of the page
-CURVE_POINTS = 256  # sent to the page at most
 _log = logging.getLogger("motionblocks.training")
 
 
@@ -57,55 +56,6 @@ class Outcome:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-class Page:
-    """Progress bar, line of text and loss curve of the running node; a silent one where there is no page."""
-
-    def __init__(self, node_id: str | None, num_steps: int):
-        self.node_id, self.bar = node_id, _host.progress_bar(num_steps)
-        self._shown = 0.0
-
-    def encoding(self, done: int, total: int) -> None:
-        _host.throw_if_cancelled()
-        if self._is_due() or done == total:
-            _host.show_text(f"encoding clips: window {done} of {total}", self.node_id)
-
-    def step(self, report: StepReport, losses: list[float]) -> None:
-        """Show a finished step; raises the host's exception when the user pressed Cancel."""
-        self.bar.update_absolute(report.step, report.num_steps)
-        if self._is_due() or report.step in (1, report.num_steps):
-            left = (report.num_steps - report.step) * report.seconds
-            _host.show_text(
-                f"step {report.step} of {report.num_steps}: loss {report.loss:.4g}\n{report.seconds:.2f} s a step, "
-                f"about {left / 60:.0f} min {left % 60:.0f} s left", self.node_id,
-            )  # fmt: skip
-            self.curve(losses, report.num_steps)
-        _host.throw_if_cancelled()
-
-    def curve(self, losses: list[float], num_steps: int) -> None:
-        if self.node_id is not None:
-            _host.send_event(LOSS_EVENT, {"node": self.node_id, **curve_of(losses, num_steps)})
-
-    def sample(self, step: int, num_steps: int, strip: Tensor) -> None:
-        self.bar.update_absolute(step, num_steps, _samples.to_jpeg(strip))
-
-    def say(self, text: str) -> None:
-        _host.show_text(text, self.node_id)
-
-    def _is_due(self) -> bool:
-        now = time.monotonic()
-        due = now - self._shown >= SHOW_SECONDS
-        self._shown = now if due else self._shown
-        return due
-
-
-def curve_of(losses: list[float], num_steps: int) -> dict:
-    """The loss curve as the page draws it: means of equal stretches when there are many steps."""
-    stretch = -(-len(losses) // CURVE_POINTS) or 1
-    parts = [losses[start : start + stretch] for start in range(0, len(losses), stretch)]
-    points = [[min((n + 1) * stretch, len(losses)), sum(part) / len(part)] for n, part in enumerate(parts)]
-    return {"num_steps": num_steps, "points": points}
-
-
 def train(request: Request, node_id: str | None) -> Outcome:
     """Train as asked. Whatever ends it early (cancel, out of memory, an error) leaves the state and the weights so far
     on the disk and goes on unchanged.
@@ -123,9 +73,12 @@ def train(request: Request, node_id: str | None) -> Outcome:
 
 
 def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, "_samples.SamplePlan"]:
-    """Encode clips and prompts, with folders tried out before."""
+    """Encode clips and prompts; all that can be refused is refused before, and the folders are tried out."""
     page.say("checking VAE, CLIP and folders")
     spec = request.spec
+    _network.refuse_what_is_no_weight(request.model)
+    if request.config.mode == "lora":
+        target_names(request.model.model.diffusion_model, request.config.targets)
     captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
     encoders = _encoders.host_encoders(request.vae, request.clip, spec, captions)
     empty = encoders.encode_text("")
@@ -156,9 +109,6 @@ class _Run:
     """Network, adapter and trainer of one run."""
 
     def __init__(self, request: Request, dataset: LatentDataset, plan: _samples.SamplePlan, page: Page):
-        from ..motion.adapters.lora import LoRA
-        from ..motion.training.latent_task import LatentTask
-
         self.request, self.dataset, self.plan, self.page = request, dataset, plan, page
         config, self.device = request.config, _host.compute_device()
         _host.unload_models()
@@ -186,10 +136,10 @@ class _Run:
         finally:
             if not finished:
                 self._rescue()
+        weights, path = self._save()
         if self.sampled_at != result.step:
             with self._attached():
                 self._on_sample(result.step)
-        weights, path = self._save()
         self.page.curve(list(result.losses), self.request.config.num_steps)
         return Outcome(result, weights, path, self.strips, self._report(result, path), self._metadata())
 

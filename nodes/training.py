@@ -243,7 +243,7 @@ def _batch(strips: list):
 
 def _shown(cls, done, samples, num_steps: int) -> dict:
     """Report, strips and loss curve under the node."""
-    from ._training import curve_of
+    from ._page import curve_of
 
     curve = curve_of(list(done.result.losses), num_steps)
     shown = ui.PreviewImage(samples, cls=cls).as_dict() | ui.PreviewText(done.report).as_dict()
