@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -72,6 +72,8 @@ def _add_animate(commands) -> None:
     add("--guidance", type=float, help="guidance scale, 1 = off (default: the model's)")
     add("--seed", type=int, default=0, help="another seed gives another video (default: %(default)s)")
     add("--model", help="a .safetensors file trained with this pack instead of the built-in model")
+    add("--lora", metavar="FILE", help="a LoRA that `train` made for this model")
+    add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
     add("--overwrite", action="store_true", help="replace an existing output file")
@@ -89,7 +91,8 @@ def _animate(options) -> None:
     photo = read_photo(options.photo)
     model = _load(options)
     fps = options.fps or model.spec.sampling.fps
-    written = write_video(output, _sample(photo, model, options), fps, overwrite=options.overwrite)
+    with _lora(model, options):
+        written = write_video(output, _sample(photo, model, options), fps, overwrite=options.overwrite)
     sides = tuple(photo.shape[-2:])
     if sides != (written.height, written.width):
         print(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
@@ -100,7 +103,7 @@ def _animate(options) -> None:
 def _add_train(commands) -> None:
     command = commands.add_parser(
         "train", help="train a LoRA or a model on your clips", description="Train as a job file says (YAML or JSON).",
-        epilog="Ctrl-C saves the state and stops; --resume goes on from there. docs/training explains job files.",
+        epilog="Ctrl-C saves the state and stops; --resume goes on from there.",
     )  # fmt: skip
     command.add_argument("--config", required=True, metavar="JOB", help="job file, such as docs/training/pan_left.yaml")
     command.add_argument("--resume", action="store_true", help="go on from the newest whole state of this job")
@@ -182,6 +185,15 @@ def _load(options):
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
     return bundle(read_motion_model(options.model), **place) if options.model else load_builtin(**place)
+
+
+def _lora(model, options):
+    """The LoRA asked for, on the model while the block lasts."""
+    if options.lora is None:
+        return nullcontext()
+    from .adapters.lora import load_lora
+
+    return load_lora(options.lora, model.dit).attached(options.lora_strength)
 
 
 def _sample(photo, model, options):

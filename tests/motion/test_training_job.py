@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.motion.adapters.lora import load_lora
+from pack.motion.adapters.lora import LoRA, load_lora, save_lora
 from pack.motion.cli import main
 from pack.motion.errors import ConfigError
 from pack.motion.io.builtin import bundle, load_builtin
@@ -41,6 +41,21 @@ def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_p
     lora = load_lora(tmp_path / "demo" / "pan_left.safetensors", model.dit)
     assert lora.rank == 8 and any(layer.up.abs().max() > 0 for layer in lora.layers.values())
     assert [state.name for state in list_states(tmp_path / "demo" / "pan_left.states")] == ["state-00000002"]
+
+
+def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
+    dit = load_builtin().dit
+    lora = LoRA(dit, targets=("ff",), rank=2, alpha=2.0)
+    for layer in lora.layers.values():
+        layer.up.data.fill_(0.05)
+    save_lora(tmp_path / "a.safetensors", lora)
+    photo = Path(__file__).resolve().parents[2] / "assets" / "raccoon.jpg"
+    common = ["animate", str(photo), "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
+    adapted = [*common, "--lora", str(tmp_path / "a.safetensors")]
+    for name, command in (("none", common), ("off", [*adapted, "--lora-strength", "0"]), ("on", adapted)):
+        assert main([*command, "-o", str(tmp_path / name)]) == 0
+    none, off, on = (sorted((tmp_path / name).iterdir())[-1].read_bytes() for name in ("none", "off", "on"))
+    assert none == off != on
 
 
 def test_full_training_writes_a_model_that_loads_with_its_text_encoder(tmp_path, capsys):
