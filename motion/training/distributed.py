@@ -24,7 +24,8 @@ def open_world() -> World:
         raise ConfigError(
             f"WORLD_SIZE is {count}, but the package accelerate is not installed; install it, or start one process"
         ) from error
-    return AcceleratedWorld(PartialState())
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return AcceleratedWorld(PartialState(cpu=wants_cpu or not torch.cuda.is_available()))
 
 
 class AcceleratedWorld:
