@@ -12,6 +12,8 @@ NODE_SIZES = {
     "MotionBlocksCompareVideos": (560, 900),
     "MotionBlocksImageToVideo": (320, 270),
     "VAEDecode": (220, 0),
+    "MotionBlocksLoadClips": (340, 620),
+    "MotionBlocksTrainMotionModel": (420, 1480),
 }
 NODE_WIDTH = 320
 SIZES_IN = {"compare_dynamics": {"SaveVideo": (420, 900)}}  # its video is tall
@@ -94,6 +96,28 @@ for DCTInit to close.
     (690, 250),
 )
 
+TRAIN_NOTE = note(
+    "Start here",
+    """
+# Teach the model a motion
+
+Press **Run**. On a CPU the whole takes about a minute or two; nothing is downloaded. The built-in model knows pan,
+zoom, rotate and still. The ten clips that come with the pack show something else: a picture that is **squashed and
+stretched like jelly**. After the training your photo does it too.
+
+The video shows the same photo, words and seed twice: **left before, right after** the training. The node *Train a LoRA*
+shows the loss curve and samples while it runs.
+
+1. **Your own clips**: make a folder with videos in ComfyUI's `input` folder, refresh (key R), choose it in *Ten clips*.
+   Captions: `name.txt` beside `name.mp4`, in words the model knows; an empty one is fine.
+2. **Better**: more *steps*; 16 frames with a stride that fits your clips.
+3. **Cancel** is safe. To go on, set *resume_from* to `latest`.
+
+The LoRA is saved as `output/loras/jelly_00001.safetensors` and loads in the core node **Load LoRA (Model only)**.
+""",
+    (520, 440),
+)
+
 LAYOUTS = {
     "animate_photo": [
         [group("Read me", GREY, [START_NOTE, SAMPLE_NOTE])],
@@ -120,5 +144,11 @@ LAYOUTS = {
             group("DCT noise", PURPLE, ["12"], ["13"], ["14"]),
         ],
         [group("One video", YELLOW, ["15", "16", "17"])],
+    ],
+    "train_motion_lora": [
+        [group("Read me", GREY, [TRAIN_NOTE]), group("Model and photo", GREEN, ["1", "3"])],
+        [group("Clips and training", BLUE, ["2"], ["4"])],
+        [group("Animate, before and after", PURPLE, ["5", "6"], ["7", "8"], ["9", "10"])],
+        [group("One video", YELLOW, ["11", "12", "13"])],
     ],
 }

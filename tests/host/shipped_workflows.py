@@ -13,7 +13,9 @@ PROMISES = {
     "animate_photo": (16, *RACCOON),
     "compare_dynamics": (16, 3 * CITY[0] + 2 * GAP, CITY[1]),
     "dctinit_versus_plain": (16, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
+    "train_motion_lora": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
 }
+FPS = {"train_motion_lora": 4.0}  # others: 8
 
 
 def api_graph(name):
