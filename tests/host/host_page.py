@@ -33,7 +33,7 @@ def open_page(browser, server, *, width=1600, height=900):
     page = browser.new_page(viewport={"width": width, "height": height})
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(server.url)
+    page.goto(server.url, timeout=120_000)
     page.wait_for_function(READY, timeout=120_000)
     page.wait_for_timeout(1500)
     return page, errors
