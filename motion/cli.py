@@ -49,9 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_animate(commands)
     _add_train(commands)
     info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
-    info.add_argument("file", nargs="?", help=".safetensors file; without it the built-in model")
+    info.add_argument("file", nargs="?", help=".safetensors file or name of a built-in model")
     info.set_defaults(run=_info)
-    motions = commands.add_parser("motions", help="list the motions the built-in model knows")
+    motions = commands.add_parser("motions", help="list the motions a model knows")
+    motions.add_argument("--model", help=".safetensors file or name of a built-in model")
     motions.set_defaults(run=_motions)
     return parser
 
@@ -71,7 +72,7 @@ def _add_animate(commands) -> None:
     add("--steps", type=int, help="sampling steps (default: the model's)")
     add("--guidance", type=float, help="guidance scale, 1 = off (default: the model's)")
     add("--seed", type=int, default=0, help="another seed gives another video (default: %(default)s)")
-    add("--model", help="a .safetensors file trained with this pack instead of the built-in model")
+    add("--model", help="name of a built-in model, or a .safetensors file trained with this pack")
     add("--lora", metavar="FILE", help="a LoRA that `train` made for this model")
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
@@ -179,12 +180,13 @@ def _soft_stop():
 def _load(options):
     import torch
 
-    from .io.builtin import bundle, load_builtin
+    from .io.builtin import bundle
+    from .io.builtin_names import weights_path
     from .io.motion_model_file import read_motion_model
     from .pipeline import pick_device
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
-    return bundle(read_motion_model(options.model), **place) if options.model else load_builtin(**place)
+    return bundle(read_motion_model(weights_path(options.model)), **place)
 
 
 def _lora(model, options):
@@ -214,11 +216,11 @@ def _sample(photo, model, options):
 
 
 def _info(options) -> None:
-    from .io.builtin_names import BUILTIN_NAMES, builtin_path
+    from .io.builtin_names import weights_path
     from .io.file_signature import shown
     from .io.motion_model_file import describe_motion_model
 
-    path = Path(options.file) if options.file else builtin_path(BUILTIN_NAMES[0])
+    path = weights_path(options.file)
     family, spec, metadata = describe_motion_model(path)
     print(f"file: {path}\nfamily: {family or 'not known here'}")
     for name, value in ({} if spec is None else asdict(spec)).items():
@@ -233,6 +235,8 @@ def _plain(value) -> str:
 
 
 def _motions(options) -> None:
-    from .text.vocabulary import MotionVocabulary
+    from .io.builtin_names import weights_path
+    from .io.file_motions import file_motions
+    from .io.motion_model_file import describe_motion_model
 
-    print("\n".join(MotionVocabulary().words))
+    print("\n".join(file_motions(describe_motion_model(weights_path(options.model))[2])))

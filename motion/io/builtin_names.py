@@ -13,3 +13,10 @@ def builtin_path(name: str) -> Path:
     if name not in BUILTIN_NAMES:
         raise ConfigError(f"no built-in model is called {name!r}; there are: {', '.join(BUILTIN_NAMES)}")
     return WEIGHTS / f"{name}.safetensors"
+
+
+def weights_path(name_or_file: str | None) -> Path:
+    """Where the weights lie: a built-in model by its name, or a file by its path; None = the first built-in model."""
+    if name_or_file is None or name_or_file in BUILTIN_NAMES:
+        return builtin_path(name_or_file or BUILTIN_NAMES[0])
+    return Path(name_or_file)

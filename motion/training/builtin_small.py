@@ -43,7 +43,9 @@ class SmallRecipe:
     weather_patterns: int = 40  # patterns of rain and snow that the untrained network is shown; 0 = none
     weather_strength: float = 1.3  # of what it is shown
     words: tuple[str, ...] = field(default=WORDS)
-    left_out: tuple[str, ...] = ("grow", "shrink", "swirl")  # words that are neither drawn nor written to the file
+    left_out: tuple[str, ...] = (  # words neither drawn nor written: they were not learned
+        "grow", "shrink", "swirl", "ripple", "shake", "rain", "snow",
+    )  # fmt: skip
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ def small_spec(num_layers: int = 8) -> MotionModelSpec:
             position_features=True, prediction="x0",
         ),
         sampling=SamplingDefaults(
-            shift=1.0, num_steps=12, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
+            shift=5.0, num_steps=8, guidance_scale=1.0, num_frames=16, fps=8.0, integer_timesteps=False
         ),
         latent=LatentSpec(kind="builtin", channels=200, spatial_ratio=8, scale_factor=1.0, working_size=128),
         dynamics=DynamicsSpec(degree_max=0.06, measure_size=64),
@@ -77,7 +79,7 @@ def build_small(
 ) -> tuple[LinearVideoDiT, MotionTextEncoder]:
     """Network and text encoder that start as motionblocks-tiny does; new words and blocks drawn from the seed.
 
-    start: a file of an earlier run to start from instead; its spec and motions must be those of spec and recipe.
+    start: a file of an earlier run to start from instead, with the spec's network and at least the words taught.
     """
     dit, encoder = _grown(spec, recipe, seed) if start is None else _read(spec, recipe, start)
     if recipe.weather_patterns:
@@ -89,14 +91,15 @@ def build_small(
 
 def _read(spec: MotionModelSpec, recipe: SmallRecipe, path: Path) -> tuple[LinearVideoDiT, MotionTextEncoder]:
     file = read_motion_model(path)
-    if file_motions(file.metadata) != recipe.taught or file.spec.config != spec.config:
+    words = file_motions(file.metadata)
+    if not set(recipe.taught) <= set(words) <= set(recipe.words) or file.spec.config != spec.config:
         raise ConfigError(f"{path} has another network or other motions than the recipe; start from one that fits")
     dit, encoder = LinearVideoDiT(spec.config, attention=few_keys_attention), MotionTextEncoder(
         len(recipe.words) + 1, TEXT_WIDTH)
     dit.load_state_dict({name: value.float() for name, value in file.state_dict.items()})
     state = {name: value.float() for name, value in file.text_encoder.items()}
     rows = encoder.embedding.weight.detach().clone()
-    rows[[0, *(recipe.words.index(word) + 1 for word in recipe.taught)]] = state["embedding.weight"]
+    rows[[0, *(recipe.words.index(word) + 1 for word in words)]] = state["embedding.weight"]
     encoder.load_state_dict({**state, "embedding.weight": rows})
     return dit, encoder
 
