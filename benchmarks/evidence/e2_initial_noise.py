@@ -36,13 +36,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clips, runs = held_out(HELD_OUT_EACH), []
+    reach = [cached(arguments.folder / f"e2-reach-{seed}.json", reach_of_noise, arguments.folder, seed)
+             for seed in arguments.seeds]
     for seed in arguments.seeds:
         for sampling_seed in SAMPLING_SEEDS:
             done = arguments.folder / f"e2-{seed}-{sampling_seed}.json"
-            if not done.is_file():
-                write_json(done, all_modes(arguments.folder, clips, seed, sampling_seed))
-            runs += json.loads(done.read_text())
-    finish("e2_initial_noise", figures(runs), runs)
+            runs += cached(done, all_modes, arguments.folder, clips, seed, sampling_seed)
+    finish("e2_initial_noise", figures(runs, reach), [*runs, *reach])
+
+
+def cached(path: Path, make, *arguments):
+    """What a file holds; made first where it does not exist."""
+    if not path.is_file():
+        write_json(path, make(*arguments))
+    return json.loads(path.read_text())
 
 
 def all_modes(folder: Path, clips, seed: int, sampling_seed: int) -> list[dict]:
@@ -65,13 +72,30 @@ def all_modes(folder: Path, clips, seed: int, sampling_seed: int) -> list[dict]:
     return rows
 
 
+def reach_of_noise(folder: Path, seed: int) -> dict:
+    """How far the sampled pictures of five clips go apart, of 255: with other noise, and with refined noise."""
+    network, clips = load_network(folder, "residual", seed), held_out(1)
+    first = clips.latents[:, :, :1]
+    plain, other = (torch.randn(clips.latents[:, :, 1:].shape, generator=torch.Generator().manual_seed(30_000 + at))
+                    for at in (0, 1))
+    made = {}
+    for name, noise in {**{mode: refine(first, plain).float() for mode, refine in MODES.items()},
+                        "another sampling seed": other}.items():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            made[name] = decode(sample_latents(network, "residual", first, clips.caption_ids, clips.bucket, noise,
+                                               num_steps=SAMPLING_STEPS))[:, :, 1:]
+    moved = (made["none"] - clips.pictures[:, :, :1]).abs().mean()
+    return {"seed": seed, "the first frame (all that moved)": 255 * float(moved),
+            **{name: 255 * float((clip - made["none"]).abs().mean()) for name, clip in made.items() if name != "none"}}
+
+
 def colour_error(made: torch.Tensor) -> float:
     """Mean |mean colour of a frame - that of the first frame|, over frames 2 to N of (3, N, h, w)."""
     colour = made.mean((-1, -2))
     return float((colour[:, 1:] - colour[:, :1]).abs().mean())
 
 
-def figures(runs: list[dict]) -> dict:
+def figures(runs: list[dict], reach: list[dict]) -> dict:
     box = kept_box((1, 1, FRAMES - 1, 8, 8))
     half = kept_box((1, 1, FRAMES - 1, 8, 8), keep_height=0.5, keep_width=0.5)
     return {
@@ -83,6 +107,8 @@ def figures(runs: list[dict]) -> dict:
             [line(runs, mode) for mode in MODES],
         "Minus plain noise, same training, same noise (mean ± spread over all pairs)":
             [difference_line(runs, mode) for mode in list(MODES)[1:]],
+        "How far the clip sampled from plain noise is from others, mean |difference| (± spread of the trainings)":
+            [{"from": name, "of 255": spread([row[name] for row in reach], 3)} for name in reach[0] if name != "seed"],
     }  # fmt: skip
 
 

@@ -32,5 +32,14 @@ def spread(values, digits: int = 2) -> str:
 
 
 def finish(name: str, figures: dict, rows: list) -> None:
-    """Write benchmarks/results/evidence_<name>.json."""
-    save(f"evidence_{name}", figures, rows)
+    """Write benchmarks/results/evidence_<name>.json; raw numbers are cut to five digits that count."""
+    save(f"evidence_{name}", figures, short(rows))
+
+
+def short(value):
+    """The same values with floats of five significant digits."""
+    if isinstance(value, dict):
+        return {key: short(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [short(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
