@@ -122,20 +122,23 @@ def status(name: str) -> int:
 
 
 def figures(rows: list[dict]) -> dict:
-    crossing = [break_even(rows, "spatial", "softmax", "linear", seed) for seed in SEEDS]
-    plain = [break_even(rows, "spatial", "softmax, plain", "linear", seed) for seed in SEEDS]
-    frames = [break_even(rows, "temporal", "direct", "linear", seed) for seed in SEEDS]
     return {
         "shape": f"1 x n x {HEADS} heads x {HEAD_DIM}, float32, forward",
-        "Spatial attention": [spatial_line(rows, n) for n in TOKENS],
-        "tokens from which linear is faster than softmax": spread(crossing, 0),
-        "tokens from which linear is faster than plain softmax": spread(plain, 0),
+        "Spatial attention (processor time, ± spread of the inputs' seeds)": [spatial_line(rows, n) for n in TOKENS],
+        "tokens from which linear is faster than softmax": crossing(rows, "spatial", "softmax"),
+        "tokens from which linear is faster than plain softmax": crossing(rows, "spatial", "softmax, plain"),
         "tokens where the multiply-adds are equal": HEAD_DIM + 1,
-        f"Temporal attention, {SITES} sites": [temporal_line(rows, f) for f in FRAMES],
-        "frames from which the linear form is faster than the direct one": spread(frames, 0),
+        f"Temporal attention, {SITES} sites (as above)": [temporal_line(rows, f) for f in FRAMES],
+        "frames from which the linear form is faster than the direct one": crossing(rows, "temporal", "direct"),
         "frames where their multiply-adds are equal": HEAD_DIM + 1,
         "GPU": "not measured",
     }
+
+
+def crossing(rows: list[dict], what: str, slow: str) -> str:
+    found = [break_even(rows, what, slow, "linear", seed) for seed in SEEDS]
+    least = min(row["n"] for row in rows if row["what"] == what)
+    return f"at all sizes measured, from {least}" if set(found) == {float(least)} else spread(found, 0)
 
 
 def seconds(rows, what, form, n) -> list[float]:
