@@ -112,6 +112,7 @@ def figures(runs: list[dict]) -> dict:
         "parameters": runs[0]["parameters"],
         "processor seconds a training": spread([run["train_cpu_s"] for run in runs], 0),
         "residual over direct at frame 2, moving clips, dB": spread(gain),
+        "the same, slower and faster half of these clips, dB": halves(runs),
         "residual over consecutive differences, all frames, moving clips, dB": spread(versus),
         "Held-out clips sampled from pure noise (mean of the clips, then mean ± spread of the seeds)":
             [arm_line(runs, arm) for arm in ARMS] + [static_line(runs)],
@@ -134,6 +135,21 @@ def pick(runs, arm: str, seed: int, key: str, frame: int | None = None, which=mo
 def advantage(runs, seed: int, other: str, frame: int | None = None) -> float:
     """PSNR of the residual arm minus that of another, dB, moving clips."""
     return pick(runs, "residual", seed, "psnr_db", frame) - pick(runs, other, seed, "psnr_db", frame)
+
+
+def halves(runs) -> str:
+    """The residual's advantage over whole frames at frame 2, in the slower and the faster half of the moving clips."""
+    def half(rows, still_id: int, fast: bool) -> list[dict]:
+        ordered = sorted(moving(rows, still_id), key=lambda row: row["true_px"])
+        return ordered[len(ordered) // 2 :] if fast else ordered[: len(ordered) // 2]
+
+    parts = []
+    for fast in (False, True):
+        def which(rows, still_id, fast=fast):
+            return half(rows, still_id, fast)
+        parts.append(spread([pick(runs, "residual", seed, "psnr_db", 0, which)
+                             - pick(runs, "direct", seed, "psnr_db", 0, which) for seed in seeds(runs)]))
+    return " and ".join(parts)
 
 
 def over_seeds(runs, arm: str, key: str, frame=None, which=moving, digits: int = 2, scale: float = 1.0) -> str:
