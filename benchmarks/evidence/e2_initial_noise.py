@@ -42,7 +42,14 @@ def main() -> None:
         for sampling_seed in SAMPLING_SEEDS:
             done = arguments.folder / f"e2-{seed}-{sampling_seed}.json"
             runs += cached(done, all_modes, arguments.folder, clips, seed, sampling_seed)
-    finish("e2_initial_noise", figures(runs, reach), [*runs, *reach])
+    finish("e2_initial_noise", figures(runs, reach), [*map(without_lists, runs), *reach])
+
+
+def without_lists(run: dict) -> dict:
+    """A run with the PSNR of each frame as the only figure by frame: the others are E1's subject."""
+    clips = [{key: value for key, value in clip.items() if key == "psnr_db" or not isinstance(value, list)}
+             for clip in run["clips"]]
+    return {**run, "clips": clips}
 
 
 def cached(path: Path, make, *arguments):
@@ -80,6 +87,7 @@ def reach_of_noise(folder: Path, seed: int) -> dict:
                     for at in (0, 1))
     made = {}
     for name, noise in {**{mode: refine(first, plain).float() for mode, refine in MODES.items()},
+                        "the same noise times 1.0001 (rounding)": plain * 1.0001,
                         "another sampling seed": other}.items():
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             made[name] = decode(sample_latents(network, "residual", first, clips.caption_ids, clips.bucket, noise,
