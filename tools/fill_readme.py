@@ -18,6 +18,8 @@ TABLES = {
     "builtin_clips": "The built-in model on held-out generated clips, whose motion is known exactly",
     "builtin_speed": "Speed and size",
     "builtin_training": "Three trainings from three seeds",
+    "builtin_motions": "The second built-in model, motion by motion",
+    "trainer_overhead": "What the trainer costs beside a bare torch loop",
     "pack_entry": "Time from the host's call to our list of nodes",
     "dynamics_measures": "What the dynamics degree says about shifted photographs",
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
