@@ -13,7 +13,7 @@ DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
 
-.PHONY: help demo test check kernels host faults bench lint clean
+.PHONY: help demo test check kernels host faults bench evidence lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,7 +21,8 @@ help:
 	@echo "make test     set up .venv, lint, run every test (host tests where a ComfyUI is found)"
 	@echo "make check    lint and the fast tests      make kernels  operators against float64 loops"
 	@echo "make host     tests against real hosts     make faults   bad input, kill, cancel, full disk"
-	@echo "make bench    print the numbers of README  make clean    remove .venv and demo/"
+	@echo "make bench    print the numbers of README  make evidence those of docs/evidence.md (nine small trainings)"
+	@echo "make clean    remove .venv and demo/"
 
 $(PY):
 	@command -v "$(PYTHON)" >/dev/null || { echo "No '$(PYTHON)' found: install Python 3.10 or newer, or say PYTHON=/path/to/python make ..."; exit 1; }
@@ -69,6 +70,10 @@ faults: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@set -e; for script in $(filter-out %_common.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script; done
+
+evidence: $(VENV)/.test
+	@set -e; for script in $(wildcard benchmarks/evidence/e?_*.py); do echo "== $$script"; $(PY) $$script; done
+	@$(PY) tools/fill_evidence.py
 
 clean:
 	rm -rf $(VENV) demo
