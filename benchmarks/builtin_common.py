@@ -38,7 +38,8 @@ def mount_pack() -> None:
 mount_pack()
 
 from pack.motion.io.atomic import write_json  # noqa: E402
-from pack.motion.io.builtin import BuiltinModel, builtin_path, bundle  # noqa: E402
+from pack.motion.io.builtin import BuiltinModel, bundle  # noqa: E402
+from pack.motion.io.builtin_names import weights_path  # noqa: E402
 from pack.motion.io.media import read_photo  # noqa: E402
 from pack.motion.io.motion_model_file import read_motion_model  # noqa: E402
 from pack.motion.sampling.denoiser import MotionDenoiser  # noqa: E402
@@ -47,8 +48,8 @@ from pack.motion.sampling.solvers import euler, flow_dpm_2m  # noqa: E402
 
 
 def load_model(path: str | Path | None = None) -> BuiltinModel:
-    """The shipped model, or a file made by tools/train_builtin.py."""
-    return bundle(read_motion_model(path or builtin_path("motionblocks-tiny")))
+    """A shipped model by name (default: motionblocks-tiny), or a file made by one of the training tools."""
+    return bundle(read_motion_model(weights_path(path and str(path))))
 
 
 def photo_paths() -> dict[str, Path]:

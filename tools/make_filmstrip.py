@@ -2,6 +2,8 @@
 """Make the README's filmstrip from real output of the shell command.
 
     .venv/bin/python tools/make_filmstrip.py -o docs/images/filmstrip.jpg
+    .venv/bin/python tools/make_filmstrip.py -o docs/images/filmstrip_small.jpg --model motionblocks-small \
+        --row raccoon.jpg sway 16
 """
 
 import argparse
@@ -19,9 +21,10 @@ CELL = (264, 198)
 LABEL_HEIGHT = 22
 
 
-def animate(photo, motion, dynamics, folder):
+def animate(photo, motion, dynamics, folder, model=None):
     """Run the shell command on a shipped photo and return the paths of its PNG frames, in order."""
     command = [sys.executable, str(ROOT), "animate", str(ROOT / "assets" / photo), "--motion", motion]
+    command += ["--model", model] if model else []
     subprocess.run([*command, "--dynamics", str(dynamics), "--frames", "16", "-o", str(folder)], check=True)
     return sorted(Path(folder).glob("*.png"))
 
@@ -51,11 +54,13 @@ def main():
     """Animate each row's photo and write the strip."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--model", help="name of a built-in model or a weight file")
+    parser.add_argument("--row", nargs=3, action="append", metavar=("PHOTO", "MOTION", "DYNAMICS"))
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for photo, motion, dynamics in ROWS:
-            paths = animate(photo, motion, dynamics, Path(scratch) / Path(photo).stem)
+        for number, (photo, motion, dynamics) in enumerate(args.row or ROWS):
+            paths = animate(photo, motion, dynamics, Path(scratch) / str(number), args.model)
             label = f'"{motion}", dynamics {dynamics}: frames ' + ", ".join(str(i + 1) for i in SHOWN)
             rows.append((label, [Image.open(paths[i]).convert("RGB") for i in SHOWN]))
         args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ from .procedural_weather import KINDS, ParticlePool, Weather
 
 CELL = 4  # px of a flow cell
 WORDS = (*AXES, "still", *OBJECT_WORDS, *REGION_WORDS, *PICTURE_WORDS, *KINDS)
-SHARES = {"camera": 0.18, "object": 0.34, "region": 0.12, "picture": 0.08, "weather": 0.24, "still": 0.04}
+SHARES = {"camera": 0.18, "object": 0.42, "region": 0.12, "picture": 0.06, "weather": 0.18, "still": 0.04}
 PAIR_SHARE = 0.3  # camera words that get a second one
 GROUPS = {"camera": tuple(AXES), "object": OBJECT_WORDS, "region": REGION_WORDS, "picture": PICTURE_WORDS,
           "weather": KINDS, "still": ("still",)}

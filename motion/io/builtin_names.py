@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-BUILTIN_NAMES = ("motionblocks-tiny",)
+BUILTIN_NAMES = ("motionblocks-tiny", "motionblocks-small")
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 

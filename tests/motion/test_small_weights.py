@@ -1,0 +1,78 @@
+"""The weights of motionblocks-small: the camera as before, and an object that moves while the rest stands."""
+
+import json
+
+import pytest
+import torch
+from pack.motion.data.procedural_fields import AXES
+from pack.motion.data.procedural_scenes import SceneSource
+from pack.motion.io.builtin import builtin_path, load_builtin
+from pack.motion.io.safetensors_file import read_header
+from pack.motion.sampling.denoiser import MotionDenoiser
+from pack.motion.sampling.schedules import flow_sigmas
+from pack.motion.sampling.solvers import euler
+from pack.motion.training.builtin_small import small_spec
+
+NAME = "motionblocks-small"
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_builtin(NAME)
+
+
+@pytest.fixture(scope="module")
+def source(model):
+    return SceneSource(model.spec.latent.working_size, num_textures=4, seed=55)
+
+
+@torch.no_grad()
+def moved(model, source, words: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Made and true flow (b, 2, 32, 32) px of frame 5 of one scene a word that no training drew, from pure noise."""
+    generators = [torch.Generator().manual_seed(900_000 + index) for index in range(len(words))]
+    scenes = source.draw(generators, captions=words).at_speed(torch.full((len(words),), 12 / 19))
+    frames = torch.arange(FRAMES).expand(len(words), -1)
+    truth = scenes.flow(frames)[:, -1]
+    picture = scenes.render(frames[:, :1])[0]
+    first = model.codec.encode(picture)
+    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(word) for word in words]))
+    denoise = MotionDenoiser(model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
+                             motion_bucket_id=torch.full((len(words),), 12))
+    noise = torch.randn((len(words), 200, FRAMES, *first.shape[3:]), generator=torch.Generator().manual_seed(0))
+    latents = euler(denoise, noise, flow_sigmas(2, shift=model.spec.sampling.shift))
+    return model.codec.flow_of(latents)[:, -1], truth
+
+
+def test_file_is_small_half_precision_and_says_how_it_was_made(model):
+    path = builtin_path(NAME)
+    header = read_header(path)
+    assert path.stat().st_size <= 16_000_000
+    assert sum(value.numel() for value in model.dit.parameters()) <= 8e6
+    assert "train_small.py" in header.metadata["command"] and json.loads(header.metadata["recipe"])["words"]
+    assert model.spec == small_spec()
+
+
+def test_file_knows_at_least_twenty_motions_and_refuses_others_with_its_own_list(model):
+    words = model.vocabulary.words
+    assert len(words) >= 20 and set(AXES) < set(words) and {"slide left", "bounce", "orbit", "clouds"} < set(words)
+
+
+def test_camera_follows_the_prompt_from_pure_noise(model, source):
+    made, truth = moved(model, source, list(AXES))
+    along = (made * truth).sum((1, 2, 3)) / truth.square().sum((1, 2, 3))
+    rest = (made - along.view(-1, 1, 1, 1) * truth).square().sum((1, 2, 3)) / truth.square().sum((1, 2, 3))
+    assert ((0.5 < along) & (along < 1.6)).all(), along
+    assert (rest < 0.25).all(), rest
+
+
+def test_objects_and_skies_move_and_the_rest_stands(model, source):
+    words = ["slide left", "slide right", "slide up", "slide down", "bounce", "orbit", "swing", "clouds"]
+    made, truth = moved(model, source, words)
+    core = truth.norm(dim=1) > 0.6 * truth.norm(dim=1).amax((1, 2), keepdim=True)
+    still = truth.norm(dim=1) < 0.05 * truth.norm(dim=1).amax((1, 2), keepdim=True)
+    right = 0
+    for row in range(len(words)):
+        way = ((made[row] * truth[row]).sum(0)[core[row]] / truth[row].norm(dim=0)[core[row]]).median()
+        right += int(way > 0.5 and way > 2 * made[row].norm(dim=0)[still[row]].median())
+    assert right >= 6, f"{right} of {len(words)}"

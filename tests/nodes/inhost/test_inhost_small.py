@@ -1,0 +1,45 @@
+"""motionblocks-small through the host's sockets: its own words, its own size."""
+
+import pytest
+import torch
+from pack.motion.io.builtin import load_builtin
+
+
+@pytest.fixture(scope="module")
+def small(ours):
+    return ours["LoadBuiltin"].execute("motionblocks-small").args
+
+
+def encode(core, clip, text):
+    return core("CLIPTextEncode", clip=clip, text=text)[0]
+
+
+def test_the_clip_reads_the_files_own_motions(core, small):
+    model = load_builtin("motionblocks-small")
+    for text in ("the ball bounces", "slide left", ""):
+        cond, more = encode(core, small[1], text)[0]
+        context, pooled, _ = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text)]))
+        assert torch.allclose(cond, context) and torch.allclose(more["pooled_output"], pooled)
+
+
+def test_words_of_no_file_are_refused_with_the_files_own_list_and_tiny_keeps_its_nine(core, ours, small):
+    with pytest.raises(ValueError, match="slide left"):
+        encode(core, small[1], "a dragon flies")
+    tiny = ours["LoadBuiltin"].execute("motionblocks-tiny").args[1]
+    with pytest.raises(ValueError, match="rotate right, still$"):
+        encode(core, tiny, "bounce")
+
+
+def test_a_photo_comes_out_at_its_own_size_and_moves(core, ours, small):
+    model, clip, vae = small
+    picture = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    picture = torch.nn.functional.interpolate(picture, (90, 120), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    positive, negative, latent, bound = ours["ImageToVideo"].execute(
+        encode(core, clip, "pan left"), encode(core, clip, ""), vae, picture, 4
+    ).args
+    (out,) = core("KSampler", model=model, seed=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple",
+                  positive=positive, negative=negative, latent_image=latent, denoise=1.0)
+    assert out["samples"].shape == (1, 200, 4, 16, 16)
+    (video,) = core("VAEDecode", vae=bound, samples=out)
+    assert video.shape == (4, 90, 120, 3) and torch.equal(video[0], picture[0])
+    assert (video[3] - video[0]).abs().mean() > 0.01
