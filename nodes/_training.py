@@ -191,7 +191,7 @@ class _Run:
 
     def _rescue(self) -> None:
         """Save the weights so far on the way out of a run that something ended; that something goes on by itself."""
-        if not self.trainer.step:
+        if not self.trainer.step or self.trainer.is_torn:
             return
         try:
             _, path = self._save()

@@ -56,6 +56,11 @@ class Trainer:
             self.average = [value.detach().clone() for value in self.values] if config.ema_decay else None
         self.checkpoints = Checkpoints(self, folder, resume, allow_changes)
 
+    @property
+    def is_torn(self) -> bool:
+        """True when a run was interrupted in the middle of an update: such weights are neither old nor new."""
+        return self._stepping
+
     def run(self) -> TrainingResult:
         """Train from the resumed step, or from 0, to the last; see the class for what may be raised."""
         with ExitStack() as stack:
@@ -211,7 +216,7 @@ class Trainer:
         at = f"step {self.step + 1} of {self.config.num_steps}"
         if batch is not None:
             _log.warning("MotionBlocks training: %s stopped on %s", at, self.task.describe(batch))
-        if self._stepping:
+        if self.is_torn:
             _log.warning("MotionBlocks training: stopped in the middle of the update of %s, which is not saved", at)
         elif self.step:
             self.checkpoints.keep()

@@ -169,6 +169,19 @@ def test_cancel_saves_and_the_resumed_run_equals_the_undisturbed_one(train, canc
     assert same(weights_of(resumed["path"])[0], weights_of(whole["path"])[0])
 
 
+def test_weights_torn_in_the_middle_of_an_update_are_not_written(train, monkeypatch):
+    def torn(optimizer, *_, **__):
+        if optimizer.state:
+            raise torch.OutOfMemoryError("in the middle of the second update")
+        return step(optimizer)
+
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", torn)
+    with pytest.raises(torch.OutOfMemoryError):
+        train("torn")
+    assert not list(Path(folder_paths.get_output_directory()).glob("loras/torn*"))
+
+
 def test_one_state_of_the_list_can_be_resumed_and_the_run_it_belongs_to_stays(ours, train):
     whole = train("chosen", save_every=2)
     label = "chosen/run-0001/state-00000002"
