@@ -3,6 +3,7 @@
     python tools/train_small.py --folder runs/small --steps 1200
     python tools/train_small.py --folder runs/small --steps 1200 --resume
 
+The shipped weights came from three runs, each started from the one before; their metadata entry `history` tells them.
 """
 
 import argparse
