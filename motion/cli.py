@@ -235,6 +235,11 @@ def _plain(value) -> str:
 
 
 def _motions(options) -> None:
+    from .text.vocabulary import MOTIONS
+
+    if options.model is None:  # answers without torch
+        print("\n".join(MOTIONS))
+        return
     from .io.builtin_names import weights_path
     from .io.file_motions import file_motions
     from .io.motion_model_file import describe_motion_model

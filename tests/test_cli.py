@@ -174,6 +174,11 @@ def test_info_names_foreign_files_and_refuses_broken_ones(desk, capsys):
     assert "a PNG picture" in capsys.readouterr().err
 
 
+def test_motions_of_a_model_are_those_its_file_names(capsys):
+    assert cli.main(["motions", "--model", "motionblocks-small"]) == 0
+    assert {"bounce", "clouds", "pan left"} < set(capsys.readouterr().out.split("\n"))
+
+
 def test_motions_lists_the_vocabulary(capsys):
     assert cli.main(["motions"]) == 0
     assert capsys.readouterr().out.splitlines() == list(MotionVocabulary().words)
