@@ -95,11 +95,11 @@ def build_page_graph(page, name, api):
 
 
 def write_thumbnail(server, api, target, width=480):
-    """Run the graph and save its first, middle and last frame side by side as a JPEG."""
+    """Run the graph and save its first frame and two later ones side by side as a JPEG."""
     from PIL import Image
 
     frames, _ = decode_video(server.download(saved_video(server.run(api))))
-    chosen = [Image.fromarray(frames[i]) for i in (0, len(frames) // 2, len(frames) - 1)]
+    chosen = [Image.fromarray(frames[i]) for i in (0, len(frames) // 4, 3 * len(frames) // 4)]
     sheet = Image.new("RGB", (sum(f.width for f in chosen) + 16, chosen[0].height), "white")
     for index, frame in enumerate(chosen):
         sheet.paste(frame, (index * (frame.width + 8), 0))

@@ -16,7 +16,10 @@ NODE_SIZES = {
     "MotionBlocksTrainMotionModel": (420, 1480),
 }
 NODE_WIDTH = 320
-SIZES_IN = {"compare_dynamics": {"SaveVideo": (420, 900)}}  # its video is tall
+SIZES_IN = {  # their videos are tall
+    "compare_dynamics": {"SaveVideo": (420, 900)},
+    "move_the_subject": {"SaveVideo": (480, 720), "MotionBlocksSamplePhoto": (320, 480)},
+}
 
 
 def note(title, text, size):
@@ -118,9 +121,35 @@ The LoRA is saved as `output/loras/jelly_00001.safetensors` and loads in the cor
     (520, 440),
 )
 
+SUBJECT_NOTE = note(
+    "Start here",
+    """
+# Move what is in the photo
+
+Press **Run**. The larger built-in model moves the subject of a photo, not only the camera. It looks for what stands
+out most: a head, a cup, a boat on water.
+
+Words for the subject: `swing`, `bounce`, `orbit`, `spin`, `slide left`, `slide right`, `slide up`, `slide down`.
+For parts of a picture: `clouds` (a sky at the top), `waterfall`; for all of it: `sway`, `pulse`, and every camera word.
+
+- **Your photo**: replace *Photo* by **Load Image**. One clear subject before a calm background works best.
+- **dynamics** says how far it goes. Above 12 faces and straight lines bend.
+
+It does not invent: no rain, no walking. A subject takes its surroundings along like a rubber sheet.
+""",
+    (400, 400),
+)
+
 LAYOUTS = {
     "animate_photo": [
         [group("Read me", GREY, [START_NOTE, SAMPLE_NOTE])],
+        [group("Model and photo", GREEN, ["1", "2"])],
+        [group("Motion", BLUE, ["3", "4", "5"])],
+        [group("Sample and decode", PURPLE, ["6", "7", "8"])],
+        [group("Video", YELLOW, ["9"]), group("How much it moves", GREY, ["10"])],
+    ],
+    "move_the_subject": [
+        [group("Read me", GREY, [SUBJECT_NOTE])],
         [group("Model and photo", GREEN, ["1", "2"])],
         [group("Motion", BLUE, ["3", "4", "5"])],
         [group("Sample and decode", PURPLE, ["6", "7", "8"])],

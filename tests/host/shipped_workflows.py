@@ -11,6 +11,7 @@ GAP = 8
 # name: (num_frames, height, width)
 PROMISES = {
     "animate_photo": (16, *RACCOON),
+    "move_the_subject": (16, *PORTRAIT),
     "compare_dynamics": (16, 3 * CITY[0] + 2 * GAP, CITY[1]),
     "dctinit_versus_plain": (16, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "train_motion_lora": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),

@@ -90,6 +90,15 @@ def test_the_trained_half_is_squashed_and_stretched_as_its_clips_are(shipped_fra
     assert widths[1][0] - widths[1][1] > 3 * abs(widths[0][0] - widths[0][1]), widths
 
 
+def test_the_subject_swings_out_comes_back_and_swings_to_the_other_side(shipped_frames):
+    frames, _ = shipped_frames("move_the_subject")
+    height, width = PORTRAIT
+    head = frames[:, height // 6 : height // 2, width // 3 : 2 * width // 3].mean(-1)
+    steepness = np.hypot(*np.gradient(head[0])).mean()
+    way = [np.abs(frame - head[0]).mean() / steepness for frame in head]
+    assert min(way[3:6]) > 1.5 and min(way[11:14]) > 1.5 and way[8] < 0.8, way
+
+
 def test_same_seed_twice_gives_the_same_video(host):
     graph = api_graph("animate_photo")
     node_of(graph, "KSampler")["seed"] = 11
