@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="default: the shipped file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="sampling seeds")
-    parser.add_argument("--photos", type=int, default=5, help="only the first N photographs")
+    parser.add_argument("--photos", type=int, default=13, help="only the first N photographs")
     parser.add_argument("--motions", nargs="+", help="default: all the model knows")
     parser.add_argument("--bucket", type=int, default=12)
     parser.add_argument("--name", default="builtin_motions", help="of the results file")
