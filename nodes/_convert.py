@@ -59,6 +59,14 @@ def to_video(frames: Tensor) -> Tensor:
     return batched.movedim(-1, 1)
 
 
+def moving_frames(video, name: str) -> Tensor:
+    """A video of at least 2 frames as RGB (t, h, w, 3). Raises ShapeError."""
+    clip = rgb_frames(video, name)
+    if clip.shape[0] < 2:
+        raise ShapeError(f"{name} holds {clip.shape[0]} image; at least 2 are needed to see motion; give a video")
+    return clip
+
+
 def to_image(video: Tensor) -> Tensor:
     """Library frames (b, 3, t, h, w) as the host's batch of videos (b, t, h, w, 3)."""
     return video.movedim(1, -1)

@@ -135,6 +135,17 @@ def progress_bar(total: int):
     return comfy.utils.ProgressBar(total)
 
 
+def progress_step():
+    """Progress bar and cancel as an on_step(done, total) for library functions."""
+    bar = progress_bar(100)
+
+    def on_step(done: int, total: int) -> None:
+        throw_if_cancelled()
+        bar.update_absolute(100 * done // total, 100)
+
+    return on_step
+
+
 def output_folder() -> Path:
     """Where the host keeps what nodes save; its `loras` and `diffusion_models` are listed by the core loaders."""
     return Path(folder_paths.get_output_directory())

@@ -2,7 +2,6 @@
 
 from comfy_api.latest import io, ui
 
-from ..motion.errors import ShapeError
 from . import _convert, _host
 from ._compat import inp, out, schema, unique_id
 
@@ -60,7 +59,7 @@ class MeasureQuality(io.ComfyNode):
         clip = _convert.rgb_frames(frames, "frames")
         check_frames(clip)
         start = None if photo is None else _convert.start_photo(photo, "photo")
-        report = measure_quality(clip, photo=start, motion=motion.strip() or None, on_step=_on_step())
+        report = measure_quality(clip, photo=start, motion=motion.strip() or None, on_step=_host.progress_step())
         text = describe(report)
         _host.show_text(text, unique_id(cls))
         agrees = report.direction_agrees
@@ -135,35 +134,16 @@ class CompareVideos(io.ComfyNode):
         _host.in_range("cell_size", cell_size, 64, 512)
         by_share = _host.choose("align", align, ALIGN) == ALIGN[1]
         given = zip(LETTERS, (video_a, video_b, video_c, video_d), (label_a, label_b, label_c, label_d))
-        found = [(_clip(video, f"video_{letter}"), label.strip() or letter.upper())
+        found = [(_convert.moving_frames(video, f"video_{letter}"), label.strip() or letter.upper())
                  for letter, video, label in given if video is not None]  # fmt: skip
         clips, names = zip(*found)
         made = compare_clips(
-            clips, names, num_columns=columns, cell=cell_size, by_share=by_share, on_step=_on_step()
+            clips, names, num_columns=columns, cell=cell_size, by_share=by_share, on_step=_host.progress_step()
         )
         _host.show_text(made.table, unique_id(cls))
         sheet, plot = (ui.PreviewImage(picture, cls=cls).as_dict() for picture in (made.contact_sheet, made.plot))
         shown = sheet | {"images": [*sheet["images"], *plot["images"]]} | ui.PreviewText(made.table).as_dict()
         return io.NodeOutput(made.contact_sheet, made.plot, made.table, ui=shown)
-
-
-def _clip(video, name: str):
-    """A video as RGB frames. Raises ShapeError."""
-    clip = _convert.rgb_frames(video, name)
-    if clip.shape[0] < 2:
-        raise ShapeError(f"{name} holds {clip.shape[0]} image; at least 2 are needed to see motion; give a video")
-    return clip
-
-
-def _on_step():
-    """Progress bar and cancel for a measuring that calls on_step(done, total)."""
-    bar = _host.progress_bar(100)
-
-    def on_step(done: int, total: int) -> None:
-        _host.throw_if_cancelled()
-        bar.update_absolute(100 * done // total, 100)
-
-    return on_step
 
 
 def _known(value: float | None) -> float:

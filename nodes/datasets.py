@@ -88,7 +88,7 @@ class LoadClips(io.ComfyNode):
         _host.in_range("fps", fps, 1.0, MAX_FPS)
         caption = None if require_captions else " ".join(default_caption.split())
         path = folder_path(folder)
-        return _shown(cls, open_clip_folder(path, fps=fps, default_caption=caption, on_step=_on_step()))
+        return _shown(cls, open_clip_folder(path, fps=fps, default_caption=caption, on_step=_host.progress_step()))
 
 
 class GenerateClips(io.ComfyNode):
@@ -158,17 +158,6 @@ def _outputs() -> list:
         out(io.Image, "preview", "First and middle frame of some clips, all at the size of the first."),
         out(io.String, "summary", "How many clips, frames, rate, sizes, captions, and what was skipped and why."),
     ]
-
-
-def _on_step():
-    """Progress bar and cancel for a reading that calls on_step(done, total)."""
-    bar = _host.progress_bar(100)
-
-    def on_step(done: int, total: int) -> None:
-        _host.throw_if_cancelled()
-        bar.update_absolute(100 * done // total, 100)
-
-    return on_step
 
 
 def _shown(cls, collection) -> io.NodeOutput:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..motion.errors import ConfigError, ShapeError
+from ..motion.errors import ConfigError
 from . import _convert, _host
 from ._compat import inp, out, schema, unique_id
 
@@ -58,9 +58,7 @@ class MeasureDynamics(io.ComfyNode):
         from ..motion.metrics.dynamics import measure_dynamics
 
         _host.in_range("measure_size", measure_size, 16, 2048)
-        clip = _convert.rgb_frames(frames, "frames")
-        if clip.shape[0] < 2:
-            raise ShapeError(f"frames holds {clip.shape[0]} image; at least 2 are needed to see motion; give a video")
+        clip = _convert.moving_frames(frames, "frames")
         scale = _scale(model, measure_size)
         report = measure_dynamics(clip, spec=scale)
         text = describe(report, clip.shape[0], scale.num_buckets, scale.measure_size)
