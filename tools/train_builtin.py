@@ -37,6 +37,11 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def recipe_changes(recipe: type, given: list[str]) -> dict:
+    """Settings "name=value" as values of the types the recipe's defaults have."""
+    return {name: type(getattr(recipe, name))(value) for name, value in (change.split("=", 1) for change in given)}
+
+
 def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
@@ -45,8 +50,7 @@ def main() -> None:
     from pack.motion.training.builtin_recipe import BuiltinRecipe, builtin_spec
     from pack.motion.training.builtin_trainer import Trainer
 
-    changes = {name: type(getattr(BuiltinRecipe, name))(value) for name, value in
-               (change.split("=", 1) for change in arguments.set)}
+    changes = recipe_changes(BuiltinRecipe, arguments.set)
     if arguments.steps:
         changes["num_steps"] = arguments.steps
     recipe, spec = BuiltinRecipe(**changes), builtin_spec()

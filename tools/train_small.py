@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
-from train_builtin import mount_pack  # noqa: E402
+from train_builtin import mount_pack, recipe_changes  # noqa: E402
 
 
 def read_arguments() -> argparse.Namespace:
@@ -44,9 +44,8 @@ def main() -> None:
     from pack.motion.training.config import TrainingConfig
     from pack.motion.training.trainer import Trainer
 
-    changes = {name: type(getattr(SmallRecipe, name))(value) for name, value in
-               (change.split("=", 1) for change in arguments.set)}
-    recipe, spec = SmallRecipe(**changes), small_spec(num_layers=arguments.layers)
+    recipe = SmallRecipe(**recipe_changes(SmallRecipe, arguments.set))
+    spec = small_spec(num_layers=arguments.layers)
     task = SceneTask(spec, *build_small(spec, recipe, arguments.seed, arguments.start), recipe)
     config = TrainingConfig(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,

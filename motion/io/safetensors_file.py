@@ -179,7 +179,7 @@ def _parse_header(text: bytes, path: Path) -> tuple[dict[str, TensorEntry], dict
         raise CheckpointError(f"{path}: its header lists more than {MAX_TENSORS} tensors; no model here needs as many")
     try:
         values = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+            text.decode("utf-8"), object_pairs_hook=without_repeats, parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is not usable ({shown(str(error), 120)}); {AGAIN}") from error
@@ -192,11 +192,12 @@ def _parse_header(text: bytes, path: Path) -> tuple[dict[str, TensorEntry], dict
     return {name: _entry(name, value, path) for name, value in values.items()}, metadata
 
 
-def _without_repeats(pairs: list[tuple]) -> dict:
+def without_repeats(pairs: list[tuple]) -> dict:
+    """Names and values as a dict; raises ValueError for a name that stands there twice."""
     values = {}
     for name, value in pairs:
         if name in values:
-            raise ValueError(f"the name {shown(name)} stands there twice")
+            raise ValueError(f"the name {shown(str(name))} stands there twice")
         values[name] = value
     return values
 

@@ -22,6 +22,7 @@ from ..io.builtin import BuiltinModel, bundle
 from ..io.builtin_names import BUILTIN_NAMES, builtin_path
 from ..io.motion_model_file import MotionModelFile, read_motion_model, save_motion_model
 from ..io.output_names import check_output_name
+from ..io.safetensors_file import without_repeats
 from ..models.linear_video_dit_config import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
@@ -112,7 +113,8 @@ def read_job(path: str | Path) -> TrainingJob:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; a job file is a page of text")
     try:
         text = data.decode("utf-8")
-        values = json.loads(text, object_pairs_hook=_once) if path.suffix.lower() == ".json" else _read_yaml(text)
+        is_json = path.suffix.lower() == ".json"
+        values = json.loads(text, object_pairs_hook=without_repeats) if is_json else _read_yaml(text)
         return TrainingJob.from_dict(values)
     except (ConfigError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error or 'nested too deep'}") from error
@@ -213,15 +215,6 @@ def _unknown(what: str, values, names) -> list[str]:
     return lines
 
 
-def _once(pairs: list[tuple]) -> dict:
-    values = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"{str(name)[:60]!r} stands there twice")
-        values[name] = value
-    return values
-
-
 def _read_yaml(text: str):
     """Plain values of a YAML text; numbers like 1e-4 are numbers, and no name may stand twice."""
     import yaml
@@ -231,7 +224,7 @@ def _read_yaml(text: str):
 
         def construct_mapping(self, node, deep=False):
             if isinstance(node, yaml.MappingNode):
-                _once([(self.construct_object(key, deep=True), None) for key, _ in node.value])
+                without_repeats([(self.construct_object(key, deep=True), None) for key, _ in node.value])
             return super().construct_mapping(node, deep=deep)
 
     number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
