@@ -54,13 +54,15 @@ lint: $(VENV)/.test
 	@$(PY) -m ruff check .
 
 test: lint
-	@$(PYTEST) tests -rs
+	@$(PYTEST) tests --ignore tests/kernels/compiled -rs
+	@TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs
 
 check: lint
-	@$(PYTEST) tests -m "not host and not browser and not slow and not gpu"
+	@$(PYTEST) tests --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
 
 kernels: $(VENV)/.test
 	@TRITON_INTERPRET=1 $(PYTEST) tests/kernels -rs
+	@$(PYTEST) tests/kernels/compiled -rs
 
 host: $(VENV)/.test
 	@$(PYTEST) tests/host tests/nodes -rs

@@ -1,13 +1,9 @@
 """The three errors of the library. Their text is the interface: value, need, way out."""
 
+from ..kernels.errors import ConfigError, ShapeError
 
-class ShapeError(ValueError):
-    """A tensor, image or frame count does not have the shape or content that is needed."""
+__all__ = ["CheckpointError", "ConfigError", "ShapeError"]
 
 
 class CheckpointError(ValueError):
     """A weight or state file cannot be read, written or used here."""
-
-
-class ConfigError(ValueError):
-    """A setting, number, name or prompt is outside what is allowed."""
