@@ -69,6 +69,11 @@ def make(b: int, n: int, seed: int) -> list[torch.Tensor]:
     return [torch.randn(b, n, HEADS, HEAD_DIM, generator=generator) for _ in range(3)]
 
 
+def sites(f: int, seed: int) -> list[torch.Tensor]:
+    """Inputs (1, f, SITES, HEADS, HEAD_DIM): what the projections of a block give."""
+    return [x.unflatten(1, (f, SITES)) for x in make(1, f * SITES, seed)]
+
+
 @torch.no_grad()
 def time_forms(forms: dict, inputs: list[torch.Tensor], repeats: int) -> dict[str, float]:
     """Median processor seconds a call of each form, in turns; short calls are repeated to last about 20 ms."""
@@ -95,7 +100,7 @@ def spatial_rows(n: int, repeats: int) -> list[dict]:
 
 def temporal_rows(f: int, repeats: int) -> list[dict]:
     return [{"what": "temporal", "seed": seed, "n": f, "form": form, "seconds": seconds} for seed in SEEDS
-            for form, seconds in time_forms(TEMPORAL, make(SITES, f, seed), repeats).items()]
+            for form, seconds in time_forms(TEMPORAL, sites(f, seed), repeats).items()]
 
 
 def measure_peak(form: str, n: int) -> float:

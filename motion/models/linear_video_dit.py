@@ -64,12 +64,12 @@ class SelfAttention(nn.Module):
         self.qk_norm = config.qk_norm
 
     def forward(self, x: Tensor, mix: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """x (m, n, d), mixed along n -> (m, n, d)."""
+        """x (..., d), its tokens mixed by `mix` -> (..., d)."""
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         if self.qk_norm:
             q, k = self.norm_q(q), self.norm_k(k)
-        q, k, v = (rearrange(y, "m n (nh dh) -> m n nh dh", dh=self.head_dim) for y in (q, k, v))
-        return self.to_out[0](rearrange(mix(q, k, v), "m n nh dh -> m n (nh dh)"))
+        q, k, v = (rearrange(y, "... (nh dh) -> ... nh dh", dh=self.head_dim) for y in (q, k, v))
+        return self.to_out[0](rearrange(mix(q, k, v), "... nh dh -> ... (nh dh)"))
 
 
 class CrossAttention(nn.Module):
@@ -137,19 +137,18 @@ class LinearVideoBlock(nn.Module):
         positions: Tensor,
     ) -> Tensor:  # fmt: skip
         """x (b, t, n, d); modulation (b, t or 1, 9, d); context (b, m, d); positions (t,) or (b, t)."""
-        b, t, n, _ = x.shape
+        b = x.shape[0]
         table = torch.cat((self.scale_shift_table, self.scale_shift_table_attn3d)).to(x)
         rows = (modulation + table).unsqueeze(3).unbind(2)  # nine of (b, t or 1, 1, d)
         shift, scale, gate, shift_ff, scale_ff, gate_ff, shift_t, scale_t, gate_t = rows
         spatial = rearrange(modulated_norm(x, shift, scale), "b t n d -> (b t) n d")
         mixed = self.attn1(spatial, spatial_linear_attention)
         x = x + gate * rearrange(mixed, "(b t) n d -> b t n d", b=b)
-        temporal = rearrange(modulated_norm(x, shift_t, scale_t), "b t n d -> (b n) t d")
-        places = positions if positions.ndim == 1 else positions.repeat_interleave(n, dim=0)
         mixed = self.attn_temporal(
-            temporal, lambda q, k, v: temporal_cosine_attention(q, k, v, form=self.temporal_form, positions=places)
+            modulated_norm(x, shift_t, scale_t),
+            lambda q, k, v: temporal_cosine_attention(q, k, v, form=self.temporal_form, positions=positions),
         )
-        x = x + gate_t * rearrange(mixed, "(b n) t d -> b t n d", b=b)
+        x = x + gate_t * mixed
         x = x + self.attn2(x, context, mask)
         return x + gate_ff * self.ff(modulated_norm(x, shift_ff, scale_ff), *grid)
 

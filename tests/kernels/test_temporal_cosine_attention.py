@@ -31,9 +31,9 @@ def naive(q, k, v, shift=0):
     return out
 
 
-def make(b, f, nh=2, dh=32, seed=0):
+def make(b, t, s=2, nh=2, dh=32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(b, f, nh, dh, generator=generator) for _ in range(3)]
+    return [torch.randn(b, t, s, nh, dh, generator=generator) for _ in range(3)]
 
 
 @pytest.mark.parametrize("form", ["linear", "direct", "auto"])
@@ -67,6 +67,16 @@ def test_stretched_frame_indices_do_change_the_result():
     assert (stretched - temporal_cosine_attention(q, k, v)).abs().max() > 1e-2
 
 
+def test_sites_do_not_mix():
+    q, k, v = make(2, 6, s=5)
+    alone = temporal_cosine_attention(*(x[:, :, 3:4] for x in (q, k, v)))
+    assert torch.allclose(temporal_cosine_attention(q, k, v)[:, :, 3:4], alone, atol=1e-6)
+
+
+def test_result_is_contiguous():
+    assert temporal_cosine_attention(*make(2, 4, s=3)).is_contiguous()
+
+
 def test_positions_may_differ_per_row():
     q, k, v = make(2, 5)
     positions = torch.tensor([[0, 1, 2, 3, 4], [0, 2, 4, 7, 9]])
@@ -81,7 +91,7 @@ def test_rotary_table_starts_with_the_published_numbers():
 
 
 def test_opposite_vectors_do_not_divide_by_zero():
-    q = torch.ones(1, 3, 1, 2)
+    q = torch.ones(1, 3, 1, 1, 2)
     out = temporal_cosine_attention(q, -q, torch.ones_like(q), positions=torch.zeros(3))
     assert torch.isfinite(out).all()
 
