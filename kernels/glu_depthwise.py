@@ -1,0 +1,85 @@
+"""Middle of Mix-FFN: SiLU, depthwise 3x3 convolution on the token grid, gate by SiLU; channels last throughout."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._dispatch import check_same, use_triton
+from .errors import ShapeError
+
+FLOAT16_MAX = 65504.0
+SLICE = 2**24  # elements of half-precision input that the torch form widens to float32 at a time
+
+
+def glu_depthwise(
+    u: Tensor, weight: Tensor, bias: Tensor | None, *, grid: tuple[int, int], kernels: str = "auto"
+) -> Tensor:
+    """Gate one half of a depthwise convolution by the other: value · silu(gate), (value, gate) = conv(silu(u)) + bias.
+
+    u: (m, h·w, 2c), frames of tokens row by row, channels last; the first c channels become values, the rest gates.
+    weight: (2c, 1, 3, 3). bias: (2c,) or None. grid: (h, w). kernels: "auto", "torch" or "triton".
+    The picture is padded by zeros; silu(0) = 0, so padding before or after SiLU is the same.
+    Returns (m, h·w, c) in u's dtype, contiguous; sums are float32 (float64 for float64 u), float16 saturates.
+    Raises ShapeError for shapes that do not fit, ConfigError for `kernels` that cannot run.
+    Source: GLUMBConv, SANA (arXiv 2410.10629) section 2.3, between its two pointwise convolutions.
+    """
+    _check(u, weight, bias, grid)
+    use_triton(kernels, u, weight, bias)
+    return glu_depthwise_torch(u, weight, bias, grid=grid)
+
+
+def glu_depthwise_torch(u: Tensor, weight: Tensor, bias: Tensor | None, *, grid: tuple[int, int]) -> Tensor:
+    """Plain torch form, any dtype. Half precision is widened a few frames at a time."""
+    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    frames = u.shape[0] if u.dtype == compute else SLICE // (u.shape[1] * u.shape[2])
+    with _no_autocast(u.device):
+        weight, bias = weight.to(compute), None if bias is None else bias.to(compute)
+        parts = [_stored(_middle(part.to(compute), weight, bias, grid), u.dtype) for part in u.split(max(1, frames))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _middle(u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]) -> Tensor:
+    value, gate = _convolved(F.silu(u), weight, bias, grid).chunk(2, dim=-1)
+    return value * F.silu(gate)
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]) -> Tensor:
+    """Depthwise 3x3 of (m, h·w, 2c); the convolution sees a view whose channels come last in memory."""
+    return _tokens(F.conv2d(_picture(x, grid), weight, bias, padding=1, groups=weight.shape[0]))
+
+
+def _picture(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    return x.unflatten(1, grid).permute(0, 3, 1, 2)  # (m, 2c, h, w)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(1, 2)  # (m, h·w, 2c)
+
+
+def _stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.float16:
+        x = x.clamp(-FLOAT16_MAX, FLOAT16_MAX)
+    return x.to(dtype).contiguous()
+
+
+def _no_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Sums stay float32 where a caller turned autocast on; it does not know the meta device."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def _check(u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]) -> None:
+    if u.ndim != 3 or u.shape[2] < 2 or u.shape[2] % 2:
+        raise ShapeError(f"u is {tuple(u.shape)}; it must be (m, h·w, 2c), values and gates side by side")
+    if len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != u.shape[1]:
+        raise ShapeError(f"grid is {tuple(grid)} for {u.shape[1]} tokens; it must be (h, w) with h·w tokens")
+    channels = u.shape[2]
+    if weight.shape != (channels, 1, 3, 3):
+        raise ShapeError(f"weight is {tuple(weight.shape)}; {channels} channels need ({channels}, 1, 3, 3)")
+    if bias is not None and bias.shape != (channels,):
+        raise ShapeError(f"bias is {tuple(bias.shape)}; {channels} channels need ({channels},)")
+    for name, tensor in (("u", u), ("weight", weight), ("bias", bias)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise ShapeError(f"{name} is {tensor.dtype}; it must be a floating-point tensor")
+    check_same(u=u, weight=weight, bias=bias)
