@@ -9,6 +9,7 @@ and its last row is the key sum.
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 import triton
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from .._dispatch import interpreting, programs
 
-LENGTHS = ("n", "heads", "chunk", "splits", "plane", "width", "time_pairs", "side_pairs", "height_at", "width_at")
+LENGTHS = ("n", "heads", "tiles", "chunk", "splits", "blocks", "frames", "height", "width")
 
 
 @triton.jit
@@ -39,18 +40,28 @@ def _halves(rows, BLOCK: tl.constexpr, HALF: tl.constexpr):
 
 
 @triton.jit
-def _angles(table, token, valid, plane, width, time_pairs, side_pairs, height_at, width_at, HALF: tl.constexpr):
-    pair = tl.arange(0, HALF)[None, :]
-    frame = (token // plane)[:, None]
-    row = (token % plane // width)[:, None]
-    column = (token % width)[:, None]
-    in_height = height_at + row * side_pairs + pair - time_pairs
-    in_width = width_at + column * side_pairs + pair - time_pairs - side_pairs
-    at = tl.where(pair < time_pairs + side_pairs, in_height, in_width)
-    at = tl.where(pair < time_pairs, frame * time_pairs + pair, at)
-    mask = valid[:, None] & (pair < time_pairs + 2 * side_pairs)
-    entries = width_at + width * side_pairs
-    return tl.load(table + at, mask=mask, other=0.0), tl.load(table + entries + at, mask=mask, other=0.0)
+def _tile(tile, blocks, width, BLOCK: tl.constexpr):
+    """(row of the grid, tokens, which of them exist): a tile never crosses the end of a row."""
+    row = tile // blocks
+    column = (tile - row * blocks) * BLOCK + tl.arange(0, BLOCK)
+    return row, row * width + column, column, column < width
+
+
+@triton.jit
+def _rotate(even, odd, table, row, column, valid, frames, height, width, DH: tl.constexpr, HALF: tl.constexpr):
+    """Rotate by frame and height, the same for the whole tile, and by width; each axis' table is 0 off its pairs."""
+    pair = tl.arange(0, HALF)
+    known = pair < DH // 2
+    sines = table + (frames + height + width) * (DH // 2)
+    at_frame = row // height * (DH // 2) + pair
+    at_height = (frames + row % height) * (DH // 2) + pair
+    at_width = (frames + height + column)[:, None] * (DH // 2) + pair[None, :]
+    mask = valid[:, None] & known[None, :]
+    cos = tl.load(table + at_frame, mask=known, other=0.0) + tl.load(table + at_height, mask=known, other=0.0)
+    sin = tl.load(sines + at_frame, mask=known, other=0.0) + tl.load(sines + at_height, mask=known, other=0.0)
+    cos = cos[None, :] + tl.load(table + at_width, mask=mask, other=0.0)
+    sin = sin[None, :] + tl.load(sines + at_width, mask=mask, other=0.0)
+    return even * cos - odd * sin, even * sin + odd * cos
 
 
 @triton.jit
@@ -89,9 +100,9 @@ def _store_state(base, state, key_sum, parity, DH: tl.constexpr, HALF: tl.conste
 @triton.jit(do_not_specialize=LENGTHS)
 def _state_kernel(
     x, y, partial, rstd, weight, row_state, row_sum, table,
-    n, heads, chunk, splits, factor,
+    n, heads, tiles, chunk, splits, blocks, factor,
     x_batch, x_token, x_head, y_batch, y_token, y_head,
-    plane, width, time_pairs, side_pairs, height_at, width_at,
+    frames, height, width,
     DH: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
     LOW_X: tl.constexpr, LOW_Y: tl.constexpr,
     SCALED: tl.constexpr, ROTATED: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -105,14 +116,13 @@ def _state_kernel(
     x += batch * x_batch + head * x_head
     y += batch * y_batch + head * y_head
     first = split * chunk
-    last = tl.minimum(first + chunk, n)
+    last = tl.minimum(first + chunk, tiles)
     even_state = tl.zeros((HALF, 2 * HALF), tl.float32)
     odd_state = tl.zeros((HALF, 2 * HALF), tl.float32)
-    even_sum = tl.zeros((HALF,), tl.float32)
-    odd_sum = tl.zeros((HALF,), tl.float32)
-    for start in range(first, last, BLOCK):
-        token = start + tl.arange(0, BLOCK)
-        valid = token < last
+    even_sum = tl.zeros((BLOCK, HALF), tl.float32)
+    odd_sum = tl.zeros((BLOCK, HALF), tl.float32)
+    for tile in range(first, last):
+        row, token, column, valid = _tile(tile, blocks, width, BLOCK)
         rows = _load_rows(x, token, x_token, valid, DH, 2 * HALF)
         values = _load_rows(y, token, y_token, valid, DH, 2 * HALF)
         if SCALED:
@@ -125,20 +135,17 @@ def _state_kernel(
         else:
             state_weight = factor
             sum_weight = factor
-        even_sum += tl.sum(even * sum_weight, 0)
-        odd_sum += tl.sum(odd * sum_weight, 0)
+        even_sum += even * sum_weight
+        odd_sum += odd * sum_weight
         even = even * state_weight
         odd = odd * state_weight
         if ROTATED:
-            cos, sin = _angles(
-                table, token, valid, plane, width, time_pairs, side_pairs, height_at, width_at, HALF
-            )
-            even, odd = even * cos - odd * sin, even * sin + odd * cos
+            even, odd = _rotate(even, odd, table, row, column, valid, frames, height, width, DH, HALF)
         even_state = _product(tl.trans(even), values, even_state, DOT, LOW_X, LOW_Y)
         odd_state = _product(tl.trans(odd), values, odd_state, DOT, LOW_X, LOW_Y)
     partial += (bh * splits + split) * (DH * (DH + 1))
-    _store_state(partial, even_state, even_sum, 0, DH, HALF)
-    _store_state(partial, odd_state, odd_sum, 1, DH, HALF)
+    _store_state(partial, even_state, tl.sum(even_sum, 0), 0, DH, HALF)
+    _store_state(partial, odd_state, tl.sum(odd_sum, 0), 1, DH, HALF)
 
 
 @triton.jit(do_not_specialize=("splits",))
@@ -157,9 +164,9 @@ def _reduce_kernel(partial, state, splits, blocks, SIZE: tl.constexpr, BLOCK: tl
 @triton.jit(do_not_specialize=LENGTHS)
 def _output_kernel(
     q, out, state, rstd, weight, table,
-    n, heads, chunk, splits, eps,
+    n, heads, tiles, chunk, splits, blocks, eps,
     q_batch, q_token, q_head, out_batch, out_token, out_head,
-    plane, width, time_pairs, side_pairs, height_at, width_at,
+    frames, height, width,
     DH: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, LOW_X: tl.constexpr,
     LOW_STATE: tl.constexpr, SCALED: tl.constexpr, ROTATED: tl.constexpr, CLAMP: tl.constexpr,
 ):  # fmt: skip
@@ -175,11 +182,10 @@ def _output_kernel(
     even_state, even_sum = _load_state(state, 0, DH, HALF)
     odd_state, odd_sum = _load_state(state, 1, DH, HALF)
     first = split * chunk
-    last = tl.minimum(first + chunk, n)
+    last = tl.minimum(first + chunk, tiles)
     feature = tl.arange(0, 2 * HALF)
-    for start in range(first, last, BLOCK):
-        token = start + tl.arange(0, BLOCK)
-        valid = token < last
+    for tile in range(first, last):
+        row, token, column, valid = _tile(tile, blocks, width, BLOCK)
         rows = _load_rows(q, token, q_token, valid, DH, 2 * HALF)
         if SCALED:
             scale = tl.load(rstd + batch * n + token, mask=valid, other=0.0)
@@ -187,10 +193,7 @@ def _output_kernel(
         even, odd = _halves(tl.maximum(rows, 0.0), BLOCK, HALF)
         below = tl.sum(even * even_sum[None, :] + odd * odd_sum[None, :], 1) + eps
         if ROTATED:
-            cos, sin = _angles(
-                table, token, valid, plane, width, time_pairs, side_pairs, height_at, width_at, HALF
-            )
-            even, odd = even * cos - odd * sin, even * sin + odd * cos
+            even, odd = _rotate(even, odd, table, row, column, valid, frames, height, width, DH, HALF)
         above = tl.zeros((BLOCK, 2 * HALF), tl.float32)
         above = _product(even, even_state, above, DOT, LOW_X, LOW_STATE)
         above = _product(odd, odd_state, above, DOT, LOW_X, LOW_STATE)
@@ -202,13 +205,14 @@ def _output_kernel(
         tl.store(at, result.to(out.dtype.element_ty), mask=mask)
 
 
-def launch_options(arch: int, dh: int, n: int) -> dict[str, dict[str, int]]:
-    """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size and tokens."""
-    wide = dh > 64
-    block = 64 if n >= 64 else 16
-    state = {"BLOCK": block if not wide else min(block, 32), "num_warps": 8 if wide else 4, "num_stages": 2}
-    output = {"BLOCK": block, "num_warps": 8 if wide else 4, "num_stages": 2}
-    return {"state": state, "output": output}
+def launch_options(arch: int, dh: int, n: int, dtype: torch.dtype) -> dict[str, dict[str, int]]:
+    """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size, tokens and type."""
+    if arch == 0:  # the interpreter pays by the operation, not by the size
+        return {name: {"BLOCK": 128, "num_warps": 1, "num_stages": 1} for name in ("state", "output", "gradient")}
+    block = 64 if dh <= 32 else 32
+    warps = 4 if dh <= 64 else 8
+    options = {"BLOCK": block if n >= block else 16, "num_warps": warps, "num_stages": 2}
+    return {name: dict(options) for name in ("state", "output", "gradient")}
 
 
 @functools.cache
@@ -220,44 +224,21 @@ def _processors(device: torch.device) -> tuple[int, int]:
     return major * 10 + minor, torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def state_chunks(groups: int, n: int, dh: int, processors: int) -> tuple[int, int]:
-    """(tokens of a chunk, chunks) of a state pass: two programs a processor, each of 16·dh tokens or more.
+def state_chunks(groups: int, n: int, dh: int, processors: int) -> int:
+    """Programs that share one state: two programs a processor, each of 16·dh tokens or more, 32 at most.
 
-    A partial state of dh·(dh + 1) float32 is written and read once, so longer chunks cost less; 32 chunks at most.
+    A partial state of dh·(dh + 1) float32 is written and read once, so longer chunks cost less.
     """
-    wanted = -(-2 * processors // max(groups, 1))
-    splits = max(1, min(wanted, n // (16 * dh), 32))
-    chunk = -(-n // splits)
-    chunk = -(-chunk // 64) * 64
-    return chunk, -(-n // chunk)
+    wanted = -(-2 * processors // groups)
+    return max(1, min(wanted, n // (16 * dh), 32))
 
 
-def output_chunks(groups: int, n: int, dh: int, processors: int) -> tuple[int, int]:
-    """(tokens of a chunk, chunks) of a pass that reads a state once a chunk: 1,024 tokens at dh 112, 256 at dh 32."""
+def output_chunks(groups: int, n: int, dh: int, processors: int) -> int:
+    """Programs that read one finished state: 1,024 tokens or more each at dh 112, 256 at dh 32."""
     chunk = triton.next_power_of_2(8 * max(dh, 16))
     while chunk < 8192 and groups * -(-n // chunk) > 8 * processors:
         chunk *= 2
-    return chunk, -(-n // chunk)
-
-
-def _rows_last(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _precision(dtype: torch.dtype) -> tuple[object, bool]:
-    """(type of dot operands, whether 16-bit storage needs a second operand for what rounding loses)."""
-    if interpreting() or dtype == torch.float32:
-        return tl.float32, False
-    return tl.bfloat16, dtype == torch.float16  # bfloat16 has float32's range: nothing overflows on the way
-
-
-def _geometry(rotary) -> tuple[int, ...]:
-    if rotary is None:
-        return 1, 1, 0, 0, 0, 0
-    height_at = rotary.frames * rotary.time_pairs
-    width_at = height_at + rotary.height * rotary.side_pairs
-    plane = rotary.height * rotary.width
-    return plane, rotary.width, rotary.time_pairs, rotary.side_pairs, height_at, width_at
+    return -(-n // chunk)
 
 
 def factor_of(n: int) -> float:
@@ -265,55 +246,80 @@ def factor_of(n: int) -> float:
     return 2.0 ** -(n - 1).bit_length()
 
 
+def half_of(dh: int) -> int:
+    """Pairs of a head, padded to a power of two that a dot accepts."""
+    return max(16, triton.next_power_of_2(-(-dh // 2)))
+
+
+class _Plan(NamedTuple):
+    """One launch: its grid and the arguments that all kernels share."""
+
+    grid: tuple[int]
+    counts: tuple[int, ...]  # n, heads, tiles, chunk, splits, blocks
+    sizes: tuple[int, ...]  # frames, height, width
+    constants: dict
+
+
+def _plan(x: Tensor, rotary, scale, *, launch: str, chunks) -> _Plan:
+    """Cut the tokens of x into tiles that end where a row of the grid ends, and the tiles into chunks."""
+    b, n, heads, dh = x.shape
+    arch, processors = _processors(x.device)
+    options = launch_options(arch, dh, n, x.dtype)[launch]
+    sizes = (rotary.frames, rotary.height, rotary.width) if rotary is not None else (1, 1, n)
+    blocks = -(-sizes[2] // options["BLOCK"])
+    tiles = sizes[0] * sizes[1] * blocks
+    chunk = -(-tiles // chunks(b * heads, n, dh, processors))
+    splits = -(-tiles // chunk)
+    exact = interpreting() or x.dtype == torch.float32
+    constants = {
+        "DH": dh, "HALF": half_of(dh), "SCALED": scale is not None, "ROTATED": rotary is not None,
+        # bfloat16 has float32's range, so nothing overflows on the way; float16 then needs two operands a value
+        "DOT": tl.float32 if exact else tl.bfloat16, "LOW_X": x.dtype == torch.float16, **options,
+    }  # fmt: skip
+    return _Plan((programs(b * heads, splits),), (n, heads, tiles, chunk, splits, blocks), sizes, constants)
+
+
+def _rows_last(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def _sum_state(x: Tensor, y: Tensor, *, rotary, scale, row_state=None, row_sum=None) -> Tensor:
     """factor · (sum of R x' y^T; sum of x') as (b, nh, dh + 1, dh) float32, in one or two launches."""
     b, n, heads, dh = x.shape
-    arch, processors = _processors(x.device)
-    chunk, splits = state_chunks(b * heads, n, dh, processors)
-    size = dh * (dh + 1)
+    plan = _plan(x, rotary, scale, launch="state", chunks=state_chunks)
+    splits = plan.counts[4]
     partial = torch.empty((b, heads, splits, dh + 1, dh), dtype=torch.float32, device=x.device)
     rstd, weight = scale if scale is not None else (partial, partial)
-    dot, low = _precision(x.dtype)
     weighted = row_state is not None
-    _state_kernel[(programs(b * heads, splits),)](
+    _state_kernel[plan.grid](
         x, y, partial, rstd, weight, row_state if weighted else partial, row_sum if weighted else partial,
         rotary.table if rotary is not None else partial,
-        n, heads, chunk, splits, factor_of(n), *x.stride()[:3], *y.stride()[:3], *_geometry(rotary),
-        DH=dh, HALF=half_of(dh), DOT=dot, LOW_X=low, LOW_Y=low, SCALED=scale is not None,
-        ROTATED=rotary is not None, WEIGHTED=weighted, **launch_options(arch, dh, n)["state"],
+        *plan.counts, factor_of(n), *x.stride()[:3], *y.stride()[:3], *plan.sizes,
+        LOW_Y=plan.constants["LOW_X"], WEIGHTED=weighted, **plan.constants,
     )  # fmt: skip
     if splits == 1:
         return partial.squeeze(2)
     state = torch.empty((b, heads, dh + 1, dh), dtype=torch.float32, device=x.device)
+    size = dh * (dh + 1)
     blocks = triton.cdiv(size, 1024)
     _reduce_kernel[(programs(b * heads, blocks),)](partial, state, splits, blocks, SIZE=size, BLOCK=1024, num_warps=4)
     return state
-
-
-def half_of(dh: int) -> int:
-    """Pairs of a head, padded to a power of two that a dot accepts."""
-    return max(16, triton.next_power_of_2(-(-dh // 2)))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, rotary=None, q_scale=None, k_scale=None, eps: float) -> tuple:
     """(out, state): out (b, n, nh, dh) in v's dtype, state (b, nh, dh + 1, dh) float32 with the key sum last."""
     b, n, heads, dh = q.shape
     if q.numel() == 0:
-        return torch.empty_like(v, memory_format=torch.contiguous_format), q.new_zeros(
-            (b, heads, dh + 1, dh), dtype=torch.float32
-        )
+        return v.new_empty(v.shape), v.new_zeros((b, heads, dh + 1, dh), dtype=torch.float32)
     q, k, v = map(_rows_last, (q, k, v))
     state = _sum_state(k, v, rotary=rotary, scale=k_scale)
-    arch, processors = _processors(q.device)
-    chunk, splits = output_chunks(b * heads, n, dh, processors)
+    plan = _plan(q, rotary, q_scale, launch="output", chunks=output_chunks)
     out = torch.empty((b, n, heads, dh), dtype=torch.float32 if interpreting() else v.dtype, device=q.device)
     rstd, weight = q_scale if q_scale is not None else (state, state)
-    dot, low = _precision(q.dtype)
-    _output_kernel[(programs(b * heads, splits),)](
+    _output_kernel[plan.grid](
         q, out, state, rstd, weight, rotary.table if rotary is not None else state,
-        n, heads, chunk, splits, eps * factor_of(n), *q.stride()[:3], *out.stride()[:3], *_geometry(rotary),
-        DH=dh, HALF=half_of(dh), DOT=dot, LOW_X=low, LOW_STATE=True, SCALED=q_scale is not None,
-        ROTATED=rotary is not None, CLAMP=v.dtype == torch.float16, **launch_options(arch, dh, n)["output"],
+        *plan.counts, eps * factor_of(n), *q.stride()[:3], *out.stride()[:3], *plan.sizes,
+        LOW_STATE=True, CLAMP=v.dtype == torch.float16, **plan.constants,
     )  # fmt: skip
     return out.to(v.dtype), state
 
