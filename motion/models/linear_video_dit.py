@@ -18,6 +18,7 @@ from ..errors import ConfigError, ShapeError
 from ..layers.embeddings import ScalarMLP, place_features
 from .flow_head import compose_clean
 from .linear_video_dit_config import LinearVideoDiTConfig
+from .skip_head import SkipHead
 
 MASK_BIAS = -10000.0
 TEXTURE_GAIN = 20.0  # latents of 1/20 are where log1p turns from linear to logarithmic
@@ -203,6 +204,8 @@ class LinearVideoDiT(nn.Module):
             self.position_embed = nn.Module()
             features = place_features(1, 1).shape[-1]
             self.position_embed.linear = operations.Linear(features, width, bias=False, **factory)
+        if config.skip_channels:
+            self.skip_head = SkipHead(config, operations=operations, **factory)
 
     def forward(
         self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
@@ -228,6 +231,8 @@ class LinearVideoDiT(nn.Module):
         if self.config.flow_channels:
             indices = self._frame_indices(frame_indices, latents)
             clean = compose_clean(raw, first_latent, indices, dead_zone=True)[0]
+        if self.config.skip_channels:
+            clean = self.skip_head(clean, latents, timestep / 1000, first_latent, pooled, motion_bucket_id)
         sigma = (timestep.float() / 1000).clamp_min(1e-5).view(-1, 1, 1, 1, 1)
         return ((latents.float() - clean.float()) / sigma).to(latents.dtype)
 

@@ -56,6 +56,8 @@ class LinearVideoDiTConfig:
     pooled_text_embedding: bool = False  # AdaLN also sees a pooled prompt
     position_features: bool = False  # tokens also see their place in the picture
     prediction: str = "velocity"  # velocity, or x0: the network gives clean latents and we convert
+    skip_channels: int = 0  # width of the skip head, which carries fine detail past the tokens
+    skip_deviation: float = 0.2  # deviation of what the skip head carries, in colours of -1 to 1
 
     def __post_init__(self):
         problems = [f"{name} is {getattr(self, name)}; it must be {low} to {high}"
@@ -74,6 +76,12 @@ class LinearVideoDiTConfig:
             problems.append("the flow head needs flow_channels 8, in_channels 200 and patch_size 1 or 2")
         if self.flow_channels and self.prediction != "x0":
             problems.append("the flow head needs prediction x0")
+        fits = (self.in_channels, self.prediction) == (200, "x0")
+        if self.skip_channels and not (fits and self.concat_first_frame and self.pooled_text_embedding):
+            problems.append("the skip head needs in_channels 200, prediction x0, concat_first_frame and "
+                            "pooled_text_embedding")
+        if not 0 < self.skip_deviation <= 2:
+            problems.append(f"skip_deviation is {self.skip_deviation}; it must be above 0 and at most 2")
         if problems:
             raise ConfigError("model config: " + "; ".join(problems))
 
@@ -99,4 +107,5 @@ _RANGES = (
     ("in_channels", 1, 4096), ("patch_size", 1, 16), ("num_layers", 1, 200), ("num_attention_heads", 1, 512),
     ("attention_head_dim", 2, 512), ("num_cross_attention_heads", 1, 512), ("caption_channels", 1, 65536),
     ("motion_buckets", 0, 1000), ("default_motion_bucket", 0, 1000), ("flow_channels", 0, 64),
+    ("skip_channels", 0, 512),
 )  # fmt: skip

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -103,9 +104,12 @@ class LatentTask:
             first_latent=None if first is None else first.to(dtype),
             run_block=_run_checkpointed if self.config.gradient_checkpointing else None,
         )  # fmt: skip
-        return sample_losses(
-            raw, batch.clean, batch.noise, batch.sigma, self.spec, flow_weight=self.config.flow_weight
-        )
+        add_detail = None
+        if self.spec.config.skip_channels:
+            add_detail = partial(self.dit.skip_head, seen=seen, sigma=batch.sigma, first_latent=batch.clean[:, :, :1],
+                                 pooled=batch.pooled, bucket=batch.bucket)
+        return sample_losses(raw, batch.clean, batch.noise, batch.sigma, self.spec,
+                             flow_weight=self.config.flow_weight, add_detail=add_detail)
 
     def describe(self, batch: LatentBatch) -> str:
         """Names and size of a batch."""

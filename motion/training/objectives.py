@@ -4,6 +4,8 @@ velocity = noise - clean. i2v_residual: the network sees the clean first frame z
 later frames count (miramo §4, Alg. 1 and Eq. 14). t2v: it sees noised frames, and all of them count.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -41,10 +43,12 @@ def network_input(clean: Tensor, noise: Tensor, sigma: Tensor, objective: str) -
 
 
 def sample_losses(
-    raw: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, spec: MotionModelSpec, *, flow_weight: float
-) -> Tensor:
+    raw: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, spec: MotionModelSpec, *, flow_weight: float,
+    add_detail: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """Loss of each sample (b,) float32 from the head's raw output; latents as in `network_input`.
 
+    add_detail: what a skip head makes of the clean estimate.
     velocity: squared error of the velocity. x0: squared error of the clean latents / sigma, which is the velocity's.
     Flow head: that on appearance, where the warp is held still so that flow learns from its own truth alone, plus
     flow_weight times the L1 of flow over the root of the frame index; no dead zone, which would have no gradient.
@@ -56,6 +60,7 @@ def sample_losses(
         return _mean((raw - (noise - (clean - first)))[:, :, skip:].square())
     indices = torch.arange(clean.shape[2], device=clean.device)
     found = compose_clean(raw, clean[:, :, :1], indices, detach_warp=True)[0] if config.flow_channels else raw
+    found = found if add_detail is None else add_detail(found)
     error = (found - clean)[:, :, skip:]
     divisor = sigma.clamp_min(LEAST_DIVISOR).view(-1, 1, 1, 1, 1)
     shown = config.in_channels - config.flow_channels
