@@ -4,8 +4,6 @@ x' = relu(x · rstd · weight) for q and k; R rotates pairs (2i, 2i + 1) of x' b
     state = c · sum_j R k'_j v_j^T    key sum = c · sum_j k'_j    out_i = (R q'_i state) / (q'_i · key sum + c · eps)
 c is the power of two at or below 1/n: sums stay the size of one token's, and no product is rounded by it.
 Backward: the gradient of a state is a state again (of q and the rows' weights), so the same launches serve twice.
-A head's features are kept as two halves, even and odd members of the pairs; rows of a state keep their natural order,
-and its last row is the key sum.
 """
 
 import functools
@@ -17,193 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._dispatch import interpreting, programs
-
-LENGTHS = ("n", "heads", "tiles", "chunk", "splits", "blocks", "frames", "height", "width")
-
-
-@triton.jit
-def _load_rows(base, token, stride, valid, DH: tl.constexpr, WIDTH: tl.constexpr):
-    feature = tl.arange(0, WIDTH)
-    mask = valid[:, None] & (feature < DH)[None, :]
-    return tl.load(base + token.to(tl.int64)[:, None] * stride + feature[None, :], mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _scale_row(weight, head, DH: tl.constexpr, WIDTH: tl.constexpr):
-    feature = tl.arange(0, WIDTH)
-    return tl.load(weight + head * DH + feature, mask=feature < DH, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _halves(rows, BLOCK: tl.constexpr, HALF: tl.constexpr):
-    return tl.split(tl.reshape(rows, (BLOCK, HALF, 2)))
-
-
-@triton.jit
-def _tile(tile, blocks, width, BLOCK: tl.constexpr):
-    """(row of the grid, tokens, which of them exist): a tile never crosses the end of a row."""
-    row = tile // blocks
-    column = (tile - row * blocks) * BLOCK + tl.arange(0, BLOCK)
-    return row, row * width + column, column, column < width
-
-
-@triton.jit
-def _rotate(even, odd, table, row, column, valid, frames, height, width, DH: tl.constexpr, HALF: tl.constexpr):
-    """Rotate by frame and height, the same for the whole tile, and by width; each axis' table is 0 off its pairs."""
-    pair = tl.arange(0, HALF)
-    known = pair < DH // 2
-    sines = table + (frames + height + width) * (DH // 2)
-    at_frame = row // height * (DH // 2) + pair
-    at_height = (frames + row % height) * (DH // 2) + pair
-    at_width = (frames + height + column)[:, None] * (DH // 2) + pair[None, :]
-    mask = valid[:, None] & known[None, :]
-    cos = tl.load(table + at_frame, mask=known, other=0.0) + tl.load(table + at_height, mask=known, other=0.0)
-    sin = tl.load(sines + at_frame, mask=known, other=0.0) + tl.load(sines + at_height, mask=known, other=0.0)
-    cos = cos[None, :] + tl.load(table + at_width, mask=mask, other=0.0)
-    sin = sin[None, :] + tl.load(sines + at_width, mask=mask, other=0.0)
-    return even * cos - odd * sin, even * sin + odd * cos
-
-
-@triton.jit
-def _product(a, b, total, DOT: tl.constexpr, LOW_A: tl.constexpr, LOW_B: tl.constexpr):
-    """total + a b; operands of 16 bits may carry what their rounding lost as a second operand."""
-    if DOT == tl.float32:
-        return tl.dot(a, b, total, input_precision="ieee")
-    a_high = a.to(DOT)
-    b_high = b.to(DOT)
-    total = tl.dot(a_high, b_high, total)
-    if LOW_B:
-        total = tl.dot(a_high, (b - b_high.to(tl.float32)).to(DOT), total)
-    if LOW_A:
-        total = tl.dot((a - a_high.to(tl.float32)).to(DOT), b_high, total)
-    return total
-
-
-@triton.jit
-def _load_state(base, parity, DH: tl.constexpr, HALF: tl.constexpr):
-    row = tl.arange(0, HALF) * 2 + parity
-    column = tl.arange(0, 2 * HALF)
-    mask = (row < DH)[:, None] & (column < DH)[None, :]
-    state = tl.load(base + row[:, None] * DH + column[None, :], mask=mask, other=0.0)
-    return state, tl.load(base + DH * DH + row, mask=row < DH, other=0.0)
-
-
-@triton.jit
-def _store_state(base, state, key_sum, parity, DH: tl.constexpr, HALF: tl.constexpr):
-    row = tl.arange(0, HALF) * 2 + parity
-    column = tl.arange(0, 2 * HALF)
-    mask = (row < DH)[:, None] & (column < DH)[None, :]
-    tl.store(base + row[:, None] * DH + column[None, :], state, mask=mask)
-    tl.store(base + DH * DH + row, key_sum, mask=row < DH)
-
-
-@triton.jit(do_not_specialize=LENGTHS)
-def _state_kernel(
-    x, y, partial, rstd, weight, row_state, row_sum, table,
-    n, heads, tiles, chunk, splits, blocks, factor,
-    x_batch, x_token, x_head, y_batch, y_token, y_head,
-    frames, height, width,
-    DH: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
-    LOW_X: tl.constexpr, LOW_Y: tl.constexpr,
-    SCALED: tl.constexpr, ROTATED: tl.constexpr, WEIGHTED: tl.constexpr,
-):  # fmt: skip
-    """One (sample, head, chunk of tokens): partial (dh + 1, dh) = factor · (sum of R x' y^T; sum of x')."""
-    program = tl.program_id(0)
-    split = program % splits
-    bh = (program // splits).to(tl.int64)
-    batch = bh // heads
-    head = bh % heads
-    x += batch * x_batch + head * x_head
-    y += batch * y_batch + head * y_head
-    first = split * chunk
-    last = tl.minimum(first + chunk, tiles)
-    even_state = tl.zeros((HALF, 2 * HALF), tl.float32)
-    odd_state = tl.zeros((HALF, 2 * HALF), tl.float32)
-    even_sum = tl.zeros((BLOCK, HALF), tl.float32)
-    odd_sum = tl.zeros((BLOCK, HALF), tl.float32)
-    for tile in range(first, last):
-        row, token, column, valid = _tile(tile, blocks, width, BLOCK)
-        rows = _load_rows(x, token, x_token, valid, DH, 2 * HALF)
-        values = _load_rows(y, token, y_token, valid, DH, 2 * HALF)
-        if SCALED:
-            scale = tl.load(rstd + batch * n + token, mask=valid, other=0.0)
-            rows = rows * scale[:, None] * _scale_row(weight, head, DH, 2 * HALF)[None, :]
-        even, odd = _halves(tl.maximum(rows, 0.0), BLOCK, HALF)
-        if WEIGHTED:
-            state_weight = tl.load(row_state + bh * n + token, mask=valid, other=0.0)[:, None] * factor
-            sum_weight = tl.load(row_sum + bh * n + token, mask=valid, other=0.0)[:, None] * factor
-        else:
-            state_weight = factor
-            sum_weight = factor
-        even_sum += even * sum_weight
-        odd_sum += odd * sum_weight
-        even = even * state_weight
-        odd = odd * state_weight
-        if ROTATED:
-            even, odd = _rotate(even, odd, table, row, column, valid, frames, height, width, DH, HALF)
-        even_state = _product(tl.trans(even), values, even_state, DOT, LOW_X, LOW_Y)
-        odd_state = _product(tl.trans(odd), values, odd_state, DOT, LOW_X, LOW_Y)
-    partial += (bh * splits + split) * (DH * (DH + 1))
-    _store_state(partial, even_state, tl.sum(even_sum, 0), 0, DH, HALF)
-    _store_state(partial, odd_state, tl.sum(odd_sum, 0), 1, DH, HALF)
-
-
-@triton.jit(do_not_specialize=("splits",))
-def _reduce_kernel(partial, state, splits, blocks, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """Sum the partial states of one (sample, head), always in the same order."""
-    program = tl.program_id(0)
-    bh = (program // blocks).to(tl.int64)
-    entry = program % blocks * BLOCK + tl.arange(0, BLOCK)
-    mask = entry < SIZE
-    total = tl.zeros((BLOCK,), tl.float32)
-    for split in range(splits):
-        total += tl.load(partial + (bh * splits + split) * SIZE + entry, mask=mask, other=0.0)
-    tl.store(state + bh * SIZE + entry, total, mask=mask)
-
-
-@triton.jit(do_not_specialize=LENGTHS)
-def _output_kernel(
-    q, out, state, rstd, weight, table,
-    n, heads, tiles, chunk, splits, blocks, eps,
-    q_batch, q_token, q_head, out_batch, out_token, out_head,
-    frames, height, width,
-    DH: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, LOW_X: tl.constexpr,
-    LOW_STATE: tl.constexpr, SCALED: tl.constexpr, ROTATED: tl.constexpr, CLAMP: tl.constexpr,
-):  # fmt: skip
-    """One (sample, head, chunk of tokens): out = (R q' state) / (q' · key sum + eps)."""
-    program = tl.program_id(0)
-    split = program % splits
-    bh = (program // splits).to(tl.int64)
-    batch = bh // heads
-    head = bh % heads
-    q += batch * q_batch + head * q_head
-    out += batch * out_batch + head * out_head
-    state += bh * (DH * (DH + 1))
-    even_state, even_sum = _load_state(state, 0, DH, HALF)
-    odd_state, odd_sum = _load_state(state, 1, DH, HALF)
-    first = split * chunk
-    last = tl.minimum(first + chunk, tiles)
-    feature = tl.arange(0, 2 * HALF)
-    for tile in range(first, last):
-        row, token, column, valid = _tile(tile, blocks, width, BLOCK)
-        rows = _load_rows(q, token, q_token, valid, DH, 2 * HALF)
-        if SCALED:
-            scale = tl.load(rstd + batch * n + token, mask=valid, other=0.0)
-            rows = rows * scale[:, None] * _scale_row(weight, head, DH, 2 * HALF)[None, :]
-        even, odd = _halves(tl.maximum(rows, 0.0), BLOCK, HALF)
-        below = tl.sum(even * even_sum[None, :] + odd * odd_sum[None, :], 1) + eps
-        if ROTATED:
-            even, odd = _rotate(even, odd, table, row, column, valid, frames, height, width, DH, HALF)
-        above = tl.zeros((BLOCK, 2 * HALF), tl.float32)
-        above = _product(even, even_state, above, DOT, LOW_X, LOW_STATE)
-        above = _product(odd, odd_state, above, DOT, LOW_X, LOW_STATE)
-        result = above / below[:, None]
-        if CLAMP:
-            result = tl.minimum(tl.maximum(result, -65504.0), 65504.0)
-        mask = valid[:, None] & (feature < DH)[None, :]
-        at = out + token.to(tl.int64)[:, None] * out_token + feature[None, :]
-        tl.store(at, result.to(out.dtype.element_ty), mask=mask)
-
+from .joint_linear_attention_kernels import _gradient_kernel, _output_kernel, _reduce_kernel, _state_kernel
 
 def launch_options(arch: int, dh: int, n: int, dtype: torch.dtype) -> dict[str, dict[str, int]]:
     """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size, tokens and type."""
@@ -329,3 +141,45 @@ def joint_linear_attention_triton(
 ) -> Tensor:
     """Launch the forward passes; arguments as in joint_linear_attention, shapes already checked."""
     return attend(q, k, v, rotary=rotary, q_scale=q_scale, k_scale=k_scale, eps=eps)[0]
+
+
+def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float, query: bool) -> tuple:
+    """(d(x), d(y) or None, 1 / w and d(w) a row or None, d(rstd), d(weight)) of one pass over x and y."""
+    b, n, heads, dh = x.shape
+    plan = _plan(x, rotary, scale, launch="gradient", chunks=output_chunks)
+    stored = torch.float32 if interpreting() else x.dtype
+    dx = torch.empty((b, n, heads, dh), dtype=stored, device=x.device)
+    dy = dx if query else torch.empty_like(dx)
+    rows = [torch.empty((b, heads, n), dtype=torch.float32, device=x.device) for _ in range(2)] if query else []
+    row_state, row_sum = rows if query else (state, state)
+    rstd, weight = scale if scale is not None else (state, state)
+    d_rstd = d_weight = state
+    if scale is not None:
+        d_rstd = torch.empty((b, heads, n), dtype=torch.float32, device=x.device)
+        d_weight = torch.empty((b, heads, plan.counts[4], dh), dtype=torch.float32, device=x.device)
+    _gradient_kernel[plan.grid](
+        x, y, dx, dy, state, rstd, weight, row_state, row_sum, d_rstd, d_weight,
+        rotary.table if rotary is not None else state,
+        *plan.counts, eps * factor_of(n), *x.stride()[:3], *y.stride()[:3], *dx.stride()[:3], *plan.sizes,
+        LOW_STATE=x.dtype == torch.float16, QUERY=query, **plan.constants,
+    )  # fmt: skip
+    scale_grads = (None, None) if scale is None else (d_rstd.sum(1), d_weight.sum((0, 2)).flatten().to(weight.dtype))
+    return dx.to(x.dtype), None if query else dy.to(y.dtype), rows, *scale_grads
+
+
+def joint_linear_attention_backward_triton(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, state: Tensor, *, rotary=None, q_scale=None, k_scale=None,
+    eps: float = 1e-15,
+) -> tuple:  # fmt: skip
+    """Gradients (q, k, v, q's rstd, q's weight, k's rstd, k's weight) from that of out and the state of `attend`.
+
+    The last four are None without scales. Reads q, k, v once and grad and q a second time: 9 passes over one tensor.
+    """
+    if q.numel() == 0:
+        given = (q, k, v, *(q_scale or (None, None)), *(k_scale or (None, None)))
+        return tuple(x if x is None else torch.zeros_like(x) for x in given)
+    grad, q, k, v = map(_rows_last, (grad, q, k, v))
+    dq, _, rows, *d_q_scale = _gradient(q, grad, state, rotary=rotary, scale=q_scale, eps=eps, query=True)
+    d_state = _sum_state(q, grad, rotary=rotary, scale=q_scale, row_state=rows[0], row_sum=rows[1])
+    dk, dv, _, *d_k_scale = _gradient(k, v, d_state, rotary=rotary, scale=k_scale, eps=eps, query=False)
+    return dq, dk, dv, *d_q_scale, *d_k_scale
