@@ -1,0 +1,106 @@
+"""Count what a model moves through memory on the meta device: bytes of every operation that is no GEMM, launches, peak.
+
+A torch operation reads each of its tensors once and writes its results once. A GEMM (mm, addmm, linear, 1x1
+convolution, bmm excepted) is a launch without bytes: cuBLAS moves the same whoever calls it. Views move nothing. An
+operator of the pack counts the bytes it declares, which its interpreted tests compare with loads and stores.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+GEMMS = {"mm", "addmm", "linear", "_addmm_activation", "addmm_"}
+FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_local_scalar_dense", "sym_size"}
+
+
+def stored_bytes(x: Tensor) -> int:
+    """Bytes of the distinct elements a view shows: a dimension expanded by a stride of 0 counts once."""
+    elements = 1
+    for size, stride in zip(x.shape, x.stride()):
+        elements *= size if stride or size == 0 else 1
+    return elements * x.element_size()
+
+
+class Ledger(TorchDispatchMode):
+    """While active, books every operation; `declared` gives (bytes, launches) of the pack's operators by name."""
+
+    def __init__(self, declared: dict[str, Callable[..., tuple[int, int]]] | None = None):
+        super().__init__()
+        self.declared = declared or {}
+        self.bytes = self.launches = self.live = self.peak = 0
+        self.by_name: Counter[str] = Counter()
+        self._known: dict[int, int] = {}
+
+    def hold(self, *tensors: Tensor) -> None:
+        """Count the storages of these tensors as live from now on, until they die."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key not in self._known:
+                self._known[key] = storage.nbytes()
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.live -= self._known.pop(key, 0)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        self._book(func, args, kwargs, given, results)
+        self.hold(*results)
+        return out
+
+    def _book(self, func, args, kwargs, given: list[Tensor], results: list[Tensor]) -> None:
+        name = func._schema.name.split("::")[1]
+        if name in FREE or not results:
+            return
+        if func.namespace == "motionblocks":
+            moved, launches = self.declared[name](given, results)
+        elif name in GEMMS or (name == "convolution" and args[1].shape[2:].numel() == 1 and args[8] == 1):
+            moved, launches = 0, 1
+        else:
+            written, read = self._traffic(func, args, kwargs, given, results)
+            moved, launches = written + read, int(written > 0)
+        self.bytes += moved
+        self.launches += launches
+        self.by_name[name] += moved
+
+    def _traffic(self, func, args, kwargs, given, results) -> tuple[int, int]:
+        """Bytes written and read. A result that shares memory with an argument is a view, or written in place."""
+        only_written = func._schema.name in ("aten::copy_", "aten::fill_", "aten::zero_")
+        sources = {x.untyped_storage()._cdata for x in given}
+        fresh = [x for x in results if x.untyped_storage()._cdata not in sources]
+        in_place = []
+        for place, value in zip(func._schema.arguments, args):
+            if place.alias_info is not None and place.alias_info.is_write and isinstance(value, Tensor):
+                in_place.append(value)
+        in_place += [value for name, value in kwargs.items() if name == "out" and isinstance(value, Tensor)]
+        written = sum(map(stored_bytes, [*fresh, *in_place]))
+        if not written:
+            return 0, 0
+        skipped = {id(x) for x in in_place} if only_written or "out" in kwargs else set()
+        seen, read = set(), 0
+        for x in given:
+            key = (x.untyped_storage()._cdata, x.storage_offset(), tuple(x.shape), x.stride())
+            if id(x) not in skipped and key not in seen:
+                seen.add(key)
+                read += stored_bytes(x)
+        return written, read
+
+
+def meta_ledger(call: Callable[[], Tensor], *held: Tensor, declared=None) -> Ledger:
+    """Run `call` on the meta device without gradients and return its ledger; `held` are live from the start."""
+    ledger = Ledger(declared)
+    ledger.hold(*held)
+    with torch.no_grad(), ledger:
+        call()
+    return ledger
