@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._dispatch import check_same, use_triton
+from ._dispatch import check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0
@@ -26,8 +26,13 @@ def glu_depthwise(
     Source: GLUMBConv, SANA (arXiv 2410.10629) section 2.3, between its two pointwise convolutions.
     """
     _check(u, weight, bias, grid)
-    use_triton(kernels, u, weight, bias)
-    return glu_depthwise_torch(u, weight, bias, grid=grid)
+    if not use_triton(kernels, u, weight, bias):
+        return glu_depthwise_torch(u, weight, bias, grid=grid)
+    if through_operator(u, weight, bias):
+        return _operator(u, weight, bias, *grid)
+    from ._triton.glu_depthwise import glu_depthwise_triton
+
+    return glu_depthwise_triton(u, weight, bias, grid=grid)
 
 
 def glu_depthwise_torch(u: Tensor, weight: Tensor, bias: Tensor | None, *, grid: tuple[int, int]) -> Tensor:
@@ -83,3 +88,117 @@ def _check(u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]
         if tensor is not None and not tensor.is_floating_point():
             raise ShapeError(f"{name} is {tensor.dtype}; it must be a floating-point tensor")
     check_same(u=u, weight=weight, bias=bias)
+
+
+def glu_depthwise_bytes(m: int, grid: tuple[int, int], c: int, itemsize: int, *, biased: bool = True) -> int:
+    """Bytes the Triton form loads and stores for u (m, h·w, 2c), weights of the same item size.
+
+    Lines next to a block count for each program that reads them, and weights for each program, caches or not.
+    """
+    from ._triton.glu_depthwise_plan import launch_options, plan
+
+    march = plan(*grid, launch_options("forward", torch.bfloat16, 0)["BLOCK"])
+    return m * itemsize * (
+        march.lines_read * march.along * 2 * c + march.blocks * (9 + biased) * 2 * c + grid[0] * grid[1] * c
+    )  # fmt: skip
+
+
+def _input_gradient_torch(
+    dout: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]
+) -> Tensor:
+    """Gradient of u, as formulas: an operator's body knows no autograd."""
+    _, slope, dz = _recomputed(dout, u, weight, bias, grid)
+    return _stored(_convolved(dz, weight.to(dz.dtype).flip(2, 3), None, grid) * slope, u.dtype)
+
+
+def _weight_gradient_torch(
+    dout: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias, float32 (float64 for float64 u)."""
+    a, _, dz = _recomputed(dout, u, weight, bias, grid)
+    dweight = torch.nn.grad.conv2d_weight(
+        _picture(a, grid), weight.shape, _picture(dz, grid), padding=1, groups=weight.shape[0]
+    )
+    return dweight.contiguous(), dz.sum((0, 1))
+
+
+def _recomputed(
+    dout: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(silu(u), silu'(u), gradient of the convolution's output), all (m, h·w, 2c)."""
+    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    u, dout, weight = u.to(compute), dout.to(compute), weight.to(compute)
+    a = F.silu(u)
+    value, gate = _convolved(a, weight, None if bias is None else bias.to(compute), grid).chunk(2, dim=-1)
+    dz = torch.cat((dout * F.silu(gate), dout * value * _silu_slope(gate)), dim=-1)
+    return a, _silu_slope(u), dz
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    s = torch.sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+def _forward(u: Tensor, weight: Tensor, bias: Tensor | None, height: int, width: int) -> Tensor:
+    """Body of the operator; a graph traced for a card also runs where there is none."""
+    if triton_problem(u.device):
+        return glu_depthwise_torch(u, weight, bias, grid=(height, width))
+    from ._triton.glu_depthwise import glu_depthwise_triton
+
+    return glu_depthwise_triton(u, weight, bias, grid=(height, width))
+
+
+def _input_gradient(
+    dout: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, height: int, width: int
+) -> Tensor:
+    if triton_problem(u.device):
+        return _input_gradient_torch(dout, u, weight, bias, (height, width))
+    from ._triton.glu_depthwise import glu_depthwise_input_gradient_triton
+
+    return glu_depthwise_input_gradient_triton(dout, u, weight, bias, grid=(height, width))
+
+
+def _weight_gradient(
+    dout: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    if triton_problem(u.device):
+        return _weight_gradient_torch(dout, u, weight, bias, (height, width))
+    from ._triton.glu_depthwise import glu_depthwise_weight_gradient_triton
+
+    return glu_depthwise_weight_gradient_triton(dout, u, weight, bias, grid=(height, width))
+
+
+def _remember(ctx, inputs, output) -> None:
+    u, weight, bias, height, width = inputs
+    ctx.save_for_backward(u, weight, bias)
+    ctx.grid = (height, width)
+
+
+def _backward(ctx, dout: Tensor) -> tuple:
+    u, weight, bias = ctx.saved_tensors
+    of_u, of_weight, of_bias = ctx.needs_input_grad[:3]
+    du = dweight = dbias = None
+    if of_u:
+        du = _input_gradient_operator(dout, u, weight, bias, *ctx.grid)
+    if of_weight or of_bias:
+        dweight, dbias = _weight_gradient_operator(dout, u, weight, bias, *ctx.grid)
+        dweight = dweight.to(weight.dtype) if of_weight else None
+        dbias = dbias.to(bias.dtype) if of_bias else None
+    return du, dweight, dbias, None, None
+
+
+_input_gradient_operator = register(
+    "glu_depthwise_input_gradient", _input_gradient,
+    fake=lambda dout, u, weight, bias, height, width: u.new_empty(u.shape),
+)  # fmt: skip
+_weight_gradient_operator = register(
+    "glu_depthwise_weight_gradient", _weight_gradient,
+    fake=lambda dout, u, weight, bias, height, width: (
+        u.new_empty(weight.shape, dtype=torch.float32), u.new_empty(weight.shape[:1], dtype=torch.float32)
+    ),
+)  # fmt: skip
+_operator = register(
+    "glu_depthwise", _forward,
+    fake=lambda u, weight, bias, height, width: u.new_empty((u.shape[0], u.shape[1], u.shape[2] // 2)),
+    backward=_backward, setup_context=_remember,
+)  # fmt: skip
