@@ -5,7 +5,7 @@ import torch
 from pack.kernels.errors import ShapeError
 from pack.kernels.gate_norm_modulate import Rows, gate_norm_modulate
 
-B, T, N = 2, 3, 5
+B, T, N = 2, 3, 3
 
 
 def row_of(rows, i, j):
@@ -168,7 +168,7 @@ def test_nothing_in_gives_nothing_out(shape):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"y": torch.ones(B, T, N, 4)}, r"y is \(2, 3, 5, 4\), x \(2, 3, 5, 8\)"),
+    ({"y": torch.ones(B, T, N, 4)}, r"y is \(2, 3, 3, 4\), x \(2, 3, 3, 8\)"),
     ({"y": None}, "gate was given without y"),
     ({"gate": Rows(torch.ones(B, 2, 8))}, r"gate is \(2, 2, 8\); \(2, 3 or 1, 8\) is needed"),
     ({"shift": Rows(torch.ones(3, T, 8))}, r"shift is \(3, 3, 8\)"),
