@@ -15,7 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .._dispatch import interpreting, programs
+from ..joint_linear_attention import factor_of, output_programs, state_programs
 from .joint_linear_attention_kernels import _gradient_kernel, _output_kernel, _reduce_kernel, _state_kernel
+
 
 def launch_options(arch: int, dh: int, n: int, dtype: torch.dtype) -> dict[str, dict[str, int]]:
     """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size, tokens and type."""
@@ -36,28 +38,6 @@ def _processors(device: torch.device) -> tuple[int, int]:
     return major * 10 + minor, torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def state_chunks(groups: int, n: int, dh: int, processors: int) -> int:
-    """Programs that share one state: two programs a processor, each of 16·dh tokens or more, 32 at most.
-
-    A partial state of dh·(dh + 1) float32 is written and read once, so longer chunks cost less.
-    """
-    wanted = -(-2 * processors // groups)
-    return max(1, min(wanted, n // (16 * dh), 32))
-
-
-def output_chunks(groups: int, n: int, dh: int, processors: int) -> int:
-    """Programs that read one finished state: 1,024 tokens or more each at dh 112, 256 at dh 32."""
-    chunk = triton.next_power_of_2(8 * max(dh, 16))
-    while chunk < 8192 and groups * -(-n // chunk) > 8 * processors:
-        chunk *= 2
-    return -(-n // chunk)
-
-
-def factor_of(n: int) -> float:
-    """The power of two at or below 1/n."""
-    return 2.0 ** -(n - 1).bit_length()
-
-
 def half_of(dh: int) -> int:
     """Pairs of a head, padded to a power of two that a dot accepts."""
     return max(16, triton.next_power_of_2(-(-dh // 2)))
@@ -72,7 +52,7 @@ class _Plan(NamedTuple):
     constants: dict
 
 
-def _plan(x: Tensor, rotary, scale, *, launch: str, chunks) -> _Plan:
+def _plan(x: Tensor, rotary, scale, *, launch: str, share) -> _Plan:
     """Cut the tokens of x into tiles that end where a row of the grid ends, and the tiles into chunks."""
     b, n, heads, dh = x.shape
     arch, processors = _processors(x.device)
@@ -80,7 +60,7 @@ def _plan(x: Tensor, rotary, scale, *, launch: str, chunks) -> _Plan:
     sizes = (rotary.frames, rotary.height, rotary.width) if rotary is not None else (1, 1, n)
     blocks = -(-sizes[2] // options["BLOCK"])
     tiles = sizes[0] * sizes[1] * blocks
-    chunk = -(-tiles // chunks(b * heads, n, dh, processors))
+    chunk = -(-tiles // share(b * heads, n, dh, processors))
     splits = -(-tiles // chunk)
     exact = interpreting() or x.dtype == torch.float32
     constants = {
@@ -98,7 +78,7 @@ def _rows_last(x: Tensor) -> Tensor:
 def _sum_state(x: Tensor, y: Tensor, *, rotary, scale, row_state=None, row_sum=None) -> Tensor:
     """factor · (sum of R x' y^T; sum of x') as (b, nh, dh + 1, dh) float32, in one or two launches."""
     b, n, heads, dh = x.shape
-    plan = _plan(x, rotary, scale, launch="state", chunks=state_chunks)
+    plan = _plan(x, rotary, scale, launch="state", share=state_programs)
     splits = plan.counts[4]
     partial = torch.empty((b, heads, splits, dh + 1, dh), dtype=torch.float32, device=x.device)
     rstd, weight = scale if scale is not None else (partial, partial)
@@ -125,7 +105,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, rotary=None, q_scale=None, k_scal
         return v.new_empty(v.shape), v.new_zeros((b, heads, dh + 1, dh), dtype=torch.float32)
     q, k, v = map(_rows_last, (q, k, v))
     state = _sum_state(k, v, rotary=rotary, scale=k_scale)
-    plan = _plan(q, rotary, q_scale, launch="output", chunks=output_chunks)
+    plan = _plan(q, rotary, q_scale, launch="output", share=output_programs)
     out = torch.empty((b, n, heads, dh), dtype=torch.float32 if interpreting() else v.dtype, device=q.device)
     rstd, weight = q_scale if q_scale is not None else (state, state)
     _output_kernel[plan.grid](
@@ -146,7 +126,7 @@ def joint_linear_attention_triton(
 def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float, query: bool) -> tuple:
     """(d(x), d(y) or None, 1 / w and d(w) a row or None, d(rstd), d(weight)) of one pass over x and y."""
     b, n, heads, dh = x.shape
-    plan = _plan(x, rotary, scale, launch="gradient", chunks=output_chunks)
+    plan = _plan(x, rotary, scale, launch="gradient", share=output_programs)
     stored = torch.float32 if interpreting() else x.dtype
     dx = torch.empty((b, n, heads, dh), dtype=stored, device=x.device)
     dy = dx if query else torch.empty_like(dx)
