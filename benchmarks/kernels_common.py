@@ -76,3 +76,29 @@ def eager_block(block, x: Tensor, modulation: Tensor, context: Tensor, grid: tup
     value, opening = block.ff.conv_depth(F.silu(block.ff.conv_inverted(image))).chunk(2, dim=1)
     out = block.ff.conv_point(value * F.silu(opening))
     return x + gate_ff * rearrange(out, "(b t) d h w -> b t (h w) d", b=b)
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
+    """Softmax attention over (b, n, d) tensors."""
+    parts = (rearrange(x, "b n (nh dh) -> b nh n dh", nh=num_heads) for x in (query, key, value))
+    return rearrange(F.scaled_dot_product_attention(*parts, attn_mask=mask), "b nh n dh -> b n (nh dh)")
+
+
+def eager_step(model, latents: Tensor, timestep: Tensor, context: Tensor, *, run=eager_block) -> Tensor:
+    """One evaluation of a velocity network without extensions, with the weights of `model`; `run` may be compiled."""
+    b, _, _, h, w = latents.shape
+    patch, dtype = model.config.patch_size, latents.dtype
+    grid = (h // patch, w // patch)
+    bucket = torch.full_like(timestep, model.config.default_motion_bucket)
+    embedding = model.time_embed.emb(timestep, dtype) + model.time_embed.motion_guidance_emb(bucket, dtype)
+    embedding = embedding.unsqueeze(1)
+    modulation = model.time_embed.linear(F.silu(embedding)).unflatten(-1, (9, -1))
+    x = model.patch_embed.proj(rearrange(latents, "b c t h w -> (b t) c h w"))
+    x = rearrange(x, "(b t) d h w -> b t (h w) d", b=b)
+    hidden = F.gelu(model.caption_projection.linear_1(context), approximate="tanh")
+    text = model.caption_norm(model.caption_projection.linear_2(hidden))
+    for block in model.transformer_blocks:
+        x = run(block, x, modulation, text, grid, softmax_attention)
+    shift, scale = (model.scale_shift_table.to(x) + embedding.unsqueeze(2)).unsqueeze(3).unbind(2)
+    x = model.proj_out(modulated(x, shift, scale))
+    return rearrange(x, "b t (h w) (p q c) -> b c t (h p) (w q)", h=grid[0], w=grid[1], p=patch, q=patch)
