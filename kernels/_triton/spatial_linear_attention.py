@@ -29,7 +29,7 @@ WAVES = 2  # programs a multiprocessor that keep its memory busy
 # By compute capability: bytes of a token one program takes (so many heads), tokens of a tile, warps, stages.
 FORWARD = {
     80: (128, 64, 8, 3), 86: (64, 64, 4, 3), 89: (128, 64, 8, 3), 90: (128, 64, 8, 3), 100: (128, 64, 8, 3),
-    120: (128, 64, 8, 3),
+    120: (64, 64, 4, 3),
 }  # fmt: skip
 BACKWARD = {arch: (64, 64, 4, 2) for arch in (80, 86, 89, 90, 100, 120)}
 FLOAT32, UNKNOWN = (128, 32, 4, 2), (128, 32, 4, 2)
@@ -220,14 +220,17 @@ def launch_options(arch: int, dh: int, n: int, itemsize: int = 2, *, backward: b
     return {"HB": heads, "BN": block, "num_warps": warps, "num_stages": stages}
 
 
-def takes_three_phases(m: int, n: int, nh: int, dh: int, heads: int, processors: int) -> bool:
+def takes_three_phases(
+    m: int, n: int, nh: int, dh: int, heads: int, processors: int, *, backward: bool = False
+) -> bool:
     """Whether one program a frame and group of heads is the worse form.
 
     So it is for heads too wide for its registers, for long sequences, and where m frames make fewer programs than keep
     the card's multiprocessors busy, unless the sequence is too short to be worth three launches.
     """
     few = m * -(-nh // heads) < WAVES * processors
-    return padded(dh) > WIDEST or n > LONGEST or (n >= SHORTEST and few)
+    wide = padded(dh) > (WIDEST_BACKWARD if backward else WIDEST)
+    return wide or n > LONGEST or (n >= SHORTEST and few)
 
 
 @functools.cache
@@ -298,6 +301,8 @@ def spatial_linear_attention_backward_triton(
     options = launch_options(arch, dh, n, v.element_size(), backward=True)
     factor = three_phases.factor_of(n)
     with torch.cuda.device_of(v):
+        if takes_three_phases(m, n, nh, dh, options["HB"], processors, backward=True):
+            return three_phases.joint_linear_attention_backward_triton(grad, q, k, v, state, eps=eps)[:3]
         grid = (programs(m, -(-nh // options["HB"])),)
         grads = _result(q), _result(k), _result(v)
         _spatial_bwd_kernel[grid](
