@@ -227,12 +227,11 @@ class LinearVideoDiT(nn.Module):
         )  # fmt: skip
         if self.config.prediction == "velocity":
             return raw
-        clean = raw
+        indices, clean = self._frame_indices(frame_indices, latents), raw
         if self.config.flow_channels:
-            indices = self._frame_indices(frame_indices, latents)
             clean = compose_clean(raw, first_latent, indices, dead_zone=True)[0]
         if self.config.skip_channels:
-            clean = self.skip_head(clean, latents, timestep / 1000, first_latent, pooled, motion_bucket_id)
+            clean = self.skip_head(clean, latents, timestep / 1000, first_latent, indices, pooled, motion_bucket_id)
         sigma = (timestep.float() / 1000).clamp_min(1e-5).view(-1, 1, 1, 1, 1)
         return ((latents.float() - clean.float()) / sigma).to(latents.dtype)
 

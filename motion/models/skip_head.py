@@ -4,7 +4,7 @@ A token of a few hundred numbers cannot hold the detail of the hundreds of noisy
 of the noisy residual after the rest of the network has spoken, x = (1 - σ)·q + σ·ε, goes to the answer past the
 tokens: q = gate·(c_skip·x + c_out·F(c_in·x)). c_in, c_skip and c_out come from σ and the data's deviation as in EDM
 (arXiv 2206.00364, Table 1), here for the flow interpolation; F is a small convolutional net that sees the noisy
-residual, the picture behind it and the neighbouring frames; the gate follows the prompt and the dynamics.
+residual, the picture behind it and the neighbouring frames; the gate follows prompt, dynamics, σ and frame.
 """
 
 import torch
@@ -36,26 +36,29 @@ class SkipHead(nn.Module):
         factory = {"dtype": dtype, "device": device}
         width, colours = config.skip_channels, 3 * FOLD**2
         self.deviation, self.width, self.default_bucket = config.skip_deviation, width, config.default_motion_bucket
+        self.is_residual = not config.flow_channels
         self.conv_in = operations.Conv2d(2 * colours, width, 3, padding=1, **factory)
         self.convs = nn.ModuleList(
             operations.Conv2d(width, width, 3, padding=reach, dilation=reach, **factory) for reach in REACH
         )
         self.conv_out = operations.Conv2d(width, colours, 3, padding=1, **factory)
-        self.linear_1 = operations.Linear(config.caption_channels + 2 * FEATURES, HIDDEN, **factory)
+        self.linear_1 = operations.Linear(config.caption_channels + 3 * FEATURES, HIDDEN, **factory)
         self.linear_2 = operations.Linear(HIDDEN, 2 * width * len(REACH) + 1, **factory)
 
     def forward(
-        self, clean: Tensor, seen: Tensor, sigma: Tensor, first_latent: Tensor, pooled: Tensor, bucket: Tensor | None
-    ) -> Tensor:
-        """clean: (b, 200, t, h, w), the estimate so far. seen: the network's input z1 + r_σ. sigma, bucket: (b,).
+        self, clean: Tensor, seen: Tensor, sigma: Tensor, first_latent: Tensor, indices: Tensor, pooled: Tensor,
+        bucket: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """clean: (b, 200, t, h, w), the estimate so far; where there is no flow head, of the residual alone.
 
-        first_latent: (b, 200, 1 or t, h, w). pooled: (b, caption_channels). Returns the estimate, float32; frame 0 and
-        the flow channels stay, and so does everything where the gate is shut.
+        seen: the network's input z1 + r_σ, like clean. sigma, bucket: (b,). first_latent: (b, 200, 1 or t, h, w).
+        indices: (t,) or (b, t). pooled: (b, caption_channels). Returns the estimate, float32; frame 0 and the flow
+        channels stay, and so does everything where the gate is shut.
         """
-        bucket = torch.full_like(sigma, self.default_bucket) if bucket is None else bucket
-        scales, gate = self.condition(sigma, pooled, bucket, seen.dtype)
+        indices = indices.expand(len(clean), -1)[:, 1:]
+        scales, gate = self.condition(sigma, indices, pooled, bucket, seen.dtype)
+        clean = clean.float() + first_latent[:, :, :1].float() if self.is_residual else clean.float()
         gate = torch.where(gate < CLOSED, 0.0, gate)
-        clean = clean.float()
         if clean.shape[2] < 2 or not gate.any():
             return clean
         level = sigma.float().view(-1, 1, 1, 1, 1)
@@ -64,14 +67,22 @@ class SkipHead(nn.Module):
         rest = seen[:, :APPEARANCE_CHANNELS, 1:].float() - level * start - (1 - level) * picture
         found = self.estimate(to_pixels(rest), to_pixels(picture), sigma.float(), scales)
         clean = clean.clone()
-        clean[:, :APPEARANCE_CHANNELS, 1:] += to_coefficients(gate.view(-1, 1, 1, 1, 1) * found)
+        clean[:, :APPEARANCE_CHANNELS, 1:] += to_coefficients(gate[:, None, :, None, None] * found)
         return clean
 
-    def condition(self, sigma: Tensor, pooled: Tensor, bucket: Tensor, dtype) -> tuple[Tensor, Tensor]:
-        """Scales and shifts of the layers (b, layers, 2, width), and the gate (b,) float32 in 0 to 1."""
-        features = (pooled.to(dtype), sinusoid(1000 * sigma, FEATURES).to(dtype), sinusoid(bucket, FEATURES).to(dtype))
-        said = self.linear_2(F.silu(self.linear_1(torch.cat(features, -1))))
-        return said[:, :-1].unflatten(-1, (len(REACH), 2, self.width)), said[:, -1].float().sigmoid()
+    def condition(
+        self, sigma: Tensor, indices: Tensor, pooled: Tensor, bucket: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Scales and shifts of the layers (b, t, layers, 2, width), and the gate (b, t), float32 in 0 to 1.
+
+        indices: (b, t). The other arguments as in `forward`.
+        """
+        bucket = torch.full_like(sigma, self.default_bucket) if bucket is None else bucket
+        whole = torch.cat([pooled.to(dtype), *(sinusoid(x, FEATURES).to(dtype) for x in (1000 * sigma, bucket))], -1)
+        whole = whole.unsqueeze(1).expand(-1, indices.shape[1], -1)
+        features = torch.cat((whole, sinusoid(indices, FEATURES).to(dtype)), -1)
+        said = self.linear_2(F.silu(self.linear_1(features)))
+        return said[..., :-1].unflatten(-1, (len(REACH), 2, self.width)), said[..., -1].float().sigmoid()
 
     def estimate(self, rest: Tensor, picture: Tensor, sigma: Tensor, scales: Tensor) -> Tensor:
         """c_skip·x + c_out·F(c_in·x): noisy rest, picture (b, 3, t, h, w), in [-1, 1] -> the same shape, float32."""
@@ -79,7 +90,7 @@ class SkipHead(nn.Module):
         c_in, c_skip, c_out = (value.view(-1, 1, 1, 1, 1) for value in scalings(sigma, self.deviation))
         x = torch.cat((rest * c_in, picture), 1).to(scales.dtype)
         x = self.conv_in(F.pixel_unshuffle(rearrange(x, "b c t h w -> (b t) c h w"), FOLD))
-        for conv, layer in zip(self.convs, scales.repeat_interleave(t, 0)[..., None, None].unbind(1)):
+        for conv, layer in zip(self.convs, scales.flatten(0, 1)[..., None, None].unbind(1)):
             x = x + F.silu(conv(neighbours(x, t)) * (1 + layer[:, 0]) + layer[:, 1])
         answer = rearrange(F.pixel_shuffle(self.conv_out(x), FOLD), "(b t) c h w -> b c t h w", t=t)
         return c_skip * rest + c_out * answer.float()

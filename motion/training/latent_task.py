@@ -106,8 +106,10 @@ class LatentTask:
         )  # fmt: skip
         add_detail = None
         if self.spec.config.skip_channels:
-            add_detail = partial(self.dit.skip_head, seen=seen, sigma=batch.sigma, first_latent=batch.clean[:, :, :1],
-                                 pooled=batch.pooled, bucket=batch.bucket)
+            add_detail = partial(
+                self.dit.skip_head, seen=seen, sigma=batch.sigma, first_latent=first, pooled=batch.pooled,
+                indices=torch.arange(seen.shape[2], device=seen.device), bucket=batch.bucket,
+            )  # fmt: skip
         return sample_losses(raw, batch.clean, batch.noise, batch.sigma, self.spec,
                              flow_weight=self.config.flow_weight, add_detail=add_detail)
 

@@ -96,7 +96,7 @@ def test_with_a_silent_net_the_answer_is_the_skip_alone(inputs):
     sigma = torch.tensor([0.4, 0.9], dtype=torch.float64)
     seen, first = inputs["latents"].double(), inputs["first_latent"].double()
     with torch.no_grad():
-        found = head(clean, seen, sigma, first, inputs["pooled"].double(), inputs["motion_bucket_id"])
+        found = head(clean, seen, sigma, first, torch.arange(4), inputs["pooled"].double(), inputs["motion_bucket_id"])
     for row, level in enumerate(sigma.tolist()):
         c_skip = (1 - level) * 0.09 / ((1 - level) ** 2 * 0.09 + level**2)
         rest = seen[row, :192, 1:] - level * first[row, :192] - (1 - level) * clean[row, :192, 1:]
@@ -105,7 +105,8 @@ def test_with_a_silent_net_the_answer_is_the_skip_alone(inputs):
 
 def test_a_frame_is_told_by_its_neighbours_and_not_by_frames_out_of_reach(inputs):
     head = SkipHead(SKIP, operations=torch.nn)
-    scales, _ = head.condition(torch.tensor([0.5]), inputs["pooled"][:1], torch.tensor([5]), torch.float32)
+    said = torch.tensor([0.5]), torch.arange(1, 13)[None], inputs["pooled"][:1], torch.tensor([5]), torch.float32
+    scales, _ = head.condition(*said)
     rest, picture = numbers(1, 3, 12, 32, 32, seed=8), numbers(1, 3, 12, 32, 32, seed=9)
     other = rest.clone()
     other[:, :, 0] += 1
@@ -135,6 +136,16 @@ def test_without_a_bucket_the_models_own_default_counts(networks, inputs):
         default = headed(**inputs)
         named = headed(**inputs, motion_bucket_id=torch.full((2,), SKIP.default_motion_bucket))
     assert torch.equal(default, named)
+
+
+def test_without_a_flow_head_the_network_gives_the_residual(inputs):
+    torch.manual_seed(0)
+    dit = LinearVideoDiT(replace(SKIP, flow_channels=0))
+    set_gate(dit.skip_head, -6.0)
+    with torch.no_grad():
+        raw, velocity = dit.predict_raw(**inputs), dit(**inputs)
+    sigma = (inputs["timestep"] / 1000).view(-1, 1, 1, 1, 1)
+    assert torch.allclose(inputs["latents"] - sigma * velocity, raw + inputs["first_latent"], atol=1e-4)
 
 
 def test_training_counts_what_the_head_adds(inputs):
