@@ -74,7 +74,8 @@ def _load_lines(u, stride, first, across, column, along, channel, known, LINES: 
         both = tl.load(u + offset, mask=mask, other=0).to(tl.float32)
         lines = lines + tl.split(tl.permute(both, (1, 2, 0)))
         line += 2
-        u += 2 * stride
+        u += stride  # twice: 2 * stride may pass 2^31
+        u += stride
     return lines
 
 
@@ -117,6 +118,7 @@ def _glu_depthwise_fwd_kernel(
         lines = _load_lines(u, u_stride_across, first - 1, across, j, along, channel, known, BLOCK + 2)
         next_ready = ()
         next_begun = ()
+        out_line = out
         sums = ((start, start, start), (start, start, start))  # of the two outputs above this line
         for r in tl.static_range(BLOCK + 2):
             a = _silu(lines[r], FAST)
@@ -129,7 +131,8 @@ def _glu_depthwise_fwd_kernel(
                 if CLAMP:
                     result = tl.minimum(tl.maximum(result, -65504.0), 65504.0)
                 mask = (lane < c) & (lane * 0 + first + (r - 2) < across) & (lane * 0 + j > 0)
-                tl.store(out + (r - 2) * out_stride_across + lane, result.to(out.dtype.element_ty), mask=mask)
+                tl.store(out_line + lane, result.to(out.dtype.element_ty), mask=mask)
+                out_line += out_stride_across
             upper = (sums[1][0] + taps[5] * a, sums[1][1] + taps[4] * a, sums[1][2] + taps[3] * a)
             lower = upper
             if r < BLOCK:
@@ -174,7 +177,8 @@ def _glu_depthwise_du_kernel(
             u_earlier = u_earlier + (zero,)
     u += frame * u_stride_frame + (first - 2).to(tl.int64) * u_stride_across
     dout += frame * dout_stride_frame + (first - 1).to(tl.int64) * dout_stride_across - dout_stride_along
-    du += frame * du_stride_frame + first.to(tl.int64) * du_stride_across - 2 * du_stride_along
+    du += frame * du_stride_frame + first.to(tl.int64) * du_stride_across - du_stride_along
+    du -= du_stride_along
     for j in tl.range(0, along + 2):
         lines = _load_lines(u, u_stride_across, first - 2, across, j, along, channel, known, BLOCK + 4)
         a = ()
@@ -183,6 +187,7 @@ def _glu_depthwise_du_kernel(
         next_z_ready = ()
         next_z_begun = ()
         dz = ()
+        dout_line = dout
         for r in tl.static_range(BLOCK + 2):
             z = z_ready[r] + taps[2] * a[r] + taps[5] * a[r + 1] + taps[8] * a[r + 2]
             next_z_ready = next_z_ready + (z_begun[r] + taps[1] * a[r] + taps[4] * a[r + 1] + taps[7] * a[r + 2],)
@@ -190,12 +195,14 @@ def _glu_depthwise_du_kernel(
             line = lane * 0 + first + (r - 1)
             column = lane * 0 + j - 1
             mask = (lane < c) & (line >= 0) & (line < across) & (column >= 0) & (column < along)
-            g = tl.load(dout + r * dout_stride_across + lane, mask=mask, other=0).to(tl.float32)
+            g = tl.load(dout_line + lane, mask=mask, other=0).to(tl.float32)
+            dout_line += dout_stride_across
             dz = dz + (_dz(z, g),)
         next_da_ready = ()
         next_da_begun = ()
         next_before = ()
         next_earlier = ()
+        du_line = du
         for r in tl.static_range(BLOCK):
             da = da_ready[r] + taps[6] * dz[r] + taps[3] * dz[r + 1] + taps[0] * dz[r + 2]
             next_da_ready = next_da_ready + (da_begun[r] + taps[7] * dz[r] + taps[4] * dz[r + 1] + taps[1] * dz[r + 2],)
@@ -204,7 +211,8 @@ def _glu_depthwise_du_kernel(
             if CLAMP:
                 result = tl.minimum(tl.maximum(result, -65504.0), 65504.0)
             mask = known & (channel * 0 + first + r < across) & (channel * 0 + j > 1)
-            tl.store(du + r * du_stride_across + channel, result.to(du.dtype.element_ty), mask=mask)
+            tl.store(du_line + channel, result.to(du.dtype.element_ty), mask=mask)
+            du_line += du_stride_across
             next_earlier = next_earlier + (u_before[r],)
             next_before = next_before + (lines[r + 2],)
         z_ready = next_z_ready
@@ -249,12 +257,14 @@ def _glu_depthwise_weights_kernel(
             right = ()
             for r in tl.static_range(BLOCK + 2):
                 right = right + (_silu(lines[r], False),)
+            dout_line = dout_here
             for r in tl.static_range(BLOCK):
                 z = start
                 for t in tl.static_range(3):
                     z += taps[3 * t] * left[r + t] + taps[3 * t + 1] * middle[r + t] + taps[3 * t + 2] * right[r + t]
                 mask = (lane < c) & (lane * 0 + first + r < across) & (lane * 0 + j > 0)
-                g = tl.load(dout_here + r * dout_stride_across + lane, mask=mask, other=0).to(tl.float32)
+                g = tl.load(dout_line + lane, mask=mask, other=0).to(tl.float32)
+                dout_line += dout_stride_across
                 dz = _dz(z, g)
                 added = ()
                 for t in tl.static_range(3):
@@ -268,12 +278,12 @@ def _glu_depthwise_weights_kernel(
             middle = right
             u_here += u_stride_along
             dout_here += dout_stride_along
-    partial += (tl.program_id(0) // tiles).to(tl.int64) * 20 * c
+    partial += (tl.program_id(0) // tiles).to(tl.int64) * 20 * c + channel
     for across_tap in tl.static_range(3):
         for along_tap in tl.static_range(3):
-            at = (across_tap * TAP_ACROSS + along_tap * TAP_ALONG) * 2 * c + channel
+            at = (first * 0 + 2 * (across_tap * TAP_ACROSS + along_tap * TAP_ALONG)).to(tl.int64) * c
             tl.store(partial + at, total[3 * across_tap + along_tap], mask=known)
-    tl.store(partial + 18 * c + channel, total[9], mask=known)
+    tl.store(partial + (first * 0 + 18).to(tl.int64) * c, total[9], mask=known)
 
 
 def _arch(device: torch.device) -> int:
@@ -283,7 +293,7 @@ def _arch(device: torch.device) -> int:
     return 10 * major + minor
 
 
-def _prepare(kind: str, u: Tensor, weight: Tensor, grid: tuple[int, int]) -> tuple[Plan, int, dict, dict]:
+def _prepare(kind: str, u: Tensor, grid: tuple[int, int]) -> tuple[Plan, int, dict, dict]:
     """(plan, tiles of channels, arguments all kernels share, compile-time options)."""
     options = launch_options(kind, u.dtype, _arch(u.device))
     march = plan(*grid, options["BLOCK"])
@@ -316,12 +326,13 @@ def _output(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 def glu_depthwise_triton(u: Tensor, weight: Tensor, bias: Tensor | None, *, grid: tuple[int, int]) -> Tensor:
     """Launch the forward kernel. Shapes as in kernels/glu_depthwise.py; (m, h·w, c), contiguous."""
     m, n, channels = u.shape
-    out = _output(u, (m, n, channels // 2))
-    if not out.numel():
-        return out.to(u.dtype)
+    if not m:
+        return u.new_empty((0, n, channels // 2))
+    march, tiles, shared, options = _prepare("forward", u, grid)
+    flat = programs(m, march.blocks, tiles)
     u, (weight, bias) = _last_dense(u), _weights_dense(weight, bias)
-    march, tiles, shared, options = _prepare("forward", u, weight, grid)
-    _glu_depthwise_fwd_kernel[(programs(m, march.blocks, tiles),)](
+    out = _output(u, (m, n, channels // 2))
+    _glu_depthwise_fwd_kernel[(flat,)](
         u, weight, bias, out, **shared, **_strides("u", u, march, grid), **_strides("out", out, march, grid),
         HAS_BIAS=bias is not None, FAST=u.dtype == torch.bfloat16 and not interpreting(),
         CLAMP=u.dtype == torch.float16, **options,
@@ -333,12 +344,13 @@ def glu_depthwise_input_gradient_triton(
     dout: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, *, grid: tuple[int, int]
 ) -> Tensor:
     """Gradient of u, (m, h·w, 2c), in u's dtype. Reads u and dout only: z is computed again."""
-    du = _output(u, tuple(u.shape))
-    if not du.numel():
-        return du.to(u.dtype)
+    if not u.shape[0]:
+        return u.new_empty(u.shape)
+    march, tiles, shared, options = _prepare("input", u, grid)
+    flat = programs(u.shape[0], march.blocks, tiles)
     u, dout, (weight, bias) = _last_dense(u), _last_dense(dout), _weights_dense(weight, bias)
-    march, tiles, shared, options = _prepare("input", u, weight, grid)
-    _glu_depthwise_du_kernel[(programs(u.shape[0], march.blocks, tiles),)](
+    du = _output(u, tuple(u.shape))
+    _glu_depthwise_du_kernel[(flat,)](
         dout, u, weight, bias, du, **shared, **_strides("u", u, march, grid), **_strides("dout", dout, march, grid),
         **_strides("du", du, march, grid), HAS_BIAS=bias is not None, CLAMP=u.dtype == torch.float16, **options,
     )  # fmt: skip
@@ -350,10 +362,10 @@ def glu_depthwise_weight_gradient_triton(
 ) -> tuple[Tensor, Tensor]:
     """Gradients (2c, 1, 3, 3) and (2c,) of weight and bias, float32: partial sums, then their sum."""
     m, _, channels = u.shape
-    if not u.numel():
+    if not m:
         return u.new_zeros((channels, 1, 3, 3), dtype=torch.float32), u.new_zeros(channels, dtype=torch.float32)
     u, dout, (weight, bias) = _last_dense(u), _last_dense(dout), _weights_dense(weight, bias)
-    march, tiles, shared, options = _prepare("weights", u, weight, grid)
+    march, tiles, shared, options = _prepare("weights", u, grid)
     groups = min(m, max(1, PARTIAL_ROWS // march.blocks))
     partial = torch.empty((groups * march.blocks, 10, channels), dtype=torch.float32, device=u.device)
     _glu_depthwise_weights_kernel[(programs(groups, march.blocks, tiles),)](

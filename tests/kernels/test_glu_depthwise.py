@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from pack.kernels import glu_depthwise as operator
 from pack.kernels.errors import ConfigError, ShapeError
-from pack.kernels.glu_depthwise import glu_depthwise
+from pack.kernels.glu_depthwise import glu_depthwise, glu_depthwise_bytes, glu_depthwise_torch
 
 
 def naive(u, weight, bias, grid):
@@ -134,3 +135,33 @@ def test_shapes_that_do_not_fit_are_refused(change, words):
 def test_triton_is_refused_for_float64():
     with pytest.raises(ConfigError, match="float64"):
         glu_depthwise(*make(1, (2, 3), 4, torch.float64), grid=(2, 3), kernels="triton")
+
+
+def test_operator_runs_the_torch_form_where_triton_cannot(monkeypatch):
+    monkeypatch.setattr(operator, "triton_problem", lambda device: "no card")
+    inputs = [x.requires_grad_() for x in make(2, (3, 4), 3)]
+    out, plain = operator._operator(*inputs, 3, 4), glu_depthwise_torch(*inputs, grid=(3, 4))
+    assert torch.equal(out, plain)
+    dout = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    ours, usual = torch.autograd.grad(out, inputs, dout), torch.autograd.grad(plain, inputs, dout)
+    for gradient, expected in zip(ours, usual):
+        assert torch.allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_shapes_are_known_without_memory():
+    u, weight, bias = (x.to("meta").requires_grad_() for x in make(2, (3, 4), 3))
+    out = glu_depthwise(u, weight, bias, grid=(3, 4), kernels="triton")
+    assert out.shape == (2, 12, 3) and out.is_meta
+    assert [x.shape for x in torch.autograd.grad(out.sum(), (u, weight, bias))] == [u.shape, weight.shape, bias.shape]
+
+
+@pytest.mark.parametrize("grid, lines, length, blocks", [
+    ((30, 48), 36, 48, 4),  # four blocks of eight rows: six rows are read twice
+    ((48, 30), 58, 30, 6),
+    ((8, 5), 8, 5, 1),
+    ((1, 1), 1, 1, 1),
+    ((1, 20), 24, 1, 3),  # columns: six steps instead of twenty-one
+])  # fmt: skip
+def test_declared_bytes_count_lines_that_two_programs_read(grid, lines, length, blocks):
+    values = 2 * lines * length + 20 * blocks + grid[0] * grid[1]  # u, taps and bias, output
+    assert glu_depthwise_bytes(4, grid, 16, 2) == 4 * 16 * 2 * values
