@@ -20,13 +20,21 @@ from .joint_linear_attention_kernels import _gradient_kernel, _output_kernel, _r
 
 
 def launch_options(arch: int, dh: int, n: int, dtype: torch.dtype) -> dict[str, dict[str, int]]:
-    """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size, tokens and type."""
+    """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size, tokens and type.
+
+    The widest tiles that compile without spills and fit 101,376 bytes of shared memory (8.6, 8.9, 12.0).
+    """
     if arch == 0:  # the interpreter pays by the operation, not by the size
         return {name: {"BLOCK": 128, "num_warps": 1, "num_stages": 1} for name in ("state", "output", "gradient")}
-    block = 64 if dh <= 32 else 32
-    warps = 4 if dh <= 64 else 8
-    options = {"BLOCK": block if n >= block else 16, "num_warps": warps, "num_stages": 2}
-    return {name: dict(options) for name in ("state", "output", "gradient")}
+    warps, stages = (4, 2) if dh <= 64 else (8, 2)
+    blocks = {"state": 64, "output": 64, "gradient": 32} if dh <= 32 else {"state": 32, "output": 32, "gradient": 16}
+    if dh > 64:
+        blocks = {"state": 32 if dtype == torch.bfloat16 else 16, "output": 16, "gradient": 16}
+    if dtype == torch.float32:
+        stages = 1
+        blocks = {name: min(block, 32 if dh <= 32 else 16) for name, block in blocks.items()}
+    return {name: {"BLOCK": block if n >= block else 16, "num_warps": warps, "num_stages": stages}
+            for name, block in blocks.items()}  # fmt: skip
 
 
 @functools.cache
@@ -98,22 +106,29 @@ def _sum_state(x: Tensor, y: Tensor, *, rotary, scale, row_state=None, row_sum=N
     return state
 
 
+def _outputs(x: Tensor, state: Tensor, *, rotary, scale, eps: float, divide: bool) -> Tensor:
+    """R x' state, divided by x' · key sum + eps or not, in x's dtype."""
+    b, n, heads, dh = x.shape
+    plan = _plan(x, rotary, scale, launch="output", share=output_programs)
+    out = torch.empty((b, n, heads, dh), dtype=torch.float32 if interpreting() else x.dtype, device=x.device)
+    rstd, weight = scale if scale is not None else (state, state)
+    _output_kernel[plan.grid](
+        x, out, state, rstd, weight, rotary.table if rotary is not None else state,
+        *plan.counts, eps * factor_of(n), *x.stride()[:3], *out.stride()[:3], *plan.sizes,
+        LOW_STATE=divide or x.dtype == torch.float16, CLAMP=divide and x.dtype == torch.float16, DIVIDE=divide,
+        **plan.constants,
+    )  # fmt: skip
+    return out.to(x.dtype)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, rotary=None, q_scale=None, k_scale=None, eps: float) -> tuple:
-    """(out, state): out (b, n, nh, dh) in v's dtype, state (b, nh, dh + 1, dh) float32 with the key sum last."""
+    """(out, state): out (b, n, nh, dh), state (b, nh, dh + 1, dh) float32 with the key sum last; one dtype for all."""
     b, n, heads, dh = q.shape
     if q.numel() == 0:
         return v.new_empty(v.shape), v.new_zeros((b, heads, dh + 1, dh), dtype=torch.float32)
     q, k, v = map(_rows_last, (q, k, v))
     state = _sum_state(k, v, rotary=rotary, scale=k_scale)
-    plan = _plan(q, rotary, q_scale, launch="output", share=output_programs)
-    out = torch.empty((b, n, heads, dh), dtype=torch.float32 if interpreting() else v.dtype, device=q.device)
-    rstd, weight = q_scale if q_scale is not None else (state, state)
-    _output_kernel[plan.grid](
-        q, out, state, rstd, weight, rotary.table if rotary is not None else state,
-        *plan.counts, eps * factor_of(n), *q.stride()[:3], *out.stride()[:3], *plan.sizes,
-        LOW_STATE=True, CLAMP=v.dtype == torch.float16, **plan.constants,
-    )  # fmt: skip
-    return out.to(v.dtype), state
+    return _outputs(q, state, rotary=rotary, scale=q_scale, eps=eps, divide=True), state
 
 
 def joint_linear_attention_triton(
@@ -129,7 +144,8 @@ def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float,
     plan = _plan(x, rotary, scale, launch="gradient", share=output_programs)
     stored = torch.float32 if interpreting() else x.dtype
     dx = torch.empty((b, n, heads, dh), dtype=stored, device=x.device)
-    dy = dx if query else torch.empty_like(dx)
+    values = not query and not (x.dtype == torch.float16 and dh > 64)  # else both products do not fit a processor
+    dy = torch.empty_like(dx) if values else dx
     rows = [torch.empty((b, heads, n), dtype=torch.float32, device=x.device) for _ in range(2)] if query else []
     row_state, row_sum = rows if query else (state, state)
     rstd, weight = scale if scale is not None else (state, state)
@@ -141,8 +157,10 @@ def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float,
         x, y, dx, dy, state, rstd, weight, row_state, row_sum, d_rstd, d_weight,
         rotary.table if rotary is not None else state,
         *plan.counts, eps * factor_of(n), *x.stride()[:3], *y.stride()[:3], *dx.stride()[:3], *plan.sizes,
-        LOW_STATE=x.dtype == torch.float16, QUERY=query, **plan.constants,
+        LOW_STATE=x.dtype == torch.float16, QUERY=query, VALUES=values, **plan.constants,
     )  # fmt: skip
+    if not (query or values):
+        dy = _outputs(x, state, rotary=rotary, scale=scale, eps=eps, divide=False)
     scale_grads = (None, None) if scale is None else (d_rstd.sum(1), d_weight.sum((0, 2)).flatten().to(weight.dtype))
     return dx.to(x.dtype), None if query else dy.to(y.dtype), rows, *scale_grads
 
@@ -153,7 +171,8 @@ def joint_linear_attention_backward_triton(
 ) -> tuple:  # fmt: skip
     """Gradients (q, k, v, q's rstd, q's weight, k's rstd, k's weight) from that of out and the state of `attend`.
 
-    The last four are None without scales. Reads q, k, v once and grad and q a second time: 9 passes over one tensor.
+    The last four are None without scales. 9 passes over one tensor, 10 for float16 heads beyond 64: d(q) reads q and
+    grad, its state reads them again, d(k) and d(v) read k and v.
     """
     if q.numel() == 0:
         given = (q, k, v, *(q_scale or (None, None)), *(k_scale or (None, None)))

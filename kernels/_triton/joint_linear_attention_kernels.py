@@ -161,9 +161,9 @@ def _output_kernel(
     q_batch, q_token, q_head, out_batch, out_token, out_head,
     frames, height, width,
     DH: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, LOW_X: tl.constexpr,
-    LOW_STATE: tl.constexpr, SCALED: tl.constexpr, ROTATED: tl.constexpr, CLAMP: tl.constexpr,
+    LOW_STATE: tl.constexpr, SCALED: tl.constexpr, ROTATED: tl.constexpr, CLAMP: tl.constexpr, DIVIDE: tl.constexpr,
 ):  # fmt: skip
-    """One (sample, head, chunk of tokens): out = (R q' state) / (q' · key sum + eps)."""
+    """One (sample, head, chunk of tokens): out = (R q' state) / (q' · key sum + eps), or only the numerator."""
     program = tl.program_id(0)
     split = program % splits
     bh = (program // splits).to(tl.int64)
@@ -190,7 +190,9 @@ def _output_kernel(
         above = tl.zeros((BLOCK, 2 * HALF), tl.float32)
         above = _product(even, even_state, above, DOT, LOW_X, LOW_STATE)
         above = _product(odd, odd_state, above, DOT, LOW_X, LOW_STATE)
-        result = above / below[:, None]
+        result = above
+        if DIVIDE:
+            result = above / below[:, None]
         if CLAMP:
             result = tl.minimum(tl.maximum(result, -65504.0), 65504.0)
         mask = valid[:, None] & (feature < DH)[None, :]
@@ -206,12 +208,13 @@ def _gradient_kernel(
     frames, height, width,
     DH: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, LOW_X: tl.constexpr,
     LOW_STATE: tl.constexpr, SCALED: tl.constexpr, ROTATED: tl.constexpr, QUERY: tl.constexpr,
+    VALUES: tl.constexpr,
 ):  # fmt: skip
     """One (sample, head, chunk of tokens): the gradient of q from that of out, or those of k and v.
 
     QUERY: x = q, y = d(out). With w = q' · key sum + eps: d(R q') = y state^T / w, d(w) = -(R q' · y state^T) / w^2;
     1 / w goes to row_state and d(w) to row_sum, for the pass that sums the state's gradient.
-    Else x = k, y = v and `state` is the state's gradient: d(R k') = v state^T, d(v) = R k' state.
+    Else x = k, y = v and `state` is the state's gradient: d(R k') = v state^T and, with VALUES, d(v) = R k' state.
     """
     program = tl.program_id(0)
     split = program % splits
@@ -255,7 +258,7 @@ def _gradient_kernel(
             d_below = -tl.sum(even * d_even + odd * d_odd, 1) * inverse
             tl.store(row_state + bh * n + token, inverse, mask=valid)
             tl.store(row_sum + bh * n + token, d_below, mask=valid)
-        else:
+        if VALUES:
             d_values = tl.zeros((BLOCK, 2 * HALF), tl.float32)
             d_values = _product(even, even_state, d_values, DOT, LOW_X, LOW_STATE)
             d_values = _product(odd, odd_state, d_values, DOT, LOW_X, LOW_STATE)
