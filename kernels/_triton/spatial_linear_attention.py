@@ -31,8 +31,8 @@ FORWARD = {
     80: (128, 64, 8, 3), 86: (64, 64, 4, 3), 89: (128, 64, 8, 3), 90: (128, 64, 8, 3), 100: (128, 64, 8, 3),
     120: (64, 64, 4, 3),
 }  # fmt: skip
-BACKWARD = {arch: (64, 64, 4, 2) for arch in (80, 86, 89, 90, 100, 120)}
-FLOAT32, UNKNOWN = (128, 32, 4, 2), (128, 32, 4, 2)
+BACKWARD = {arch: (32, 64, 4, 2) for arch in FORWARD}
+FLOAT32, FLOAT32_BACKWARD, UNKNOWN = (128, 32, 4, 2), (128, 16, 4, 2), (128, 32, 4, 2)
 
 
 @triton.jit
@@ -212,9 +212,13 @@ def padded(dh: int) -> int:
 
 
 def launch_options(arch: int, dh: int, n: int, itemsize: int = 2, *, backward: bool = False) -> dict[str, int]:
-    """Heads of a program, tokens of a tile, warps, stages; by compute capability (90 = 9.0), head size and tokens."""
-    table = BACKWARD if backward else FORWARD
-    line, block, warps, stages = FLOAT32 if itemsize == 4 else table.get(arch, UNKNOWN)
+    """Heads of a program, tokens of a tile, warps, stages; by compute capability (90 = 9.0), head size and tokens.
+
+    A card that is not listed takes the row of the nearest older one.
+    """
+    table, float32 = (BACKWARD, FLOAT32_BACKWARD) if backward else (FORWARD, FLOAT32)
+    nearest = max((known for known in table if known <= arch), default=None)
+    line, block, warps, stages = float32 if itemsize == 4 else table.get(nearest, UNKNOWN)
     heads = max(1, line // (padded(dh) * itemsize))
     block = max(16, min(block, triton.next_power_of_2(n)))
     return {"HB": heads, "BN": block, "num_warps": warps, "num_stages": stages}

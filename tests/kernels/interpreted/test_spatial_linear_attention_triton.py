@@ -233,7 +233,8 @@ def test_without_a_card_only_length_and_width_decide():
     assert launchers.takes_three_phases(1, 20, 1, 64, 1, 0, backward=True)
 
 
-def test_unknown_card_gets_a_default_and_short_sequences_small_tiles():
+def test_unknown_card_takes_the_nearest_older_row_and_short_sequences_small_tiles():
+    assert launchers.launch_options(103, 32, 1440) == launchers.launch_options(100, 32, 1440)
     assert launchers.launch_options(75, 32, 1440) == {"HB": 2, "BN": 32, "num_warps": 4, "num_stages": 2}
     assert launchers.launch_options(90, 32, 20)["BN"] == 32
     assert [launchers.launch_options(90, dh, 1440)["HB"] for dh in (16, 20, 32, 64, 112)] == [4, 2, 2, 1, 1]
