@@ -11,6 +11,7 @@ from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
 from .io.builtin import BuiltinModel, load_builtin
 from .models.flow_codec import check_photo_size
+from .models.text_cache import TextCache
 from .sampling.denoiser import MotionDenoiser, TextCondition
 from .sampling.schedules import flow_sigmas
 from .sampling.solvers import flow_dpm_2m
@@ -142,7 +143,7 @@ def _denoiser(
         model.dit, context=text.context, attention_mask=text.attention_mask, pooled=text.pooled,
         motion_bucket_id=bucket, first_latent=first, guidance_scale=scale,
         negative=_encode(model, "", photo.device) if scale != 1 else None,
-        integer_timesteps=sampling.integer_timesteps,
+        integer_timesteps=sampling.integer_timesteps, text_cache=TextCache(),
     )  # fmt: skip
     return denoise, first
 

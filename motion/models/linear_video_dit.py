@@ -5,163 +5,51 @@ Weight names are those of the MiraMo reference; extension weights have names of 
 Source: MiraMo, arXiv 2508.07246, Eq. 3-9 and its published text-to-video code; SANA for the 2-D parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...kernels.spatial_linear_attention import spatial_linear_attention
-from ...kernels.temporal_cosine_attention import temporal_cosine_attention
+from ...kernels.gate_norm_modulate import Rows
+from ...kernels.temporal_cosine_attention import rotary_table
 from ..errors import ConfigError, ShapeError
 from ..layers.embeddings import ScalarMLP, place_features
 from .flow_head import compose_clean
+from .linear_video_blocks import (
+    BlockInputs,
+    LinearVideoBlock,
+    TokenStream,
+    WeightsOf,
+    modulation_table,
+    torch_attention,
+)  # fmt: skip
 from .linear_video_dit_config import LinearVideoDiTConfig
+from .module_weights import is_untouched, plain_weights
 from .skip_head import SkipHead
+from .text_cache import CachedText, MaskedText, TextCache
 
-MASK_BIAS = -10000.0
+__all__ = ["LinearVideoDiT", "LinearVideoDiTConfig", "torch_attention"]
+
 TEXTURE_GAIN = 20.0  # latents of 1/20 are where log1p turns from linear to logarithmic
 
 
-def torch_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
-    """Softmax attention over (b, n, d) tensors; mask (b, 1, 1, n_key) is added to the scores."""
-    query, key, value = (rearrange(x, "b n (nh dh) -> b nh n dh", nh=num_heads) for x in (query, key, value))
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return rearrange(out, "b nh n dh -> b n (nh dh)")
-
-
-def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without weights, then adaptive scale and shift."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
-
-
-def modulation_table(rows: int, width: int, *, dtype=None, device=None) -> nn.Parameter:
-    """Rows of shifts, scales and gates, (rows, width), normal with deviation 1/√width.
-
-    On the meta device nothing is drawn: random numbers there would load torch._dynamo and sympy, seconds for nothing.
-    """
-    table = torch.empty(rows, width, dtype=dtype, device=device)
-    if not table.is_meta:
-        table = torch.randn(rows, width, dtype=dtype, device=device) / width**0.5
-    return nn.Parameter(table)
-
-
-class SelfAttention(nn.Module):
-    """Projections of a linear self-attention; `mix` is the operator between them."""
-
-    def __init__(self, config: LinearVideoDiTConfig, *, operations, dtype=None, device=None):
-        super().__init__()
-        factory = {"dtype": dtype, "device": device}
-        width = config.width
-        self.head_dim = config.attention_head_dim
-        self.to_q = operations.Linear(width, width, bias=False, **factory)
-        self.to_k = operations.Linear(width, width, bias=False, **factory)
-        self.to_v = operations.Linear(width, width, bias=False, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
-        if config.qk_norm:
-            self.norm_q = operations.RMSNorm(width, eps=1e-5, **factory)
-            self.norm_k = operations.RMSNorm(width, eps=1e-5, **factory)
-        self.qk_norm = config.qk_norm
-
-    def forward(self, x: Tensor, mix: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """x (..., d), its tokens mixed by `mix` -> (..., d)."""
-        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
-        if self.qk_norm:
-            q, k = self.norm_q(q), self.norm_k(k)
-        q, k, v = (rearrange(y, "... (nh dh) -> ... nh dh", dh=self.head_dim) for y in (q, k, v))
-        return self.to_out[0](rearrange(mix(q, k, v), "... nh dh -> ... (nh dh)"))
-
-
-class CrossAttention(nn.Module):
-    """Softmax attention from every token to the text; the text is not repeated per frame."""
-
-    def __init__(self, config: LinearVideoDiTConfig, attention, *, operations, dtype=None, device=None):
-        super().__init__()
-        factory = {"dtype": dtype, "device": device}
-        width = config.width
-        self.num_heads, self.attention = config.num_cross_attention_heads, attention
-        self.to_q = operations.Linear(width, width, **factory)
-        self.to_k = operations.Linear(width, width, **factory)
-        self.to_v = operations.Linear(width, width, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
-        if config.qk_norm:
-            self.norm_q = operations.RMSNorm(width, eps=1e-5, **factory)
-            self.norm_k = operations.RMSNorm(width, eps=1e-5, **factory)
-        self.qk_norm = config.qk_norm
-
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """x (b, t, n, d), context (b, m, d), mask (b, 1, 1, m) -> (b, t, n, d)."""
-        b, t, n, d = x.shape
-        query, key, value = self.to_q(x.reshape(b, t * n, d)), self.to_k(context), self.to_v(context)
-        if self.qk_norm:
-            query, key = self.norm_q(query), self.norm_k(key)
-        return self.to_out[0](self.attention(query, key, value, self.num_heads, mask)).reshape(b, t, n, d)
-
-
-class MixFFN(nn.Module):
-    """GLUMBConv: 1x1 up, SiLU, depthwise 3x3, gate by SiLU, 1x1 down; per frame on the token grid."""
-
-    def __init__(self, config: LinearVideoDiTConfig, *, operations, dtype=None, device=None):
-        super().__init__()
-        factory = {"dtype": dtype, "device": device}
-        width, hidden = config.width, config.hidden_width
-        self.conv_inverted = operations.Conv2d(width, 2 * hidden, 1, **factory)
-        self.conv_depth = operations.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, **factory)
-        self.conv_point = operations.Conv2d(hidden, width, 1, bias=False, **factory)
-
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """x (b, t, n, d) with n = height · width -> (b, t, n, d)."""
-        b, t = x.shape[:2]
-        grid = rearrange(x, "b t (h w) d -> (b t) d h w", h=height, w=width)
-        value, gate = self.conv_depth(F.silu(self.conv_inverted(grid))).chunk(2, dim=1)
-        return rearrange(self.conv_point(value * F.silu(gate)), "(b t) d h w -> b t (h w) d", b=b, t=t)
-
-
-class LinearVideoBlock(nn.Module):
-    """Spatial attention, temporal attention, cross-attention, Mix-FFN; nine modulation rows in that order."""
-
-    def __init__(self, config: LinearVideoDiTConfig, attention, *, operations, dtype=None, device=None):
-        super().__init__()
-        factory = {"operations": operations, "dtype": dtype, "device": device}
-        width = config.width
-        self.temporal_form = config.temporal_form
-        self.scale_shift_table = modulation_table(6, width, dtype=dtype, device=device)
-        self.scale_shift_table_attn3d = modulation_table(3, width, dtype=dtype, device=device)
-        self.attn1 = SelfAttention(config, **factory)
-        self.attn_temporal = SelfAttention(config, **factory)
-        self.attn2 = CrossAttention(config, attention, **factory)
-        self.ff = MixFFN(config, **factory)
-
-    def forward(
-        self, x: Tensor, modulation: Tensor, context: Tensor, mask: Tensor | None, grid: tuple[int, int],
-        positions: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """x (b, t, n, d); modulation (b, t or 1, 9, d); context (b, m, d); positions (t,) or (b, t)."""
-        b = x.shape[0]
-        table = torch.cat((self.scale_shift_table, self.scale_shift_table_attn3d)).to(x)
-        rows = (modulation + table).unsqueeze(3).unbind(2)  # nine of (b, t or 1, 1, d)
-        shift, scale, gate, shift_ff, scale_ff, gate_ff, shift_t, scale_t, gate_t = rows
-        spatial = rearrange(modulated_norm(x, shift, scale), "b t n d -> (b t) n d")
-        mixed = self.attn1(spatial, spatial_linear_attention)
-        x = x + gate * rearrange(mixed, "(b t) n d -> b t n d", b=b)
-        mixed = self.attn_temporal(
-            modulated_norm(x, shift_t, scale_t),
-            lambda q, k, v: temporal_cosine_attention(q, k, v, form=self.temporal_form, positions=positions),
-        )
-        x = x + gate_t * mixed
-        x = x + self.attn2(x, context, mask)
-        return x + gate_ff * self.ff(modulated_norm(x, shift_ff, scale_ff), *grid)
-
-
 class LinearVideoDiT(nn.Module):
-    """The network: latents, timestep, text and motion bucket in, velocity (noise - clean) out."""
+    """The network: latents, timestep, text and motion bucket in, velocity (noise - clean) out.
+
+    operations: where Linear, Conv2d and RMSNorm come from. attention: softmax attention, called like `torch_attention`.
+    kernels: form of the operators, "auto", "torch" or "triton"; may be changed at any time. weights_of: resolver of
+    weights that operators take as arguments (see module_weights.py).
+    """
 
     def __init__(
-        self, config: LinearVideoDiTConfig, *, operations=nn, attention=None, dtype=None, device=None
-    ):
+        self, config: LinearVideoDiTConfig, *, operations=nn, attention=None, kernels: str = "auto",
+        weights_of: WeightsOf | None = None, dtype=None, device=None,
+    ):  # fmt: skip
         super().__init__()
         self.config, self.dtype = config, dtype
+        self.kernels, self.weights_of = kernels, weights_of or plain_weights
         factory = {"dtype": dtype, "device": device}
         width, patch = config.width, config.patch_size
         make = {"operations": operations, **factory}
@@ -211,6 +99,7 @@ class LinearVideoDiT(nn.Module):
         self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
+        text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -218,12 +107,14 @@ class LinearVideoDiT(nn.Module):
         context: (b, m, caption_channels). attention_mask: (b, m), 1 = real token. motion_bucket_id: (b,) long.
         pooled: (b, caption_channels). first_latent: (b, c, 1, h, w), scaled; needed by the flow head and
         concat_first_frame. run_block(index, call, hidden_states): seam for block patches. frame_indices: (t,) or
-        (b, t), default 0..t-1.
+        (b, t), default 0..t-1. text_cache: texts of one sampling run, with text_keys naming the text of each row; used
+        where gradients are off and no layer that reads the text is hooked.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
         raw = self.predict_raw(
             latents, timestep, context, attention_mask=attention_mask, motion_bucket_id=motion_bucket_id,
             pooled=pooled, first_latent=first_latent, run_block=run_block, frame_indices=frame_indices,
+            text_cache=text_cache, text_keys=text_keys,
         )  # fmt: skip
         if self.config.prediction == "velocity":
             return raw
@@ -239,6 +130,7 @@ class LinearVideoDiT(nn.Module):
         self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
+        text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
     ) -> Tensor:  # fmt: skip
         """The head's output before it becomes a velocity; arguments as in `forward`. (b, c, t, h, w)."""
         config = self.config
@@ -247,24 +139,34 @@ class LinearVideoDiT(nn.Module):
         grid = (h // config.patch_size, w // config.patch_size)
         indices = self._frame_indices(frame_indices, latents)
         embedding = self._embed_scalars(timestep, motion_bucket_id, pooled, indices, first_latent, latents.dtype)
-        modulation = self.time_embed.linear(F.silu(embedding)).unflatten(-1, (9, -1))
-        x = self._embed_patches(latents, first_latent, grid)
-        text = self._embed_text(context.to(x.dtype))
-        mask = None
-        if attention_mask is not None:
-            mask = ((1 - attention_mask.to(x.dtype)) * MASK_BIAS)[:, None, None, :]
-        for index, block in enumerate(self.transformer_blocks):
-
-            def call(hidden_states: Tensor, block=block) -> Tensor:
-                return block(hidden_states, modulation, text, mask, grid, indices)
-
-            x = call(x) if run_block is None else run_block(index, call, x)
-        shift, scale = (self.scale_shift_table.to(x) + embedding.unsqueeze(2)).unsqueeze(3).unbind(2)
-        x = self.proj_out(modulated_norm(x, shift, scale))
+        modulation = self.time_embed.linear(F.silu(embedding)).unflatten(-1, (9, -1)).unbind(-2)
+        stream = TokenStream(self._embed_patches(latents, first_latent, grid), self.kernels)
+        text = self._read_text(context.to(stream.x.dtype), attention_mask, text_cache, text_keys)
+        precise = torch.float64 if stream.x.dtype == torch.float64 else torch.float32
+        rotary = rotary_table(indices, config.attention_head_dim, dtype=precise)
+        around = BlockInputs(modulation, text, grid, rotary, self.kernels, self.weights_of)
+        stream = self._run_blocks(stream, around, run_block)
+        table = self.scale_shift_table.to(stream.x)
+        x = self.proj_out(stream.norm(Rows(embedding, table[0]), Rows(embedding, table[1])))
         p = config.patch_size
         return rearrange(
             x, "b t (h w) (p q c) -> b c t (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p
         )  # fmt: skip
+
+    def _run_blocks(self, stream: TokenStream, around: BlockInputs, run_block: Callable | None) -> TokenStream:
+        """All blocks in turn. Whoever stands between two blocks sees complete tokens, made by a pass of their own."""
+        for index, block in enumerate(self.transformer_blocks):
+
+            def call(hidden_states: Tensor, block=block) -> Tensor:
+                return block(hidden_states, around)
+
+            if run_block is not None:
+                stream = TokenStream(run_block(index, call, stream.settle()), self.kernels)
+            elif is_untouched(block):
+                block.run(stream, around)
+            else:
+                stream = TokenStream(call(stream.settle()), self.kernels)
+        return stream
 
     def _check(self, latents: Tensor, context: Tensor, first_latent: Tensor | None, pooled: Tensor | None) -> None:
         config = self.config
@@ -327,10 +229,10 @@ class LinearVideoDiT(nn.Module):
         return embedding
 
     def _embed_patches(self, latents: Tensor, first_latent: Tensor | None, grid: tuple[int, int]) -> Tensor:
-        """Tokens (b, t, n, d)."""
+        """Tokens (b, t, n, d), contiguous."""
         b = latents.shape[0]
         x = self.patch_embed.proj(rearrange(latents, "b c t h w -> (b t) c h w"))
-        x = rearrange(x, "(b t) d h w -> b t (h w) d", b=b)
+        x = rearrange(x, "(b t) d h w -> b t (h w) d", b=b).contiguous()
         if self.config.concat_first_frame:
             first = self.first_frame_embed.proj(first_latent[:, :, 0].to(latents.dtype))
             x = x + rearrange(first, "b d h w -> b 1 (h w) d")
@@ -338,6 +240,26 @@ class LinearVideoDiT(nn.Module):
             places = place_features(*grid, device=latents.device).to(latents.dtype)
             x = x + self.position_embed.linear(places)
         return x
+
+    def _read_text(
+        self, context: Tensor, attention_mask: Tensor | None, cache: TextCache | None,
+        keys: tuple[Hashable, ...] | None,
+    ) -> MaskedText | CachedText:  # fmt: skip
+        """The batch's texts, from the cache where it may be used."""
+        watched = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if cache is not None and keys is not None and not watched and self._text_layers_untouched():
+            text = cache.read(keys, context, attention_mask, self._embed_text)
+            if text is not None:
+                return text
+        return MaskedText(self._embed_text(context), attention_mask)
+
+    def _text_layers_untouched(self) -> bool:
+        layers = [self.caption_projection.linear_1, self.caption_projection.linear_2, self.caption_norm]
+        for block in self.transformer_blocks:
+            layers += [block.attn2.to_k, block.attn2.to_v]
+            if self.config.qk_norm:
+                layers.append(block.attn2.norm_k)
+        return all(is_untouched(layer) for layer in layers)
 
     def _embed_text(self, context: Tensor) -> Tensor:
         hidden = F.gelu(self.caption_projection.linear_1(context), approximate="tanh")

@@ -29,7 +29,9 @@ class MotionDenoiser:
     context (b or 1, n, d), attention_mask (b or 1, n), pooled (b or 1, d): the prompt. negative: a TextCondition,
     needed when guidance_scale is not 1. motion_bucket_id: a number or (b or 1,), the same in both branches.
     first_latent: (b or 1, c, 1 or t, h, w), scaled; with it the network is a residual model and frame 0 stays
-    first_latent; None: the network predicts whole frames. integer_timesteps: tell it floor(1000·sigma).
+    first_latent; None: the network predicts whole frames. integer_timesteps: tell it floor(1000·sigma). text_cache: a
+    fresh TextCache of the network, which then is also called with text_cache= and text_keys=, one a row; the network
+    and the prompts must stay as they are while this denoiser is used.
     Raises ShapeError and ConfigError for conditions that do not fit together.
     """
 
@@ -37,8 +39,9 @@ class MotionDenoiser:
         self, dit: Callable[..., Tensor], *, context: Tensor, attention_mask: Tensor | None = None,
         pooled: Tensor | None = None, motion_bucket_id: Tensor | int | None = None, first_latent: Tensor | None = None,
         negative: TextCondition | None = None, guidance_scale: float = 1.0, integer_timesteps: bool = False,
+        text_cache=None,
     ):  # fmt: skip
-        self.dit = dit
+        self.dit, self.text_cache = dit, text_cache
         self.positive = _check_text(TextCondition(context, attention_mask, pooled), "prompt")
         self.guidance_scale = check_guidance_scale(guidance_scale)
         self.negative = None
@@ -65,18 +68,18 @@ class MotionDenoiser:
     def _velocity(self, seen: Tensor, sigma: Tensor) -> Tensor:
         """Guided velocity; the two branches run as one batch where their prompts have equal length."""
         b = seen.shape[0]
-        positive = _expand(self.positive, b)
+        positive, keys = _expand(self.positive, b), _keys("positive", self.positive, b)
         bucket, start = self._conditions(seen)
         if self.negative is None:
-            return self._call(seen, sigma, positive, bucket, start)
-        negative = _expand(self.negative, b)
+            return self._call(seen, sigma, positive, bucket, start, keys)
+        negative, keys_n = _expand(self.negative, b), _keys("negative", self.negative, b)
         if _fit_in_one_batch(positive, negative):
             twice = [_join(part, part) for part in (seen, sigma, bucket, start)]
             both = TextCondition(*(_join(p, n) for p, n in zip(positive, negative)))
-            cond, uncond = self._call(*twice[:2], both, *twice[2:]).chunk(2)
+            cond, uncond = self._call(*twice[:2], both, *twice[2:], keys + keys_n).chunk(2)
         else:
-            cond = self._call(seen, sigma, positive, bucket, start)
-            uncond = self._call(seen, sigma, negative, bucket, start)
+            cond = self._call(seen, sigma, positive, bucket, start, keys)
+            uncond = self._call(seen, sigma, negative, bucket, start, keys_n)
         return guide_velocity(cond, uncond, self.guidance_scale)
 
     def _conditions(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -92,11 +95,14 @@ class MotionDenoiser:
         return getattr(self.dit, "dtype", None) or seen.dtype
 
     def _call(
-        self, seen: Tensor, sigma: Tensor, text: TextCondition, bucket: Tensor | None, start: Tensor | None
-    ) -> Tensor:
+        self, seen: Tensor, sigma: Tensor, text: TextCondition, bucket: Tensor | None, start: Tensor | None,
+        keys: tuple,
+    ) -> Tensor:  # fmt: skip
+        kept = {} if self.text_cache is None else {"text_cache": self.text_cache, "text_keys": keys}
         velocity = self.dit(
             seen.to(self._dtype(seen)), sigma_to_timestep(sigma, integer=self.integer_timesteps), text.context,
             attention_mask=text.attention_mask, motion_bucket_id=bucket, pooled=text.pooled, first_latent=start,
+            **kept,
         )  # fmt: skip
         if velocity.shape != seen.shape:
             raise ShapeError(
@@ -126,6 +132,12 @@ def _check_text(text: TextCondition, name: str) -> TextCondition:
 
 def _expand(text: TextCondition, b: int) -> TextCondition:
     return TextCondition(*(None if part is None else _fill(part, b, "prompt") for part in text))
+
+
+def _keys(name: str, text: TextCondition, b: int) -> tuple:
+    """A name for the text of each of b rows; rows that share one prompt share one name."""
+    own = max(part.shape[0] for part in (text.context, text.attention_mask) if part is not None) > 1
+    return tuple((name, row if own else 0) for row in range(b))
 
 
 def _fill(values: Tensor, b: int, name: str) -> Tensor:

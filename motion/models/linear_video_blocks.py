@@ -1,0 +1,282 @@
+"""The transformer block of the linear video DiT: spatial, temporal and cross-attention, Mix-FFN.
+
+Tokens are (b, t, n, d) throughout, n = height · width row-major, and are never moved: attentions read views of them.
+The three attention and FFN modules hold layers; the block calls those, so forward hooks on any layer act, and asks
+`weights_of` for the weights that an operator takes as arguments.
+Source: MiraMo, arXiv 2508.07246, Eq. 3-9 and its published text-to-video code; SANA for the 2-D parts.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ...kernels.gate_norm_modulate import Rows, gate_norm_modulate
+from ...kernels.glu_depthwise import glu_depthwise
+from ...kernels.spatial_linear_attention import spatial_linear_attention
+from ...kernels.temporal_cosine_attention import RotaryTable, temporal_cosine_attention
+from .linear_video_dit_config import LinearVideoDiTConfig
+from .module_weights import is_untouched
+from .text_cache import CachedText, MaskedText
+
+WeightsOf = Callable[[nn.Module, Tensor], AbstractContextManager[tuple[Tensor, Tensor | None] | None]]
+UNCHUNKED_BYTES = 2**27  # of the FFN's widest tensor; above, frames go through it in at least FEWEST_CHUNKS parts
+FEWEST_CHUNKS = 4
+
+
+class BlockInputs(NamedTuple):
+    """What all blocks of one call share."""
+
+    modulation: tuple[Tensor, ...]  # nine of (b, t or 1, d), in the order of the two tables
+    text: MaskedText | CachedText
+    grid: tuple[int, int]  # height, width in tokens
+    rotary: RotaryTable  # of the frames' indices
+    kernels: str
+    weights_of: WeightsOf
+
+
+class TokenStream:
+    """Tokens x (b, t, n, d) and what is still to be added to them, x + bias + gate·y.
+
+    The sum is made together with the next norm, which may lie in the next block, so that x is read and written once.
+    """
+
+    def __init__(self, x: Tensor, kernels: str):
+        self.x, self.kernels = x, kernels
+        self._pending: dict = {}
+
+    def add(self, y: Tensor | None = None, *, gate: Rows | None = None, bias: Tensor | None = None) -> None:
+        """Have bias + gate·y added at the next norm or `settle`; gate None counts as 1."""
+        self.settle()
+        self._pending = {"y": y, "gate": gate, "bias": bias}
+
+    def settle(self) -> Tensor:
+        """The complete tokens."""
+        if self._pending:
+            self.x, _ = gate_norm_modulate(self.x, **self._pending, kernels=self.kernels)
+            self._pending = {}
+        return self.x
+
+    def norm(self, shift: Rows, scale: Rows) -> Tensor:
+        """LayerNorm of the complete tokens · (1 + scale) + shift."""
+        self.x, h = gate_norm_modulate(self.x, **self._pending, shift=shift, scale=scale, kernels=self.kernels)
+        self._pending = {}
+        return h
+
+
+def torch_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
+    """Softmax attention over (b, n, d) tensors; mask (b, 1, 1, n_key) is added to the scores."""
+    query, key, value = (rearrange(x, "b n (nh dh) -> b nh n dh", nh=num_heads) for x in (query, key, value))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return rearrange(out, "b nh n dh -> b n (nh dh)")
+
+
+def modulation_table(rows: int, width: int, *, dtype=None, device=None) -> nn.Parameter:
+    """Rows of shifts, scales and gates, (rows, width), normal with deviation 1/√width.
+
+    On the meta device nothing is drawn: random numbers there would load torch._dynamo and sympy, seconds for nothing.
+    """
+    table = torch.empty(rows, width, dtype=dtype, device=device)
+    if not table.is_meta:
+        table = torch.randn(rows, width, dtype=dtype, device=device) / width**0.5
+    return nn.Parameter(table)
+
+
+class SelfAttention(nn.Module):
+    """Projections around a linear self-attention."""
+
+    def __init__(self, config: LinearVideoDiTConfig, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        width = config.width
+        self.head_dim = config.attention_head_dim
+        self.to_q = operations.Linear(width, width, bias=False, **factory)
+        self.to_k = operations.Linear(width, width, bias=False, **factory)
+        self.to_v = operations.Linear(width, width, bias=False, **factory)
+        self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
+        if config.qk_norm:
+            self.norm_q = operations.RMSNorm(width, eps=1e-5, **factory)
+            self.norm_k = operations.RMSNorm(width, eps=1e-5, **factory)
+        self.qk_norm = config.qk_norm
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (m, n, d) -> q, k, v (m, n, nh, dh)."""
+        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
+        if self.qk_norm:
+            q, k = self.norm_q(q), self.norm_k(k)
+        return tuple(y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))
+
+
+class CrossAttention(nn.Module):
+    """Softmax attention from every token to the text; the text is not repeated per frame."""
+
+    def __init__(self, config: LinearVideoDiTConfig, attention, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        width = config.width
+        self.num_heads, self.attention = config.num_cross_attention_heads, attention
+        self.to_q = operations.Linear(width, width, **factory)
+        self.to_k = operations.Linear(width, width, **factory)
+        self.to_v = operations.Linear(width, width, **factory)
+        self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
+        if config.qk_norm:
+            self.norm_q = operations.RMSNorm(width, eps=1e-5, **factory)
+            self.norm_k = operations.RMSNorm(width, eps=1e-5, **factory)
+        self.qk_norm = config.qk_norm
+
+    def project_text(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """states (b, m, d) -> keys and values (b, m, d)."""
+        key = self.to_k(states)
+        return self.norm_k(key) if self.qk_norm else key, self.to_v(states)
+
+    def read(self, x: Tensor, text: MaskedText | CachedText) -> list[tuple[slice, Tensor]]:
+        """What tokens x (b, n, d) find in the text before `to_out`: (rows of the batch, (rows, n, d)) a span."""
+        query = self.to_q(x)
+        if self.qk_norm:
+            query = self.norm_q(query)
+        found = []
+        for rows, key, value, mask in text.spans(self):
+            asked = query[rows]
+            shape = asked.shape
+            if key.shape[0] != shape[0]:  # all rows read one text: their tokens are one long query
+                asked = asked.reshape(1, -1, shape[-1])
+            found.append((rows, self.attention(asked, key, value, self.num_heads, mask).reshape(shape)))
+        return found
+
+
+class MixFFN(nn.Module):
+    """GLUMBConv: 1x1 up, SiLU, depthwise 3x3, gate by SiLU, 1x1 down; per frame on the token grid."""
+
+    def __init__(self, config: LinearVideoDiTConfig, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory = {"dtype": dtype, "device": device}
+        width, hidden = config.width, config.hidden_width
+        self.wide = 2 * hidden
+        self.conv_inverted = operations.Conv2d(width, 2 * hidden, 1, **factory)
+        self.conv_depth = operations.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, **factory)
+        self.conv_point = operations.Conv2d(hidden, width, 1, bias=False, **factory)
+
+    def mix(self, x: Tensor, around: BlockInputs) -> Tensor:
+        """x (m, n, d), m frames of n = height · width tokens -> (m, n, d), in chunks of frames where they are large."""
+        chunk = self._chunk(x)
+        if chunk >= len(x):
+            return self._mix_frames(x, around)
+        y = torch.empty_like(x)
+        for start in range(0, len(x), chunk):
+            y[start : start + chunk] = self._mix_frames(x[start : start + chunk], around)
+        return y
+
+    def _chunk(self, x: Tensor) -> int:
+        """Frames that go through the FFN together. With gradients all of them: what is computed is kept anyway."""
+        frames = len(x)
+        wide = x[:, :, 0].numel() * self.wide * x.element_size()
+        if torch.is_grad_enabled() or wide <= UNCHUNKED_BYTES:
+            return max(1, frames)
+        return max(1, min(frames // FEWEST_CHUNKS, frames * UNCHUNKED_BYTES // wide))
+
+    def _mix_frames(self, x: Tensor, around: BlockInputs) -> Tensor:
+        wide = _pointwise(self.conv_inverted, x, around)
+        with around.weights_of(self.conv_depth, wide) as given:
+            if given is not None:
+                narrow = glu_depthwise(wide, *given, grid=around.grid, kernels=around.kernels)
+            else:
+                image = rearrange(F.silu(wide), "m (h w) c -> m c h w", h=around.grid[0])
+                value, gate = self.conv_depth(image).chunk(2, dim=1)
+                narrow = rearrange(value * F.silu(gate), "m c h w -> m (h w) c")
+        del wide
+        return _pointwise(self.conv_point, narrow, around)
+
+
+def _pointwise(conv: nn.Module, x: Tensor, around: BlockInputs) -> Tensor:
+    """A 1x1 convolution of tokens x (m, n, c) -> (m, n, c')."""
+    with around.weights_of(conv, x) as given:
+        if given is not None:
+            weight, bias = given
+            return F.linear(x, weight.flatten(1), bias)
+    image = rearrange(x, "m (h w) c -> m c h w", h=around.grid[0])
+    return rearrange(conv(image), "m c h w -> m (h w) c")
+
+
+class LinearVideoBlock(nn.Module):
+    """Spatial attention, temporal attention, cross-attention, Mix-FFN; nine modulation rows."""
+
+    def __init__(self, config: LinearVideoDiTConfig, attention, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory = {"operations": operations, "dtype": dtype, "device": device}
+        width = config.width
+        self.temporal_form = config.temporal_form
+        self.scale_shift_table = modulation_table(6, width, dtype=dtype, device=device)
+        self.scale_shift_table_attn3d = modulation_table(3, width, dtype=dtype, device=device)
+        self.attn1 = SelfAttention(config, **factory)
+        self.attn_temporal = SelfAttention(config, **factory)
+        self.attn2 = CrossAttention(config, attention, **factory)
+        self.ff = MixFFN(config, **factory)
+
+    def forward(self, x: Tensor, around: BlockInputs) -> Tensor:
+        """Complete tokens (b, t, n, d) in and out; x is not written into."""
+        stream = TokenStream(x, around.kernels)
+        self.run(stream, around)
+        return stream.settle()
+
+    def run(self, stream: TokenStream, around: BlockInputs) -> None:
+        """Move the stream through the block; the last residual stays pending."""
+        tables = (*self.scale_shift_table.to(stream.x), *self.scale_shift_table_attn3d.to(stream.x))
+        rows = [Rows(values, table) for values, table in zip(around.modulation, tables)]
+        self._mix_tokens(stream, rows[0:3], around)
+        self._mix_frames(stream, rows[6:9], around)
+        self._read_text(stream, around)
+        shift, scale, gate = rows[3:6]
+        y = self.ff.mix(stream.norm(shift, scale).flatten(0, 1), around)
+        stream.add(y.reshape(stream.x.shape), gate=gate)
+
+    def _mix_tokens(self, stream: TokenStream, rows: list[Rows], around: BlockInputs) -> None:
+        """Every frame by itself. What is dead is dropped at once: five tokens' worth live at the widest moment."""
+        shift, scale, gate = rows
+        h = stream.norm(shift, scale).flatten(0, 1)
+        q, k, v = self.attn1.project(h)
+        del h
+        mixed = spatial_linear_attention(q, k, v, kernels=around.kernels).flatten(-2)
+        del q, k, v
+        stream.add(self.attn1.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
+
+    def _mix_frames(self, stream: TokenStream, rows: list[Rows], around: BlockInputs) -> None:
+        """Every site by itself, along the frames."""
+        shift, scale, gate = rows
+        h = stream.norm(shift, scale)
+        shape = h.shape[:3]
+        h = h.flatten(0, 1)
+        q, k, v = (y.unflatten(0, shape[:2]) for y in self.attn_temporal.project(h))
+        del h
+        mixed = temporal_cosine_attention(
+            q, k, v, form=self.temporal_form, positions=around.rotary, kernels=around.kernels
+        )
+        del q, k, v
+        mixed = mixed.flatten(-2).flatten(0, 1)
+        stream.add(self.attn_temporal.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
+
+    def _read_text(self, stream: TokenStream, around: BlockInputs) -> None:
+        """Cross-attention: its query is x as it is, and nothing gates its answer.
+
+        Without gradients a plain `to_out` adds its product to the tokens in place, which nobody else holds here:
+        the temporal residual has just made them. Its bias then goes with the next norm.
+        """
+        x = stream.settle()
+        in_place = not torch.is_grad_enabled() and x.is_contiguous() and is_untouched(self.attn2.to_q)
+        x = x.flatten(1, 2)
+        found = self.attn2.read(x, around.text)
+        out = self.attn2.to_out[0]
+        if in_place and all(mixed.dtype == x.dtype for _, mixed in found):
+            with around.weights_of(out, x) as given:
+                if given is not None:
+                    weight, bias = given
+                    for rows, mixed in found:
+                        x[rows].view(-1, x.shape[-1]).addmm_(mixed.flatten(0, 1), weight.t())
+                    stream.add(bias=bias if bias is None or bias is out.bias else bias.clone())  # it may be streamed
+                    return
+        mixed = found[0][1] if len(found) == 1 else torch.cat([part for _, part in found])
+        del found
+        stream.add(out(mixed).reshape(stream.x.shape))
