@@ -13,13 +13,15 @@ DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
 
-.PHONY: help demo test check kernels host faults bench evidence lint clean
+.PHONY: help demo test check kernels kernels-matrix host faults bench evidence lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     set up .venv and animate a shipped photo"
 	@echo "make test     set up .venv, lint, run every test (host tests where a ComfyUI is found)"
-	@echo "make check    lint and the fast tests      make kernels  operators against float64 loops"
+	@echo "make check    lint and the fast tests      make kernels  operators against float64 loops, in Triton's"
+	@echo "              interpreter, spoilt on purpose, and compiled for every card (no card needed)"
+	@echo "make kernels-matrix   the same with other versions of Triton (fetches each, about 1 GB)"
 	@echo "make host     tests against real hosts     make faults   bad input, kill, cancel, full disk"
 	@echo "make bench    print the numbers of README  make evidence those of docs/evidence.md (nine small trainings)"
 	@echo "make clean    remove .venv and demo/"
@@ -63,6 +65,9 @@ check: lint
 kernels: $(VENV)/.test
 	@TRITON_INTERPRET=1 $(PYTEST) tests/kernels -rs
 	@$(PYTEST) tests/kernels/compiled -rs
+
+kernels-matrix: $(VENV)/.test
+	@$(PY) tools/compile_matrix.py --folder $(VENV)/matrix
 
 host: $(VENV)/.test
 	@$(PYTEST) tests/host tests/nodes -rs
