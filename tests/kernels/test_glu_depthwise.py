@@ -157,7 +157,7 @@ def test_shapes_are_known_without_memory():
 
 @pytest.mark.parametrize("grid, lines, length, blocks", [
     ((30, 48), 36, 48, 4),  # four blocks of eight rows: six rows are read twice
-    ((48, 30), 58, 30, 6),
+    ((48, 30), 36, 48, 4),
     ((8, 5), 8, 5, 1),
     ((1, 1), 1, 1, 1),
     ((1, 20), 24, 1, 3),  # columns: six steps instead of twenty-one
