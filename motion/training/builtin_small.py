@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.procedural_scenes import WORDS, SceneSource
+from ..data.procedural_scenes import WORDS
 from ..errors import ConfigError
 from ..io.builtin import load_builtin
 from ..io.file_motions import file_motions
@@ -17,7 +17,6 @@ from ..text.encoder import MotionTextEncoder
 from .builtin_growth import PATCH, grown_embedding, grown_state
 from .builtin_recipe import TEXT_WIDTH
 from .builtin_trainer import few_keys_attention
-from .builtin_weather import open_eyes, weather_patterns
 
 PARENT = "motionblocks-tiny"
 
@@ -30,20 +29,16 @@ class SmallRecipe:
     flow_weight: float = 12.0  # of the L1 on the flow, beside the velocity loss
     still_weight: float = 2.0  # of that in scenes in which nothing moves
     moving_weight: float = 4.0  # of that where a part of the picture moves; elsewhere 1
-    weather_weight: float = 3.0  # of the velocity loss of rain and snow
     top_noise_share: float = 0.25  # samples at sigma 0.999, where sampling starts
     flow_shift: float = 4.0  # of the noise levels
-    weather_shift: float = 0.6  # of those of rain and snow, which must be read from the noise
     caption_dropout: float = 0.03
     stopped_share: float = 0.04  # samples with bucket 0, in which nothing moves whatever the prompt says
     long_share: float = 0.1  # camera and whole-picture samples whose frames go up to long_frames
     num_frames: int = 16
     long_frames: int = 32
     num_textures: int = 512
-    weather_patterns: int = 40  # patterns of rain and snow that the untrained network is shown; 0 = none
-    weather_strength: float = 1.3  # of what it is shown
     words: tuple[str, ...] = field(default=WORDS)
-    left_out: tuple[str, ...] = (  # words neither drawn nor written: they were not learned
+    left_out: tuple[str, ...] = (  # words neither drawn nor written: not learned, or (rain, snow) by builtin_weather.py
         "grow", "shrink", "swirl", "ripple", "shake", "rain", "snow",
     )  # fmt: skip
 
@@ -81,12 +76,7 @@ def build_small(
 
     start: a file of an earlier run to start from instead, with the spec's network and at least the words taught.
     """
-    dit, encoder = _grown(spec, recipe, seed) if start is None else _read(spec, recipe, start)
-    if recipe.weather_patterns:
-        source = SceneSource(spec.latent.working_size, num_textures=4)
-        patterns = weather_patterns(source, recipe.weather_patterns)
-        open_eyes(dit, patterns, recipe.weather_strength, seed)
-    return dit, encoder
+    return _grown(spec, recipe, seed) if start is None else _read(spec, recipe, start)
 
 
 def _read(spec: MotionModelSpec, recipe: SmallRecipe, path: Path) -> tuple[LinearVideoDiT, MotionTextEncoder]:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ..data.procedural_fields import AXES, PICTURE_WORDS
 from ..data.procedural_scenes import SceneSource
-from ..data.procedural_weather import KINDS
 from ..models.flow_codec import FlowCodec
 from ..models.flow_head import compose_clean
 from ..models.linear_video_dit import LinearVideoDiT
@@ -32,7 +31,6 @@ class SceneSamples:
     sigma: Tensor  # (b,)
     noise: Tensor  # like clean
     flow_weight: Tensor  # (b, 8, t - 1, h, w)
-    appearance_weight: Tensor  # (b,)
     captions: list[str]
 
 
@@ -71,14 +69,12 @@ class SceneTask:
         frames = self._frame_indices(chance, scenes.captions)
         pictures, flow = scenes.render(frames)
         clean = self.codec.encode(pictures, flow)
-        weather = torch.tensor([any(word in caption.split(", ") for word in KINDS) for caption in scenes.captions])
         dropped = (chance[:, 3] < recipe.caption_dropout).tolist()
         ids = [self.vocabulary.tokenize("" if drop else text) for drop, text in zip(dropped, scenes.captions)]
         return SceneSamples(
-            clean, frames, torch.tensor(ids), self._buckets(scenes, chance), self._sigma(chance, weather),
+            clean, frames, torch.tensor(ids), self._buckets(scenes, chance), self._sigma(chance),
             torch.cat([torch.randn(clean[:1].shape, generator=g) for g in generators]),
-            self._flow_weight(clean[:, APPEARANCE:, 1:]), torch.where(weather, recipe.weather_weight, 1.0),
-            scenes.captions,
+            self._flow_weight(clean[:, APPEARANCE:, 1:]), scenes.captions,
         )  # fmt: skip
 
     def loss(self, batch: SceneSamples) -> Tensor:
@@ -102,7 +98,7 @@ class SceneTask:
         appearance = (error[:, :APPEARANCE] / sigma.clamp_min(0.1)).square().mean((1, 2, 3, 4))
         index = batch.frame_indices[:, 1:].view(len(sigma), 1, -1, 1, 1).float()
         flow = (batch.flow_weight * error[:, APPEARANCE:].abs() / (index / 4).sqrt()).mean((1, 2, 3, 4))
-        return batch.appearance_weight * appearance + self.recipe.flow_weight * flow
+        return appearance + self.recipe.flow_weight * flow
 
     def _frame_indices(self, chance: Tensor, captions: list[str]) -> Tensor:
         """Frame 0 and random distinct later frames, ascending: (b, 1 + num_targets)."""
@@ -121,12 +117,11 @@ class SceneTask:
         still = torch.tensor([caption == "still" for caption in scenes.captions]) & (chance[:, 2] < 0.5)
         return torch.where(still, (chance[:, 2] * 2 * (count + 1)).long(), bucket)
 
-    def _sigma(self, chance: Tensor, weather: Tensor) -> Tensor:
+    def _sigma(self, chance: Tensor) -> Tensor:
         """Noise levels: uniform, then shifted; a share sits at 0.999. (b,)"""
-        base = chance[:, 4]
-        shift = torch.where(weather, self.recipe.weather_shift, self.recipe.flow_shift)
+        base, shift = chance[:, 4], self.recipe.flow_shift
         sigma = shift * base / (1 + (shift - 1) * base)
-        top = chance[:, 5] < self.recipe.top_noise_share * torch.where(weather, 0.3, 1.0)
+        top = chance[:, 5] < self.recipe.top_noise_share
         return torch.where(top, torch.tensor(0.999), sigma).clamp(0.02, 0.999)
 
     def _flow_weight(self, truth: Tensor) -> Tensor:

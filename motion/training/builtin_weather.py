@@ -1,47 +1,158 @@
-"""Opens the grown network's eyes for rain and snow: lets it see how the noisy picture differs from the first frame.
+"""Teaches a trained built-in network rain and snow: a skip head beside it and a word each; all else stays as it is.
 
-The smaller network learned to look past the noise, and the finest detail of the larger picture has no weights at all
-yet, neither going in nor coming out: a saddle that training leaves slowly. So the strongest patterns of drawn rain and
-snow are fed in, as differences from the first frame; what to make of them is left to training.
+What falls is neither in the photo nor a flow of it, so it has to come out of the noise, pixel by pixel. The head is
+trained alone, on what drawn weather adds to drawn scenes. To the rest of the network the new words say "still": their
+embeddings are that word's, each moved a little to one side so that the head can tell them apart.
 """
 
+from dataclasses import asdict, dataclass, replace
+
 import torch
-from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..data.procedural_scenes import SceneSource
+from ..data.procedural_scenes import GROUPS, WORDS, SceneSource, draw_caption
 from ..data.procedural_weather import KINDS
-from ..models.flow_codec import FlowCodec
-from ..models.linear_video_dit import LinearVideoDiT
-
-APPEARANCE, PATCH = 192, 2
-SCENES = 12  # drawn a kind
-
-
-def weather_patterns(source: SceneSource, num_patterns: int) -> Tensor:
-    """Strongest patterns of rain and snow over the latents of a token: (num_patterns, 200, 2, 2), orthonormal."""
-    codec = FlowCodec(source.size)
-    parts = []
-    for kind in KINDS:
-        generators = [torch.Generator().manual_seed(7000 + index) for index in range(SCENES)]
-        scenes = source.draw(generators, captions=[kind] * SCENES).at_speed(torch.ones(SCENES))
-        pictures, _ = scenes.render(torch.tensor([0, 2, 5, 9]).expand(SCENES, -1))
-        latents = codec.encode(pictures)
-        residual = (latents[:, :APPEARANCE, 1:] - latents[:, :APPEARANCE, :1])
-        tokens = rearrange(residual, "b c t (h p) (w q) -> (b t h w) (c p q)", p=PATCH, q=PATCH)
-        parts.append(tokens / tokens.square().mean().sqrt())
-    tokens = torch.cat(parts)
-    _, vectors = torch.linalg.eigh(tokens.T @ tokens / len(tokens))
-    patterns = vectors[:, -num_patterns:].T.reshape(num_patterns, APPEARANCE, PATCH, PATCH)
-    return torch.cat((patterns, torch.zeros(num_patterns, 8, PATCH, PATCH)), 1)
+from ..errors import ConfigError
+from ..models.motion_model import MotionModelSpec
+from ..models.skip_head import SkipHead, scalings
+from ..text.encoder import MotionTextEncoder
+from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
+from .task import SampleKey
 
 
-@torch.no_grad()
-def open_eyes(dit: LinearVideoDiT, patterns: Tensor, strength: float, seed: int) -> None:
-    """Feed the patterns of (noisy - first frame) into the tokens, in random orthogonal directions; changes dit."""
-    generator = torch.Generator().manual_seed(seed + 99)
-    width = dit.config.width
-    directions, _ = torch.linalg.qr(torch.randn(width, len(patterns), generator=generator))
-    weight = torch.einsum("dk,kcpq->dcpq", directions * strength, patterns)
-    dit.patch_embed.proj.weight += weight
-    dit.first_frame_embed.proj.weight -= weight
+@dataclass(frozen=True)
+class WeatherRecipe:
+    """Numbers of the training that the trainer's own settings do not hold; written into the weights' metadata."""
+
+    size: int = 128  # px of a scene
+    crop: int = 64  # px of the part that is shown
+    num_frames: int = 5  # in a row
+    last_frame: int = 31
+    weather_share: float = 0.85  # of the samples; the others teach the gate to stay shut
+    pair_share: float = 0.2  # of those, with a camera motion
+    shift: float = 4.0  # of the noise levels
+    top_noise_share: float = 0.1  # samples at sigma 0.999, where sampling starts
+    gate_weight: float = 0.1  # of the gate's cross-entropy, beside the squared error
+    aside: float = 0.3  # how far a word's embedding lies from that of "still", as a share of its length
+    num_textures: int = 256
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class WeatherSamples:
+    """One batch of crops. Pictures have values in [-1, 1]."""
+
+    picture: Tensor  # (b, 3, t, crop, crop), without weather
+    fallen: Tensor  # like picture: what the weather adds
+    noise: Tensor  # like picture
+    sigma: Tensor  # (b,)
+    indices: Tensor  # (b, t) of the frames
+    bucket: Tensor  # (b,)
+    ids: Tensor  # (b, 2) prompt tokens
+    open: Tensor  # (b,) 1 where there is weather
+    captions: list[str]
+
+
+def with_head(spec: MotionModelSpec, channels: int, deviation: float) -> MotionModelSpec:
+    """The spec with a skip head of this width."""
+    return replace(spec, config=replace(spec.config, skip_channels=channels, skip_deviation=deviation))
+
+
+def build_head(spec: MotionModelSpec, seed: int) -> SkipHead:
+    """A fresh head with weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SkipHead(spec.config, operations=nn)
+
+
+def add_words(
+    encoder: MotionTextEncoder, words: tuple[str, ...], aside: float, seed: int
+) -> tuple[MotionTextEncoder, tuple[str, ...]]:
+    """The text encoder with rows for rain and snow after those of its words; and all the words.
+
+    Raises ConfigError where the words have rain or snow, or lack still.
+    """
+    if "still" not in words or set(KINDS) & set(words):
+        raise ConfigError(f"the model knows {', '.join(words)}; it must know still, and neither rain nor snow")
+    rows = encoder.embedding.weight.detach()
+    still = rows[words.index("still") + 1]
+    sides = torch.randn(len(KINDS), len(still), generator=torch.Generator().manual_seed(seed + 31))
+    sides = sides / sides.norm(dim=1, keepdim=True) * still.norm() * aside
+    wider = MotionTextEncoder(len(rows) + len(KINDS), encoder.width)
+    wider.load_state_dict({**encoder.state_dict(), "embedding.weight": torch.cat((rows, still + sides))})
+    return wider, (*words, *KINDS)
+
+
+class WeatherTask:
+    """Task of the trainer: a skip head on what weather adds to scenes. See `Task` for the methods."""
+
+    def __init__(self, head: SkipHead, encoder: MotionTextEncoder, words: tuple[str, ...], recipe: WeatherRecipe):
+        self.head, self.encoder, self.recipe = head, encoder.requires_grad_(False), recipe
+        self.vocabulary = MotionVocabulary(words)
+        self.words = tuple(word for word in WORDS if word in words and word not in KINDS)
+        self.source = SceneSource(recipe.size, num_textures=recipe.num_textures, words=(*self.words, *KINDS))
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The head's weights by name."""
+        return dict(self.head.named_parameters())
+
+    def fingerprint(self) -> dict:
+        """The recipe and the words."""
+        return {"recipe": self.recipe.to_dict(), "words": list(self.vocabulary.words)}
+
+    def describe(self, batch: WeatherSamples) -> str:
+        """Captions of a batch."""
+        return ", ".join(map(repr, batch.captions))
+
+    def draw(self, keys: list[SampleKey]) -> WeatherSamples:
+        """Draw and render a scene a key, with and without its weather, and cut a part out."""
+        recipe, generators = self.recipe, [key.generator() for key in keys]
+        chance = torch.stack([torch.rand(16, generator=g) for g in generators])
+        captions = [self._caption(row) for row in chance.tolist()]
+        scenes = self.source.draw(generators, captions=captions)
+        scenes = scenes.at_speed(scenes.speed * (chance[:, 6] >= 0.04))
+        start = 1 + (chance[:, 7] * (recipe.last_frame - recipe.num_frames + 1)).long()
+        frames = start.unsqueeze(1) + torch.arange(recipe.num_frames)
+        clear, full = (drawn.render(frames)[0] * 2 - 1 for drawn in (replace(scenes, weather={}), scenes))
+        corner = (chance[:, 8:10] * (recipe.size - recipe.crop + 1)).long().tolist()
+        clear, full = (torch.stack([video[:, :, y : y + recipe.crop, x : x + recipe.crop]
+                                    for video, (y, x) in zip(videos, corner)]) for videos in (clear, full))
+        noise = torch.stack([torch.randn(clear.shape[1:], generator=g) for g in generators])
+        ids = torch.tensor([self.vocabulary.tokenize(text)[:MAX_MOTIONS] for text in captions])
+        opened = torch.tensor([any(word in KINDS for word in text.split(", ")) for text in captions])
+        bucket = (scenes.speed * 19).ceil().clamp(0, 19)
+        return WeatherSamples(clear, full - clear, noise, self._sigma(chance), frames, bucket, ids,
+                              (opened & (scenes.speed > 0)).float(), captions)
+
+    def loss(self, batch: WeatherSamples) -> Tensor:
+        """Squared error of what falls, in units of c_out, plus the gate's cross-entropy: (b,)."""
+        device = next(self.head.parameters()).device
+        batch = WeatherSamples(*(v.to(device) if isinstance(v, Tensor) else v for v in batch.__dict__.values()))
+        level = batch.sigma.view(-1, 1, 1, 1, 1)
+        _, pooled, _ = self.encoder(batch.ids)
+        scales, gate = self.head.condition(batch.sigma, batch.indices, pooled, batch.bucket, torch.float32)
+        found = self.head.estimate(
+            (1 - level) * batch.fallen + level * batch.noise, batch.picture, batch.sigma, scales
+        )
+        unit = scalings(batch.sigma, self.head.deviation)[2].view(-1, 1, 1, 1, 1)
+        error = ((found - batch.fallen) / unit).square().mean((1, 2, 3, 4)) * batch.open
+        with torch.autocast(device.type, enabled=False):
+            target = batch.open.unsqueeze(1).expand_as(gate)
+            shut = nn.functional.binary_cross_entropy(gate.clamp(1e-6, 1 - 1e-6), target, reduction="none").mean(1)
+        return error + self.recipe.gate_weight * shut
+
+    def _caption(self, chance: list[float]) -> str:
+        """Weather, weather with a camera motion, or other words, now and then none at all."""
+        recipe, kind = self.recipe, KINDS[int(chance[1] * len(KINDS))]
+        if chance[0] < recipe.weather_share * recipe.pair_share:
+            return f"{GROUPS['camera'][int(chance[2] * len(GROUPS['camera']))]}, {kind}"
+        return kind if chance[0] < recipe.weather_share else draw_caption(chance[10:16], self.words)
+
+    def _sigma(self, chance: Tensor) -> Tensor:
+        """Noise levels: uniform, then shifted; a share sits at 0.999. (b,)"""
+        base, shift = chance[:, 4], self.recipe.shift
+        sigma = shift * base / (1 + (shift - 1) * base)
+        return torch.where(chance[:, 5] < self.recipe.top_noise_share, 0.999, sigma).clamp(0.01, 0.999)

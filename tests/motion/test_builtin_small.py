@@ -10,10 +10,9 @@ from pack.motion.models.linear_video_dit import LinearVideoDiT
 from pack.motion.training.builtin_growth import double, grown_state, halve
 from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec
 from pack.motion.training.builtin_task import SceneTask
-from pack.motion.training.builtin_weather import open_eyes, weather_patterns
 from pack.motion.training.task import SampleKey
 
-RECIPE = SmallRecipe(num_textures=4, num_targets=2, weather_patterns=0)
+RECIPE = SmallRecipe(num_textures=4, num_targets=2)
 
 
 @pytest.fixture(scope="module")
@@ -106,19 +105,3 @@ def test_where_a_part_moves_the_flow_counts_more(task):
     weight = task._flow_weight(truth)
     assert weight[0, 0, 0, 2, 2] == RECIPE.moving_weight and weight[0, 0, 0, 0, 0] == 1.0
     assert (weight[1] == RECIPE.still_weight).all()
-
-
-def test_opened_eyes_see_how_the_picture_differs_from_the_first_frame_and_nothing_else(task):
-    patterns = weather_patterns(task.source, 6)
-    assert torch.allclose(patterns.flatten(1) @ patterns.flatten(1).T, torch.eye(6), atol=1e-4)
-    assert patterns[:, 192:].abs().max() == 0, "the flow channels are no weather"
-    dit = LinearVideoDiT(task.spec.config)
-    dit.load_state_dict(task.dit.state_dict())
-    open_eyes(dit, patterns, 1.3, seed=0)
-    first = torch.randn(1, 200, 1, 16, 16, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        before, after = (net._embed_patches(first, first, (8, 8)) for net in (task.dit, dit))
-        assert torch.allclose(before, after, atol=1e-4)
-        shown = patterns[0].view(1, 200, 1, 2, 2).repeat(1, 1, 1, 8, 8)
-        seen = [net._embed_patches(first + shown, first, (8, 8)) for net in (task.dit, dit)]
-    assert (seen[1] - seen[0]).norm(dim=-1).mean() == pytest.approx(1.3, rel=0.01)
