@@ -20,7 +20,7 @@ from ...kernels.glu_depthwise import glu_depthwise
 from ...kernels.spatial_linear_attention import spatial_linear_attention
 from ...kernels.temporal_cosine_attention import RotaryTable, temporal_cosine_attention
 from .linear_video_dit_config import LinearVideoDiTConfig
-from .module_weights import is_untouched
+from .module_weights import PLAIN_TENSORS, is_untouched
 from .text_cache import CachedText, MaskedText
 
 WeightsOf = Callable[[nn.Module, Tensor], AbstractContextManager[tuple[Tensor, Tensor | None] | None]]
@@ -167,7 +167,10 @@ class MixFFN(nn.Module):
             return self._mix_frames(x, around)
         y = torch.empty_like(x)
         for start in range(0, len(x), chunk):
-            y[start : start + chunk] = self._mix_frames(x[start : start + chunk], around)
+            place = y[start : start + chunk]
+            part = self._mix_frames(x[start : start + chunk], around, place)
+            if part is not place:
+                place.copy_(part)
         return y
 
     def _chunk(self, x: Tensor) -> int:
@@ -178,7 +181,8 @@ class MixFFN(nn.Module):
             return max(1, frames)
         return max(1, min(frames // FEWEST_CHUNKS, frames * UNCHUNKED_BYTES // wide))
 
-    def _mix_frames(self, x: Tensor, around: BlockInputs) -> Tensor:
+    def _mix_frames(self, x: Tensor, around: BlockInputs, place: Tensor | None = None) -> Tensor:
+        """The result lies in `place` where a plain product can write there."""
         wide = _pointwise(self.conv_inverted, x, around)
         with around.weights_of(self.conv_depth, wide) as given:
             if given is not None:
@@ -188,14 +192,17 @@ class MixFFN(nn.Module):
                 value, gate = self.conv_depth(image).chunk(2, dim=1)
                 narrow = rearrange(value * F.silu(gate), "m c h w -> m (h w) c")
         del wide
-        return _pointwise(self.conv_point, narrow, around)
+        return _pointwise(self.conv_point, narrow, around, place)
 
 
-def _pointwise(conv: nn.Module, x: Tensor, around: BlockInputs) -> Tensor:
-    """A 1x1 convolution of tokens x (m, n, c) -> (m, n, c')."""
+def _pointwise(conv: nn.Module, x: Tensor, around: BlockInputs, place: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution of tokens x (m, n, c) -> (m, n, c'), written into `place` where that is given and can be."""
     with around.weights_of(conv, x) as given:
         if given is not None:
             weight, bias = given
+            if place is not None and bias is None and type(weight) in PLAIN_TENSORS and weight.dtype == place.dtype:
+                torch.mm(x.flatten(0, 1), weight.flatten(1).t(), out=place.flatten(0, 1))
+                return place
             return F.linear(x, weight.flatten(1), bias)
     image = rearrange(x, "m (h w) c -> m c h w", h=around.grid[0])
     return rearrange(conv(image), "m c h w -> m (h w) c")

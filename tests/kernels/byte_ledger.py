@@ -31,32 +31,36 @@ class Ledger(TorchDispatchMode):
 
     def __init__(self, declared: dict[str, Callable[..., tuple[int, int]]] | None = None):
         super().__init__()
-        self.declared = declared or {}
+        self.declared = {} if declared is None else declared
         self.bytes = self.launches = self.live = self.peak = 0
         self.by_name: Counter[str] = Counter()
-        self._known: dict[int, int] = {}
+        self.at_peak: list[tuple[str, int]] = []  # (made by, bytes) of what lived then
+        self._known: dict[int, tuple[str, int]] = {}
 
-    def hold(self, *tensors: Tensor) -> None:
+    def hold(self, *tensors: Tensor, name: str = "given") -> None:
         """Count the storages of these tensors as live from now on, until they die."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             key = storage._cdata
             if key not in self._known:
-                self._known[key] = storage.nbytes()
+                self._known[key] = (name, storage.nbytes())
                 self.live += storage.nbytes()
-                self.peak = max(self.peak, self.live)
                 weakref.finalize(storage, self._release, key)
+        if self.live > self.peak:
+            self.peak, self.at_peak = self.live, list(self._known.values())
 
     def _release(self, key: int) -> None:
-        self.live -= self._known.pop(key, 0)
+        self.live -= self._known.pop(key, ("", 0))[1]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        for x in given:  # weights and other tensors made before: not live on the block's account
+            self._known.setdefault(x.untyped_storage()._cdata, ("before", 0))
         self._book(func, args, kwargs, given, results)
-        self.hold(*results)
+        self.hold(*results, name=func._schema.name)
         return out
 
     def _book(self, func, args, kwargs, given: list[Tensor], results: list[Tensor]) -> None:
