@@ -77,6 +77,7 @@ def _add_animate(commands) -> None:
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
+    add("--kernels", default="auto", help="auto, torch or triton: form of the fast operators (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace an existing output file")
     add("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_animate)
@@ -186,7 +187,7 @@ def _load(options):
     from .pipeline import pick_device
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
-    return bundle(read_motion_model(weights_path(options.model)), **place)
+    return bundle(read_motion_model(weights_path(options.model)), **place, kernels=options.kernels)
 
 
 def _lora(model, options):

@@ -11,6 +11,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from einops import rearrange
 from torch import Tensor
 
+from ..kernels.self_test import resolve_kernels
 from ..motion.conditioning.motion_bucket import motion_bucket
 from ..motion.errors import CheckpointError, ConfigError, ShapeError
 from ..motion.io.motion_model_file import MotionModelFile, read_motion_model
@@ -20,6 +21,8 @@ from ..motion.models.motion_model import MotionModelSpec
 from ..motion.sampling.residual import residual_state_to_network
 from ..motion.sampling.schedules import sigma_to_timestep
 from . import _host
+from ._module_weights import host_weights
+from ._text_cache import keep_texts_for_a_run, texts_of_a_run
 
 FLOW_MULTIPLIER = 1000
 
@@ -78,10 +81,13 @@ class HostVideoDiT(LinearVideoDiT):
     """LinearVideoDiT with the host's call, block patches and wrappers. Made without memory; weights are assigned."""
 
     def __init__(
-        self, *, config: LinearVideoDiTConfig, integer_timesteps: bool, dtype=None, device=None, operations=torch.nn,
-        **_unused,
+        self, *, config: LinearVideoDiTConfig, integer_timesteps: bool, kernels: str = "auto", dtype=None, device=None,
+        operations=torch.nn, **_unused,
     ):  # fmt: skip
-        super().__init__(config, operations=operations, attention=host_attention, dtype=dtype, device="meta")
+        super().__init__(
+            config, operations=operations, attention=host_attention, kernels=kernels, weights_of=host_weights,
+            dtype=dtype, device="meta",
+        )  # fmt: skip
         self.integer_timesteps = integer_timesteps
 
     def forward(self, x, timestep, context=None, control=None, transformer_options=None, **conditions):
@@ -102,6 +108,7 @@ class HostVideoDiT(LinearVideoDiT):
             x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=self.integer_timesteps), context,
             attention_mask=attention_mask, motion_bucket_id=motion_bucket_id, pooled=pooled, first_latent=first_latent,
             run_block=self._block_runner(timestep, context, transformer_options),
+            **texts_of_a_run(transformer_options, x.shape[0]),
         )  # fmt: skip
 
     def _block_runner(self, timestep: Tensor, context: Tensor, options: dict):
@@ -210,22 +217,28 @@ def _check_mask(mask: Tensor, context: Tensor) -> Tensor:
     return mask.reshape(context.shape[:2])
 
 
-def load_motion_model(path: str, weight_dtype: torch.dtype | None = None, disable_dynamic: bool = False):
-    """Read a file and return a fresh, unpatched MODEL. Raises CheckpointError; the host stays as it was."""
+def load_motion_model(
+    path: str, weight_dtype: torch.dtype | None = None, kernels: str = "auto", disable_dynamic: bool = False
+):
+    """Read a file and return a fresh, unpatched MODEL. Raises CheckpointError and, for kernels, ConfigError."""
     with torch.inference_mode(False):
-        return build_patcher(read_motion_model(path), path, weight_dtype, disable_dynamic)
+        return build_patcher(read_motion_model(path), path, weight_dtype, kernels, disable_dynamic)
 
 
 def build_patcher(
-    file: MotionModelFile, path: str, weight_dtype: torch.dtype | None = None, disable_dynamic: bool = False
-):
+    file: MotionModelFile, path: str, weight_dtype: torch.dtype | None = None, kernels: str = "auto",
+    disable_dynamic: bool = False,
+):  # fmt: skip
     """MODEL from a file that has been read. Call it outside inference mode, else its weights cannot be trained."""
     config = MotionModelConfig(file.spec)
     supported = [torch.float32] if file.spec.latent.kind == "builtin" else _host.COMPUTE_DTYPES
     config.supported_inference_dtypes = list(supported)
-    config.set_inference_dtype(*_host.inference_dtypes(file.state_dict, weight_dtype, supported))
+    dtype, cast = _host.inference_dtypes(file.state_dict, weight_dtype, supported)
+    config.set_inference_dtype(dtype, cast)
+    config.unet_config["kernels"] = resolve_kernels(kernels, _host.compute_device(), cast or dtype)
     model = config.get_model(file.state_dict)
     patcher = _host.new_patcher(model, disable_dynamic=disable_dynamic)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks", keep_texts_for_a_run)
     stored = {name: tensor.to(config.unet_config["dtype"]) for name, tensor in file.state_dict.items()}
     missing, unexpected = model.diffusion_model.load_state_dict(stored, strict=False, assign=True)
     if missing or unexpected:
@@ -233,7 +246,7 @@ def build_patcher(
     model.diffusion_model.requires_grad_(False).eval()
     if not _host.is_dynamic(patcher):
         model.to(patcher.offload_device)
-    patcher.cached_patcher_init = (load_motion_model, (path, weight_dtype))
+    patcher.cached_patcher_init = (load_motion_model, (path, weight_dtype, kernels))
     return patcher
 
 

@@ -35,13 +35,23 @@ def worked_in(key: str, chain: list) -> Tensor:
 
 
 def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
-    """LinearVideoDiT with copies of the model's weights, float32, on the device. Raises ConfigError."""
+    """LinearVideoDiT with copies of the model's weights, float32, on the device. Raises ConfigError.
+
+    It runs the form of the operators that the MODEL was loaded with, where that works in float32 too.
+    """
+    from ..kernels.self_test import resolve_kernels
     from ..motion.io.motion_model_file import fill_module
     from ..motion.models.linear_video_dit import LinearVideoDiT
 
     refuse_what_is_no_weight(model)
-    network = LinearVideoDiT(spec.config, dtype=torch.float32, device="meta")
+    kernels = resolve_kernels(kernels_of(model), device, torch.float32)
+    network = LinearVideoDiT(spec.config, kernels=kernels, dtype=torch.float32, device="meta")
     return fill_module(network, dict(patched_weights(model, NETWORK)), dtype=torch.float32, device=device)
+
+
+def kernels_of(model) -> str:
+    """The form of the operators that one of our MODELs was loaded with: "auto", "torch" or "triton"."""
+    return model.model.diffusion_model.kernels
 
 
 def refuse_what_is_no_weight(model) -> None:

@@ -8,8 +8,28 @@ from . import _host
 from ._compat import inp, out, schema
 
 CATEGORY = "MotionBlocks/loaders"
+KERNELS_TOOLTIP = (
+    "Which form of the fast operators runs. auto: Triton kernels where this machine can run them (tried once, see the "
+    "console), else torch. torch: never Triton. triton: Triton, or an error that says why not."
+)
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def kernels_input():
+    """The widget both loaders end with; optional, so that prompts queued before it existed still run."""
+    from ..kernels._dispatch import KERNELS
+
+    return inp(
+        io.Combo.Input, "kernels", options=list(KERNELS), default="auto", optional=True, tooltip=KERNELS_TOOLTIP,
+        advanced=True,
+    )  # fmt: skip
+
+
+def chosen_kernels(kernels: str) -> str:
+    from ..kernels._dispatch import KERNELS
+
+    return _host.choose("kernels", kernels, KERNELS)
 
 
 def sample_photos() -> list[str]:
@@ -39,23 +59,25 @@ class LoadModel(io.ComfyNode):
                     tooltip="Number type the weights are kept in. default: what your device computes best. fp8 halves "
                     "the memory of bf16 at some loss of quality.", advanced=True,
                 ),
+                kernels_input(),
             ],
             outputs=[out(io.Model, "model", "The model, ready for KSampler.")],
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, model_name, weight_dtype):
+    def fingerprint_inputs(cls, model_name, weight_dtype, kernels="auto"):
+        choices = f"{model_name} {weight_dtype} {kernels}"
         try:
-            return f"{model_name} {weight_dtype} {_host.stamp(_host.weight_path(model_name))}"
+            return f"{choices} {_host.stamp(_host.weight_path(model_name))}"
         except (ValueError, OSError):
-            return f"{model_name} {weight_dtype}"
+            return choices
 
     @classmethod
-    def execute(cls, model_name, weight_dtype="default") -> io.NodeOutput:
+    def execute(cls, model_name, weight_dtype="default", kernels="auto") -> io.NodeOutput:
         from ._model import load_motion_model
 
         dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, _host.WEIGHT_DTYPES)]
-        return io.NodeOutput(load_motion_model(_host.weight_path(model_name), dtype))
+        return io.NodeOutput(load_motion_model(_host.weight_path(model_name), dtype, chosen_kernels(kernels)))
 
 
 class LoadBuiltin(io.ComfyNode):
@@ -78,6 +100,7 @@ class LoadBuiltin(io.ComfyNode):
                     io.Combo.Input, "model_name", options=list(BUILTIN_NAMES),
                     tooltip="Which built-in model. Its weights are a few MB inside the pack.",
                 ),
+                kernels_input(),
             ],
             outputs=[
                 out(io.Model, "model", "For KSampler; cfg 1.0, euler, simple, 8 steps."),
@@ -87,7 +110,7 @@ class LoadBuiltin(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model_name) -> io.NodeOutput:
+    def execute(cls, model_name, kernels="auto") -> io.NodeOutput:
         import torch
 
         from ..motion.io.builtin_names import BUILTIN_NAMES, builtin_path
@@ -98,11 +121,12 @@ class LoadBuiltin(io.ComfyNode):
         from ._vae import BuiltinVAE
 
         path = str(builtin_path(_host.choose("model_name", model_name, BUILTIN_NAMES)))
+        kernels = chosen_kernels(kernels)
         with torch.inference_mode(False):
             file = read_motion_model(path)
             clip = build_clip(file.text_encoder or {}, file.metadata)
             vae = BuiltinVAE(FlowCodec(file.spec.latent.working_size))
-            return io.NodeOutput(build_patcher(file, path), clip, vae)
+            return io.NodeOutput(build_patcher(file, path, kernels=kernels), clip, vae)
 
 
 class SamplePhoto(io.ComfyNode):

@@ -228,10 +228,11 @@ def _trained(request, done) -> tuple:
 
     from ..motion.io.motion_model_file import MotionModelFile
     from ._model import build_patcher
+    from ._network import kernels_of
 
     with torch.inference_mode(False):
         file = MotionModelFile(request.spec, done.weights, None, done.metadata)
-        return build_patcher(file, done.path), {}
+        return build_patcher(file, done.path, kernels=kernels_of(request.model)), {}
 
 
 def _batch(strips: list):

@@ -29,16 +29,19 @@ class BuiltinModel:
 
 
 def load_builtin(
-    name: str = "motionblocks-tiny", *, device="cpu", dtype: torch.dtype = torch.float32
+    name: str = "motionblocks-tiny", *, device="cpu", dtype: torch.dtype = torch.float32, kernels: str = "auto"
 ) -> BuiltinModel:
     """Load a built-in model. dtype is what the network computes in; its text encoder stays float32.
 
-    Raises ConfigError for an unknown name or type, CheckpointError for a damaged file.
+    kernels: form of the operators, "auto", "torch" or "triton". Raises ConfigError for an unknown name or type and for
+    "triton" where it cannot be had, CheckpointError for a damaged file.
     """
-    return bundle(read_motion_model(builtin_path(name)), device=device, dtype=dtype)
+    return bundle(read_motion_model(builtin_path(name)), device=device, dtype=dtype, kernels=kernels)
 
 
-def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.float32) -> BuiltinModel:
+def bundle(
+    file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.float32, kernels: str = "auto"
+) -> BuiltinModel:
     """Put together a model from a file that has a text encoder and the built-in latent space.
 
     Raises CheckpointError when the file lacks either, or names motions that this pack cannot read.
@@ -54,5 +57,5 @@ def bundle(file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.fl
     vocabulary = file_vocabulary(file.metadata, rows)
     encoder = MotionTextEncoder(rows, width, operations=UnfilledLayers, dtype=torch.float32, device="meta")
     fill_module(encoder, file.text_encoder, dtype=torch.float32, device=device)
-    dit = build_motion_model(file, dtype=dtype, device=device)
+    dit = build_motion_model(file, kernels=kernels, dtype=dtype, device=device)
     return BuiltinModel(spec, dit, encoder, vocabulary, FlowCodec(spec.latent.working_size))

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...kernels.self_test import resolve_kernels
 from ..errors import CheckpointError, ConfigError
 from ..models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
 from ..models.motion_model import FAMILY, MotionModelSpec, check_version
@@ -84,18 +85,23 @@ def describe_motion_model(path: str | os.PathLike) -> tuple[str, MotionModelSpec
 
 
 def build_motion_model(
-    file: MotionModelFile, *, operations=nn, attention=None, dtype: torch.dtype | None = None, device=None
-) -> LinearVideoDiT:
+    file: MotionModelFile, *, operations=nn, attention=None, kernels: str = "auto", dtype: torch.dtype | None = None,
+    device=None,
+) -> LinearVideoDiT:  # fmt: skip
     """Build the network with the file's weights copied into it, in evaluation mode.
 
-    dtype: None keeps the type the weights are stored in. Raises ConfigError for a type the device cannot compute in,
+    dtype: None keeps the type the weights are stored in. kernels: form of the operators, "auto", "torch" or "triton".
+    Raises ConfigError for a type the device cannot compute in and for "triton" where it cannot be had,
     CheckpointError when the weights do not fit.
     """
     device = torch.device(device or "cpu")
     dtype = dtype or file.state_dict["patch_embed.proj.weight"].dtype
     if operations is nn:  # the host's layers cast by themselves
         check_compute(dtype, device)
-    model = LinearVideoDiT(file.spec.config, operations=operations, attention=attention, dtype=dtype, device="meta")
+    model = LinearVideoDiT(
+        file.spec.config, operations=operations, attention=attention, kernels=resolve_kernels(kernels, device, dtype),
+        dtype=dtype, device="meta",
+    )  # fmt: skip
     return fill_module(model, file.state_dict, dtype=dtype, device=device)
 
 

@@ -50,6 +50,7 @@ class TrainingJob:
     allow_changes: bool = False  # resume although clips or settings differ
     device: str | None = None  # cpu, cuda, …; without it CUDA where torch sees it
     overwrite: bool = False  # replace an output that exists
+    kernels: str = "auto"  # form of the fast operators: auto, torch or triton
 
     def __post_init__(self):
         problems = []
@@ -136,7 +137,7 @@ def run_job(
     _check_places(job, world)
     device = pick_device(job.device if job.device is not None else getattr(world, "device", None))
     file = read_motion_model(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
-    model = bundle(file, device=device)
+    model = bundle(file, device=device, kernels=job.kernels)
     clips = _open_clips(job)
     with world.main_first():
         dataset = build_latent_dataset(
