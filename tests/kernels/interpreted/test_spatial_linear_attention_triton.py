@@ -2,11 +2,21 @@
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from kernel_checks import assert_as_good_as_torch, counted_bytes, poisoned, strided
 from pack.kernels import spatial_linear_attention as operator
 from pack.kernels._triton import spatial_linear_attention as launchers
 from pack.kernels.errors import ConfigError, ShapeError
 from pack.kernels.spatial_linear_attention import spatial_linear_attention, spatial_linear_attention_bytes
+
+
+@triton.jit
+def _split_kernel(x, out, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
+    high, low, back = launchers._split(tl.load(x + at), tl.float16)
+    tl.store(out + at, (high.to(tl.float32) + low.to(tl.float32)) * back)
+
 
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -135,6 +145,13 @@ def test_float16_of_any_size_stays_finite_and_right(size):
     q, k, v = (x.clamp(-1, 1) * size for x in (q, k, v))
     out = spatial_linear_attention(q, k, v, kernels="triton")
     assert_as_good_as_torch(out, spatial_linear_attention(q, k, v, kernels="torch"), naive(q, k, v))
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1.0, 3e9])
+def test_two_float16_tiles_hold_a_state_of_any_size_to_float32(size):
+    x, out = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)) * size, torch.empty(16, 16)
+    _split_kernel[(1,)](x, out, 16)
+    assert (out - x).abs().max() <= 2.0**-20 * x.abs().max()
 
 
 def test_not_a_number_is_not_swallowed():
