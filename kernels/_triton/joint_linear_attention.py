@@ -51,6 +51,18 @@ def half_of(dh: int) -> int:
     return max(16, triton.next_power_of_2(-(-dh // 2)))
 
 
+def constants_of(dh: int, dtype: torch.dtype, *, scaled: bool, rotated: bool) -> dict:
+    """What all kernels fold in. bfloat16 operands have float32's range: nothing overflows on the way.
+
+    float16 storage keeps its digits by a second operand that holds what the first one's rounding lost.
+    """
+    exact = interpreting() or dtype == torch.float32
+    return {
+        "DH": dh, "HALF": half_of(dh), "SCALED": scaled, "ROTATED": rotated,
+        "DOT": tl.float32 if exact else tl.bfloat16, "LOW_X": dtype == torch.float16,
+    }  # fmt: skip
+
+
 class _Plan(NamedTuple):
     """One launch: its grid and the arguments that all kernels share."""
 
@@ -70,12 +82,7 @@ def _plan(x: Tensor, rotary, scale, *, launch: str, share) -> _Plan:
     tiles = sizes[0] * sizes[1] * blocks
     chunk = -(-tiles // share(b * heads, n, dh, processors))
     splits = -(-tiles // chunk)
-    exact = interpreting() or x.dtype == torch.float32
-    constants = {
-        "DH": dh, "HALF": half_of(dh), "SCALED": scale is not None, "ROTATED": rotary is not None,
-        # bfloat16 has float32's range, so nothing overflows on the way; float16 then needs two operands a value
-        "DOT": tl.float32 if exact else tl.bfloat16, "LOW_X": x.dtype == torch.float16, **options,
-    }  # fmt: skip
+    constants = {**constants_of(dh, x.dtype, scaled=scale is not None, rotated=rotary is not None), **options}
     return _Plan((programs(b * heads, splits),), (n, heads, tiles, chunk, splits, blocks), sizes, constants)
 
 
@@ -144,7 +151,7 @@ def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float,
     plan = _plan(x, rotary, scale, launch="gradient", share=output_programs)
     stored = torch.float32 if interpreting() else x.dtype
     dx = torch.empty((b, n, heads, dh), dtype=stored, device=x.device)
-    values = not query and not (x.dtype == torch.float16 and dh > 64)  # else both products do not fit a processor
+    values = not query and not (x.dtype == torch.float16 and dh > 32)  # both products at once spill
     dy = torch.empty_like(dx) if values else dx
     rows = [torch.empty((b, heads, n), dtype=torch.float32, device=x.device) for _ in range(2)] if query else []
     row_state, row_sum = rows if query else (state, state)
@@ -171,7 +178,7 @@ def joint_linear_attention_backward_triton(
 ) -> tuple:  # fmt: skip
     """Gradients (q, k, v, q's rstd, q's weight, k's rstd, k's weight) from that of out and the state of `attend`.
 
-    The last four are None without scales. 9 passes over one tensor, 10 for float16 heads beyond 64: d(q) reads q and
+    The last four are None without scales. 9 passes over one tensor, 10 for float16 heads beyond 32: d(q) reads q and
     grad, its state reads them again, d(k) and d(v) read k and v.
     """
     if q.numel() == 0:

@@ -1,0 +1,25 @@
+"""Spoilt lines of the long linear attention's kernels; each must fail the quick test below."""
+
+TESTS = "interpreted/test_joint_linear_attention_triton.py"
+CHECK = f"{TESTS}::test_many_tiles_and_programs_with_rotation_and_norms"
+
+MUTANTS = {
+    "swaps cosine and sine": (
+        "return even * cos - odd * sin, even * sin + odd * cos",
+        "return even * sin - odd * cos, even * cos + odd * sin",
+    ),
+    "rotates the gradient forwards": ("return even * cos + odd * sin, odd * cos - even * sin",
+                                      "return even * cos - odd * sin, odd * cos + even * sin"),
+    "lets a tile run into the next row": ("column, column < width", "column, column < width + BLOCK"),
+    "leaves out the last partial state": ("for split in range(splits):", "for split in range(splits - 1):"),
+    "rotates by the wrong frame": ("at_frame = row // height", "at_frame = row % height"),
+    "forgets the sign of k": (
+        "even, odd = _halves(tl.maximum(rows, 0.0), BLOCK, HALF)\n        if WEIGHTED:",
+        "even, odd = _halves(rows, BLOCK, HALF)\n        if WEIGHTED:",
+    ),
+    "lets eps grow with the tokens": (
+        "*plan.counts, eps * factor_of(n), *x.stride()[:3], *out.stride()[:3]",
+        "*plan.counts, eps / factor_of(n), *x.stride()[:3], *out.stride()[:3]",
+        f"{TESTS}::test_eps_carries_the_factor_of_the_state",
+    ),
+}
