@@ -238,7 +238,8 @@ def _result(x: Tensor) -> Tensor:
 
 def _plan(v: Tensor, *, form: str, backward: bool = False) -> tuple[Plan, tuple[int]]:
     """The plan and its grid; raises ShapeError before memory is taken."""
-    plan = make_plan(*v.shape, arch=architecture(v.device), form=form, backward=backward)
+    wide = v.dtype == torch.float32
+    plan = make_plan(*v.shape, arch=architecture(v.device), form=form, backward=backward, wide=wide)
     return plan, (programs(v.shape[0], v.shape[2], plan.groups),)
 
 

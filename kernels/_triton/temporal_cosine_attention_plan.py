@@ -29,7 +29,7 @@ BACKWARD = {
     (None, 32, 16): (16, 4, 4, 1), (None, 32, 32): (32, 1, 4, 1), (None, 32, 64): (64, 1, 8, 1),
     (None, 64, 16): (16, 1, 2, 1), (None, 64, 32): (32, 1, 4, 1), (None, 64, 64): (64, 1, 8, 1),
     (None, 128, 16): (16, 1, 4, 1), (None, 128, 32): (32, 1, 8, 1),
-    (None, 16, 0): (16, 4, 4, 2), (None, 32, 0): (16, 4, 4, 2), (None, 64, 0): (32, 1, 4, 2),
+    (None, 16, 0): (16, 4, 4, 1), (None, 32, 0): (16, 4, 4, 1), (None, 64, 0): (32, 1, 4, 1),
     (None, 128, 0): (16, 1, 8, 1),
 }  # fmt: skip
 
@@ -56,23 +56,34 @@ def architecture(device: torch.device) -> int | None:
     return 10 * major + minor
 
 
-def launch_options(arch: int | None, dims: int, frames: int, *, backward: bool) -> dict[str, int] | None:
-    """Row of the table for padded dims and frames (0: the linear form), its common one for an unknown arch."""
+def launch_options(
+    arch: int | None, dims: int, frames: int, *, backward: bool, wide: bool = False
+) -> dict[str, int] | None:
+    """Row of the table for padded dims and frames (0: the linear form), its common one for an unknown arch.
+
+    wide: float32 is stored. None where the table has no row, and the linear form is taken.
+    """
     table = BACKWARD if backward else FORWARD
     row = table.get((arch, dims, frames)) or table.get((None, dims, frames))
-    return dict(zip(("frames", "heads", "num_warps", "num_stages"), row)) if row else None
+    if row is None:
+        return None
+    options = dict(zip(("frames", "heads", "num_warps", "num_stages"), row))
+    if wide and not frames and dims == 32:
+        options["num_warps"] = 8  # at 4, products without tensor cores spill
+    return options
 
 
 def make_plan(
-    b: int, t: int, s: int, nh: int, dh: int, *, arch: int | None, form: str = "auto", backward: bool = False
-) -> Plan:
+    b: int, t: int, s: int, nh: int, dh: int, *, arch: int | None, form: str = "auto", backward: bool = False,
+    wide: bool = False,
+) -> Plan:  # fmt: skip
     """Tiles and programs for (b, t, s, nh, dh). "auto" and "direct" take the quadratic form where it fits."""
     dims, options = padded(dh), None
     if form != "linear" and t <= QUADRATIC_FRAMES:
-        options = launch_options(arch, dims, padded(t), backward=backward)
+        options = launch_options(arch, dims, padded(t), backward=backward, wide=wide)
     linear = options is None
     if linear:
-        options = launch_options(arch, dims, 0, backward=backward)
+        options = launch_options(arch, dims, 0, backward=backward, wide=wide)
         if interpreting():
             options["frames"] = 64  # its time goes by the number of steps, not by their size
     tiles = -(-nh // options["heads"])

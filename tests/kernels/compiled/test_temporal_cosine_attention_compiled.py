@@ -5,7 +5,7 @@ import triton.language as tl
 from ahead_of_time import ARCHS, check_limits, compile_ahead
 from pack.kernels._triton import temporal_cosine_attention as short
 from pack.kernels._triton import temporal_cosine_attention_long as long
-from pack.kernels._triton.temporal_cosine_attention_plan import BACKWARD, FORWARD
+from pack.kernels._triton.temporal_cosine_attention_plan import BACKWARD, FORWARD, launch_options
 
 TYPES = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}
 FLOAT32 = ("cos", "sin", "inverses", "alongs")
@@ -15,7 +15,8 @@ ROWS = [(False, *key[1:]) for key in FORWARD] + [(True, *key[1:]) for key in BAC
 
 def compiled(arch, dims, frames, dtype="bf16", backward=False):
     """Every kernel of one row of the table, compiled as its launcher would ask for it."""
-    tile, heads, num_warps, num_stages = (BACKWARD if backward else FORWARD)[None, dims, frames]
+    options = launch_options(arch, dims, frames, backward=backward, wide=dtype == "fp32")
+    tile, heads, num_warps, num_stages = options.values()
     if frames:
         kernels = [short._quadratic_bwd_kernel if backward else short._quadratic_fwd_kernel]
     else:

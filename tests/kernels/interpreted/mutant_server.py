@@ -44,7 +44,7 @@ def main() -> None:
     """Serve until the input ends."""
     import numpy  # noqa: F401
     import pytest  # noqa: F401
-    import torch  # noqa: F401
+    import torch._dynamo  # noqa: F401  (the first registered operator needs it: most of a child's time)
     import triton.language  # noqa: F401
     import triton.runtime.interpreter  # noqa: F401
 
