@@ -3,15 +3,18 @@
 Camera motions: direction as in builtin_photos.py. Objects, skies, waterfalls and water are drawn into the photographs,
 so that it is known what should move and where to; optical flow of the clip is compared with that. Right means: along
 the true way within 45 degrees, longer than half a pixel of a 64 px picture, and twice as far as what should stand
-still. Rain and snow: visible change, and the background's optical flow.
+still. Rain and snow: visible change, and the background's optical flow: of the median of five frames, which takes out
+what falls, since a drop fools the flow meter where the photograph is smooth. Beside it stands the flow of the frame as
+it is, and that of the same photograph, held still, with drawn weather in front of it.
 """
 
 import argparse
+import json
 import math
 import time
 
 import torch
-from builtin_common import DIRECTED, load_model, photo, photo_paths, sample, save, verdict
+from builtin_common import DIRECTED, RESULTS, load_model, photo, photo_paths, sample, save, verdict
 from pack.motion.data.procedural_fields import OBJECT_WORDS, PICTURE_WORDS, REGION_WORDS
 from pack.motion.data.procedural_paint import Dice, paint_fall, paint_objects, paint_sky, paint_water
 from pack.motion.data.procedural_scenes import SceneBatch, SceneSource
@@ -37,17 +40,24 @@ def main() -> None:
     parser.add_argument("--motions", nargs="+", help="default: all the model knows")
     parser.add_argument("--bucket", type=int, default=12)
     parser.add_argument("--name", default="builtin_motions", help="of the results file")
+    parser.add_argument("--keep", action="store_true", help="keep the rows of motions not named by --motions")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started, model = time.monotonic(), load_model(arguments.weights or "motionblocks-small")
     source = SceneSource(SIDE, num_textures=4, seed=99)
-    rows = []
+    rows = kept(arguments) if arguments.keep else []
     for number, (name, path) in enumerate(list(photo_paths().items())[: arguments.photos]):
         for motion in arguments.motions or [word for word in model.vocabulary.words if word != "still"]:
             rows += measure(model, source, name, photo(path, long_side=SIDE), motion, arguments, number)
     figures = {"photographs": arguments.photos, "clips": len(rows), "sampling seeds": len(arguments.seeds),
                **table(rows), "seconds": round(time.monotonic() - started)}
     save(arguments.name, figures, rows)
+
+
+def kept(arguments) -> list[dict]:
+    """Rows of the results file whose motions are not measured again."""
+    rows = json.loads((RESULTS / f"{arguments.name}.json").read_text())["rows"]
+    return [row for row in rows if row["motion"] not in (arguments.motions or ())]
 
 
 def measure(model, source, name: str, picture, motion: str, arguments, number: int) -> list[dict]:
@@ -64,7 +74,7 @@ def measure(model, source, name: str, picture, motion: str, arguments, number: i
         if motion in DIRECTED:
             found = {"right": bool(direction_agrees(motion, clip[CAMERA_FRAMES]))}
         else:
-            found = weather(clip) if motion in KINDS else moved(scenes, clip, motion)
+            found = weather(clip, drawn(scenes)) if motion in KINDS else moved(scenes, clip, motion)
         rows.append({"photo": name, "motion": motion, "seed": seed, **found})
     return rows
 
@@ -79,7 +89,7 @@ def pasted(source: SceneSource, picture, motion: str, speed: float, seed: int) -
     brush = BRUSHES.get(motion, paint_objects if motion in OBJECT_WORDS else None)
     if brush:
         canvas = brush(canvas, texture, scenes.layout, SIDE, dice)
-    return SceneBatch(SIDE, canvas, scenes.layout, scenes.speed, scenes.captions)
+    return SceneBatch(SIDE, canvas, scenes.layout, scenes.speed, scenes.captions, scenes.weather)
 
 
 def moved(scenes: SceneBatch, clip, motion: str) -> dict:
@@ -105,15 +115,26 @@ def moved(scenes: SceneBatch, clip, motion: str) -> dict:
     return found
 
 
-def weather(clip) -> dict:
-    """How much is seen of rain and snow, and how far the background moved."""
+def drawn(scenes: SceneBatch):
+    """The photograph held still with drawn weather in front of it: (16, h, w, 3)."""
+    return scenes.render(torch.arange(16).unsqueeze(0))[0][0].movedim(0, -1)
+
+
+def weather(clip, control) -> dict:
+    """How much is seen of rain and snow, and how far the background moved, in px of the working size."""
     change = (clip[1:] - clip[:1]).mean(-1).abs()
     between = (clip[2:] - clip[1:-1]).mean(-1).abs()
-    flow = max(float(dense_flow(clip[0], clip[n])[textured_mask(clip[0])].norm(dim=-1).median()) for n in (5, 10, 15))
     seen, alive = float((change > SEEN).float().mean()), float((between > SEEN).float().mean())
-    working_px = flow * 128 / SIDE
-    return {"right": seen > 0.02 and alive > 0.02 and working_px < 0.5, "seen": seen, "alive": alive,
-            "background_px": working_px}
+    cleared = torch.stack([clip[max(1, n - 2) : n + 3].median(0).values for n in range(len(clip))])
+    flow = {"background_px": background(clip[0], cleared), "with weather_px": background(clip[0], clip),
+            "drawn weather_px": background(control[0], control)}
+    return {"right": seen > 0.02 and alive > 0.02 and flow["background_px"] < 0.5, "seen": seen, "alive": alive, **flow}
+
+
+def background(first, clip) -> float:
+    """Largest median flow from the first frame to three later ones, over its textured pixels, px of 128."""
+    textured = textured_mask(first)
+    return max(float(dense_flow(first, clip[n])[textured].norm(dim=-1).median()) for n in (5, 10, 13)) * 128 / SIDE
 
 
 def table(rows: list[dict]) -> dict:
@@ -128,7 +149,7 @@ def table(rows: list[dict]) -> dict:
     for motion in dict.fromkeys(row["motion"] for row in rows):
         mine = [row for row in rows if row["motion"] == motion]
         figures[motion] = {"right, %": round(100 * sum(row["right"] for row in mine) / len(mine), 1)}
-        for key in ("seen", "alive", "background_px"):
+        for key in ("seen", "alive", "background_px", "with weather_px", "drawn weather_px"):
             if key in mine[0]:
                 figures[motion][key] = round(max(row[key] for row in mine) if "px" in key else
                                              sum(row[key] for row in mine) / len(mine), 3)

@@ -43,7 +43,14 @@ def main() -> None:
     mount_pack()
     from pack.motion.io.builtin import bundle
     from pack.motion.io.motion_model_file import read_motion_model
-    from pack.motion.training.builtin_weather import WeatherRecipe, WeatherTask, add_words, build_head, with_head
+    from pack.motion.training.builtin_weather import (
+        WeatherRecipe,
+        WeatherTask,
+        add_words,
+        build_head,
+        fit_gate,
+        with_head,
+    )
     from pack.motion.training.config import TrainingConfig
     from pack.motion.training.trainer import Trainer
 
@@ -52,7 +59,9 @@ def main() -> None:
     model = bundle(file)
     spec = with_head(file.spec, arguments.channels, arguments.deviation)
     encoder, words = add_words(model.text_encoder, model.vocabulary.words, recipe.aside, arguments.seed)
-    task = WeatherTask(build_head(spec, arguments.seed), encoder, words, recipe)
+    head = build_head(spec, arguments.seed)
+    task = WeatherTask(head, encoder, words, recipe)
+    print(f"gate fitted, every prompt at least {fit_gate(head, encoder, words):.1f} on its side", flush=True)
     config = TrainingConfig(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
         beta2=0.98, ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed, weight_decay=0.0,

@@ -4,7 +4,7 @@ A token of a few hundred numbers cannot hold the detail of the hundreds of noisy
 of the noisy residual after the rest of the network has spoken, x = (1 - σ)·q + σ·ε, goes to the answer past the
 tokens: q = gate·(c_skip·x + c_out·F(c_in·x)). c_in, c_skip and c_out come from σ and the data's deviation as in EDM
 (arXiv 2206.00364, Table 1), here for the flow interpolation; F is a small convolutional net that sees the noisy
-residual, the picture behind it and the neighbouring frames; the gate follows prompt, dynamics, σ and frame.
+residual, the picture behind it and the neighbouring frames; the gate follows the prompt, and dynamics 0 shuts it.
 """
 
 import torch
@@ -43,7 +43,8 @@ class SkipHead(nn.Module):
         )
         self.conv_out = operations.Conv2d(width, colours, 3, padding=1, **factory)
         self.linear_1 = operations.Linear(config.caption_channels + 3 * FEATURES, HIDDEN, **factory)
-        self.linear_2 = operations.Linear(HIDDEN, 2 * width * len(REACH) + 1, **factory)
+        self.linear_2 = operations.Linear(HIDDEN, 2 * width * len(REACH), **factory)
+        self.linear_gate = operations.Linear(config.caption_channels, 1, **factory)
 
     def forward(
         self, clean: Tensor, seen: Tensor, sigma: Tensor, first_latent: Tensor, indices: Tensor, pooled: Tensor,
@@ -55,34 +56,34 @@ class SkipHead(nn.Module):
         indices: (t,) or (b, t). pooled: (b, caption_channels). Returns the estimate, float32; frame 0 and the flow
         channels stay, and so does everything where the gate is shut.
         """
-        indices = indices.expand(len(clean), -1)[:, 1:]
-        scales, gate = self.condition(sigma, indices, pooled, bucket, seen.dtype)
+        bucket = torch.full_like(sigma, self.default_bucket) if bucket is None else bucket
         clean = clean.float() + first_latent[:, :, :1].float() if self.is_residual else clean.float()
-        gate = torch.where(gate < CLOSED, 0.0, gate)
+        gate = self.gate(pooled.to(seen.dtype), bucket)
         if clean.shape[2] < 2 or not gate.any():
             return clean
         level = sigma.float().view(-1, 1, 1, 1, 1)
         picture = clean[:, :APPEARANCE_CHANNELS, 1:]
         start = first_latent[:, :APPEARANCE_CHANNELS, :1].float()
         rest = seen[:, :APPEARANCE_CHANNELS, 1:].float() - level * start - (1 - level) * picture
+        scales = self.scales(sigma, indices.expand(len(clean), -1)[:, 1:], pooled, bucket, seen.dtype)
         found = self.estimate(to_pixels(rest), to_pixels(picture), sigma.float(), scales)
         clean = clean.clone()
-        clean[:, :APPEARANCE_CHANNELS, 1:] += to_coefficients(gate[:, None, :, None, None] * found)
+        clean[:, :APPEARANCE_CHANNELS, 1:] += to_coefficients(gate.view(-1, 1, 1, 1, 1) * found)
         return clean
 
-    def condition(
-        self, sigma: Tensor, indices: Tensor, pooled: Tensor, bucket: Tensor | None, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """Scales and shifts of the layers (b, t, layers, 2, width), and the gate (b, t), float32 in 0 to 1.
+    def gate(self, pooled: Tensor, bucket: Tensor) -> Tensor:
+        """How far the prompt opens the skip, (b,) float32 in 0 to 1; exactly 0 below CLOSED and at bucket 0."""
+        opened = self.linear_gate(pooled)[:, 0].float().sigmoid()
+        return torch.where((opened < CLOSED) | (bucket < 1), 0.0, opened)
 
-        indices: (b, t). The other arguments as in `forward`.
-        """
-        bucket = torch.full_like(sigma, self.default_bucket) if bucket is None else bucket
+    def scales(
+        self, sigma: Tensor, indices: Tensor, pooled: Tensor, bucket: Tensor, dtype: torch.dtype
+    ) -> Tensor:  # fmt: skip
+        """Scales and shifts of the layers: (b, t, layers, 2, width). indices: (b, t); the others as in `forward`."""
         whole = torch.cat([pooled.to(dtype), *(sinusoid(x, FEATURES).to(dtype) for x in (1000 * sigma, bucket))], -1)
         whole = whole.unsqueeze(1).expand(-1, indices.shape[1], -1)
         features = torch.cat((whole, sinusoid(indices, FEATURES).to(dtype)), -1)
-        said = self.linear_2(F.silu(self.linear_1(features)))
-        return said[..., :-1].unflatten(-1, (len(REACH), 2, self.width)), said[..., -1].float().sigmoid()
+        return self.linear_2(F.silu(self.linear_1(features))).unflatten(-1, (len(REACH), 2, self.width))
 
     def estimate(self, rest: Tensor, picture: Tensor, sigma: Tensor, scales: Tensor) -> Tensor:
         """c_skip·x + c_out·F(c_in·x): noisy rest, picture (b, 3, t, h, w), in [-1, 1] -> the same shape, float32."""

@@ -6,11 +6,12 @@ embeddings are that word's, each moved a little to one side so that the head can
 """
 
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
-from ..data.procedural_scenes import GROUPS, WORDS, SceneSource, draw_caption
+from ..data.procedural_scenes import GROUPS, SceneSource
 from ..data.procedural_weather import KINDS
 from ..errors import ConfigError
 from ..models.motion_model import MotionModelSpec
@@ -18,6 +19,8 @@ from ..models.skip_head import SkipHead, scalings
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from .task import SampleKey
+
+SURE = 8.0  # logit beyond which a prompt does not pull at the gate any more
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,9 @@ class WeatherRecipe:
     crop: int = 64  # px of the part that is shown
     num_frames: int = 5  # in a row
     last_frame: int = 31
-    weather_share: float = 0.85  # of the samples; the others teach the gate to stay shut
-    pair_share: float = 0.2  # of those, with a camera motion
+    pair_share: float = 0.2  # samples with a camera motion beside the weather
     shift: float = 4.0  # of the noise levels
     top_noise_share: float = 0.1  # samples at sigma 0.999, where sampling starts
-    gate_weight: float = 0.1  # of the gate's cross-entropy, beside the squared error
     aside: float = 0.3  # how far a word's embedding lies from that of "still", as a share of its length
     num_textures: int = 256
 
@@ -52,7 +53,6 @@ class WeatherSamples:
     indices: Tensor  # (b, t) of the frames
     bucket: Tensor  # (b,)
     ids: Tensor  # (b, 2) prompt tokens
-    open: Tensor  # (b,) 1 where there is weather
     captions: list[str]
 
 
@@ -86,18 +86,58 @@ def add_words(
     return wider, (*words, *KINDS)
 
 
+def fit_gate(head: SkipHead, encoder: MotionTextEncoder, words: tuple[str, ...], *, num_rounds: int = 200) -> float:
+    """Open the gate for every prompt with rain or snow and shut it for all others; changes head's gate alone.
+
+    A logistic regression over all prompts of one or two words. Returns the smallest margin: how far the worst prompt
+    lies on its right side, as a logit; negative = on the wrong one.
+    """
+    ids, falls = prompts_of(words)
+    with torch.no_grad():
+        pooled = encoder(ids)[1].double()
+    row = torch.zeros(pooled.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([row], max_iter=num_rounds, line_search_fn="strong_wolfe")
+    side = torch.where(falls, 1.0, -1.0).double()
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        margin = side * (pooled @ row[:-1] + row[-1])
+        value = nn.functional.softplus(SURE - margin).mean() + 1e-5 * row.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        solver.step(loss)
+    with torch.no_grad():
+        head.linear_gate.weight.copy_(row[None, :-1])
+        head.linear_gate.bias.copy_(row[-1:])
+        return float((side * (pooled @ row[:-1] + row[-1])).min())
+
+
+def prompts_of(words: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Ids (p, 2) of the empty prompt, every word and every two that go together; and where something falls (p,)."""
+    vocabulary, rows, falls = MotionVocabulary(words), [], []
+    for text in ("", *words, *(", ".join(pair) for pair in combinations(words, 2))):
+        try:
+            rows.append(vocabulary.tokenize(text)[:MAX_MOTIONS])
+        except ConfigError:  # two that cancel out
+            continue
+        falls.append(any(kind in text for kind in KINDS))
+    return torch.tensor(rows), torch.tensor(falls)
+
+
 class WeatherTask:
     """Task of the trainer: a skip head on what weather adds to scenes. See `Task` for the methods."""
 
     def __init__(self, head: SkipHead, encoder: MotionTextEncoder, words: tuple[str, ...], recipe: WeatherRecipe):
         self.head, self.encoder, self.recipe = head, encoder.requires_grad_(False), recipe
         self.vocabulary = MotionVocabulary(words)
-        self.words = tuple(word for word in WORDS if word in words and word not in KINDS)
-        self.source = SceneSource(recipe.size, num_textures=recipe.num_textures, words=(*self.words, *KINDS))
+        self.cameras = tuple(word for word in GROUPS["camera"] if word in words)
+        self.source = SceneSource(recipe.size, num_textures=recipe.num_textures, words=(*self.cameras, *KINDS))
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The head's weights by name."""
-        return dict(self.head.named_parameters())
+        """The head's weights by name, without the gate's, which `fit_gate` finds."""
+        return {name: value for name, value in self.head.named_parameters() if "gate" not in name}
 
     def fingerprint(self) -> dict:
         """The recipe and the words."""
@@ -113,7 +153,6 @@ class WeatherTask:
         chance = torch.stack([torch.rand(16, generator=g) for g in generators])
         captions = [self._caption(row) for row in chance.tolist()]
         scenes = self.source.draw(generators, captions=captions)
-        scenes = scenes.at_speed(scenes.speed * (chance[:, 6] >= 0.04))
         start = 1 + (chance[:, 7] * (recipe.last_frame - recipe.num_frames + 1)).long()
         frames = start.unsqueeze(1) + torch.arange(recipe.num_frames)
         clear, full = (drawn.render(frames)[0] * 2 - 1 for drawn in (replace(scenes, weather={}), scenes))
@@ -122,34 +161,25 @@ class WeatherTask:
                                     for video, (y, x) in zip(videos, corner)]) for videos in (clear, full))
         noise = torch.stack([torch.randn(clear.shape[1:], generator=g) for g in generators])
         ids = torch.tensor([self.vocabulary.tokenize(text)[:MAX_MOTIONS] for text in captions])
-        opened = torch.tensor([any(word in KINDS for word in text.split(", ")) for text in captions])
-        bucket = (scenes.speed * 19).ceil().clamp(0, 19)
-        return WeatherSamples(clear, full - clear, noise, self._sigma(chance), frames, bucket, ids,
-                              (opened & (scenes.speed > 0)).float(), captions)
+        bucket = (scenes.speed * 19).ceil().clamp(1, 19)
+        return WeatherSamples(clear, full - clear, noise, self._sigma(chance), frames, bucket, ids, captions)
 
     def loss(self, batch: WeatherSamples) -> Tensor:
-        """Squared error of what falls, in units of c_out, plus the gate's cross-entropy: (b,)."""
+        """Squared error of what falls, in units of c_out: (b,)."""
         device = next(self.head.parameters()).device
         batch = WeatherSamples(*(v.to(device) if isinstance(v, Tensor) else v for v in batch.__dict__.values()))
         level = batch.sigma.view(-1, 1, 1, 1, 1)
         _, pooled, _ = self.encoder(batch.ids)
-        scales, gate = self.head.condition(batch.sigma, batch.indices, pooled, batch.bucket, torch.float32)
-        found = self.head.estimate(
-            (1 - level) * batch.fallen + level * batch.noise, batch.picture, batch.sigma, scales
-        )
+        scales = self.head.scales(batch.sigma, batch.indices, pooled, batch.bucket, torch.float32)
+        rest = (1 - level) * batch.fallen + level * batch.noise
+        error = self.head.estimate(rest, batch.picture, batch.sigma, scales) - batch.fallen
         unit = scalings(batch.sigma, self.head.deviation)[2].view(-1, 1, 1, 1, 1)
-        error = ((found - batch.fallen) / unit).square().mean((1, 2, 3, 4)) * batch.open
-        with torch.autocast(device.type, enabled=False):
-            target = batch.open.unsqueeze(1).expand_as(gate)
-            shut = nn.functional.binary_cross_entropy(gate.clamp(1e-6, 1 - 1e-6), target, reduction="none").mean(1)
-        return error + self.recipe.gate_weight * shut
+        return (error / unit).square().mean((1, 2, 3, 4))
 
     def _caption(self, chance: list[float]) -> str:
-        """Weather, weather with a camera motion, or other words, now and then none at all."""
-        recipe, kind = self.recipe, KINDS[int(chance[1] * len(KINDS))]
-        if chance[0] < recipe.weather_share * recipe.pair_share:
-            return f"{GROUPS['camera'][int(chance[2] * len(GROUPS['camera']))]}, {kind}"
-        return kind if chance[0] < recipe.weather_share else draw_caption(chance[10:16], self.words)
+        """Rain or snow, at times with a camera motion."""
+        kind, camera = KINDS[int(chance[1] * len(KINDS))], self.cameras[int(chance[2] * len(self.cameras))]
+        return f"{camera}, {kind}" if chance[0] < self.recipe.pair_share else kind
 
     def _sigma(self, chance: Tensor) -> Tensor:
         """Noise levels: uniform, then shifted; a share sits at 0.999. (b,)"""

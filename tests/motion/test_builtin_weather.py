@@ -5,7 +5,15 @@ import torch
 from pack.motion.errors import ConfigError
 from pack.motion.io.builtin import load_builtin
 from pack.motion.models.skip_head import SkipHead
-from pack.motion.training.builtin_weather import WeatherRecipe, WeatherTask, add_words, build_head, with_head
+from pack.motion.training.builtin_weather import (
+    WeatherRecipe,
+    WeatherTask,
+    add_words,
+    build_head,
+    fit_gate,
+    prompts_of,
+    with_head,
+)
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.task import SampleKey
 from pack.motion.training.trainer import Trainer
@@ -43,16 +51,23 @@ def test_words_that_are_there_already_are_refused(task):
 def test_a_sample_depends_on_its_key_and_not_on_who_else_is_drawn(task):
     together, alone = task.draw(keys(0, 1, 2)), task.draw(keys(1))
     assert alone.captions == together.captions[1:2]
-    for name in ("picture", "fallen", "noise", "sigma", "indices", "bucket", "ids", "open"):
+    for name in ("picture", "fallen", "noise", "sigma", "indices", "bucket", "ids"):
         assert torch.allclose(getattr(alone, name), getattr(together, name)[1:2], atol=1e-5), name
 
 
-def test_something_falls_exactly_where_the_caption_says_weather_and_the_speed_is_not_nought(task):
-    batch = task.draw(keys(*range(40)))
-    falls = batch.fallen.abs().amax((1, 2, 3, 4)) > 0.05
-    said = torch.tensor([("rain" in text or "snow" in text) for text in batch.captions]) & (batch.bucket > 0)
-    assert torch.equal(batch.open > 0, said) and not falls[~said].any() and falls[said].float().mean() > 0.9
-    assert {text for text in batch.captions if "," in text} and batch.indices.min() >= 1
+def test_something_falls_in_every_sample_and_frame_0_is_never_among_them(task):
+    batch = task.draw(keys(*range(20)))
+    assert (batch.fallen.abs().amax((1, 2, 3, 4)) > 0.05).float().mean() > 0.9
+    assert {text for text in batch.captions if "," in text} and batch.indices.min() >= 1 and batch.bucket.min() >= 1
+
+
+def test_the_fitted_gate_opens_for_every_prompt_with_weather_and_is_shut_to_the_bit_for_all_others(task):
+    margin = fit_gate(task.head, task.encoder, task.vocabulary.words)
+    ids, falls = prompts_of(task.vocabulary.words)
+    with torch.no_grad():
+        gate = task.head.gate(task.encoder(ids)[1], torch.full((len(ids),), 12))
+    assert margin > 4 and falls.any() and not falls.all()
+    assert (gate[falls] > 0.98).all() and (gate[~falls] == 0).all()
 
 
 def test_the_head_learns_to_tell_weather_from_noise_and_the_text_stays(task):

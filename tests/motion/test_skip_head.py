@@ -40,8 +40,8 @@ def inputs():
 
 @torch.no_grad()
 def set_gate(head: SkipHead, value: float):
-    head.linear_2.weight[-1] = 0
-    head.linear_2.bias[-1] = value
+    head.linear_gate.weight.zero_()
+    head.linear_gate.bias.fill_(value)
 
 
 def test_off_is_the_default_and_the_network_has_no_trace_of_it(networks):
@@ -64,12 +64,9 @@ def test_only_rows_with_an_open_gate_change_and_never_frame_0_or_the_flow(networ
     plain, headed = networks
     head = headed.skip_head
     with torch.no_grad():
-        head.linear_2.weight[-1] = 0
-        head.linear_2.bias[-1] = 5.0
-        head.linear_1.weight.zero_()
-        head.linear_1.weight[:, 0] = 100.0  # the first number of the prompt opens or shuts
-        head.linear_2.weight[-1] = 1.0
-        head.linear_2.bias[-1] = -50.0
+        head.linear_gate.weight.zero_()
+        head.linear_gate.weight[:, 0] = 20.0  # the first number of the prompt opens or shuts
+        head.linear_gate.bias.zero_()
         inputs["pooled"][:, 0] = torch.tensor([2.0, -2.0])
         velocity = [net(**inputs) for net in (plain, headed)]
     changed = (velocity[0] != velocity[1]).flatten(3).any(-1)  # (b, c, t)
@@ -106,7 +103,7 @@ def test_with_a_silent_net_the_answer_is_the_skip_alone(inputs):
 def test_a_frame_is_told_by_its_neighbours_and_not_by_frames_out_of_reach(inputs):
     head = SkipHead(SKIP, operations=torch.nn)
     said = torch.tensor([0.5]), torch.arange(1, 13)[None], inputs["pooled"][:1], torch.tensor([5]), torch.float32
-    scales, _ = head.condition(*said)
+    scales = head.scales(*said)
     rest, picture = numbers(1, 3, 12, 32, 32, seed=8), numbers(1, 3, 12, 32, 32, seed=9)
     other = rest.clone()
     other[:, :, 0] += 1
@@ -119,6 +116,15 @@ def test_a_frame_is_told_by_its_neighbours_and_not_by_frames_out_of_reach(inputs
 def test_coefficients_and_pixels_are_each_others_inverse():
     latents = numbers(2, 192, 3, 2, 2, seed=10)
     assert torch.allclose(to_coefficients(to_pixels(latents)), latents, atol=1e-5)
+
+
+def test_at_bucket_0_nothing_is_carried(networks, inputs):
+    plain, headed = networks
+    set_gate(headed.skip_head, 5.0)
+    inputs["motion_bucket_id"] = torch.tensor([0, 1])
+    with torch.no_grad():
+        one, other = plain(**inputs), headed(**inputs)
+    assert torch.equal(one[0], other[0]) and not torch.equal(one[1], other[1])
 
 
 def test_one_frame_has_nothing_to_carry(networks, inputs):
