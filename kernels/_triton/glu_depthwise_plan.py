@@ -27,15 +27,19 @@ def plan(h: int, w: int, block: int) -> Plan:
 
 
 def launch_options(kind: str, dtype: torch.dtype, arch: int) -> dict:
-    """Tile sizes of one kernel: "forward", "input" or "weights". One row fits all archs that were compiled for.
+    """Tile sizes of one kernel: "forward", "input" or "weights". One row serves all archs that were compiled for.
 
-    BLOCK is even. TILE 64 is 16 bytes a lane for half precision; more lines a block spill registers.
+    A pair of lines is 16 bytes a lane: TILE 64 in half precision, 32 in float32. BLOCK is even; larger ones spill.
     """
-    return dict(_TABLE.get((kind, dtype, arch)) or _TABLE[kind])
+    size = "float32" if dtype == torch.float32 else "half"
+    return dict(_TABLE.get((kind, size, arch)) or _TABLE[kind, size])
 
 
 _TABLE = {
-    "forward": {"BLOCK": 8, "TILE": 64, "STAGES": 2, "num_warps": 1},
-    "input": {"BLOCK": 4, "TILE": 64, "num_warps": 1},
-    "weights": {"BLOCK": 2, "TILE": 64, "num_warps": 1},
+    ("forward", "half"): {"BLOCK": 8, "TILE": 64, "STAGES": 2, "num_warps": 1},
+    ("forward", "float32"): {"BLOCK": 8, "TILE": 32, "STAGES": 2, "num_warps": 1},
+    ("input", "half"): {"BLOCK": 4, "TILE": 64, "num_warps": 1},
+    ("input", "float32"): {"BLOCK": 4, "TILE": 32, "num_warps": 1},
+    ("weights", "half"): {"BLOCK": 2, "TILE": 64, "num_warps": 1},
+    ("weights", "float32"): {"BLOCK": 4, "TILE": 32, "num_warps": 1},
 }

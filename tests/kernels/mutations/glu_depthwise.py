@@ -1,6 +1,6 @@
 """Spoilt lines of glu_depthwise's kernels; each must fail the quick test below."""
 
-CHECK = "interpreted/test_glu_depthwise_triton.py::test_gradients_match_the_loop_with_tiles_that_stick_out"
+CHECK = "interpreted/test_glu_depthwise_triton.py::test_launchers_match_the_loop_with_tiles_that_stick_out"
 MUTANTS = {
     "forgets the mask of channels": ("(lane[None, :] < c) & (half < 2)", "(lane[None, :] < 2 * c) & (half < 2)"),
     "reads the line after the frame": ("(line >= 0) & (line < across)", "(line >= 0) & (line < across + 1)"),
