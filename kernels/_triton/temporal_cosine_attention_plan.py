@@ -68,8 +68,8 @@ def launch_options(
     if row is None:
         return None
     options = dict(zip(("frames", "heads", "num_warps", "num_stages"), row))
-    if wide and not frames and dims == 32:
-        options["num_warps"] = 8  # at 4, products without tensor cores spill
+    if wide and backward:
+        options["num_warps"] = min(8, 2 * options["num_warps"])  # products without tensor cores need more registers
     return options
 
 
