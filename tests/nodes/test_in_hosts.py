@@ -15,7 +15,7 @@ from real_hosts import MISSING, find_hosts, host_python
 
 ROOT = Path(__file__).resolve().parents[2]
 INHOST = Path(__file__).resolve().parent / "inhost"
-LEAST_TESTS = 150
+LEAST_TESTS, LEAST_INTERPRETED = 150, 6
 SECONDS = 900
 
 
@@ -43,11 +43,23 @@ HOSTS = find_hosts()
 @pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
 def test_nodes_hold_inside_the_host(host, tmp_path):
+    run_inside(host, tmp_path, least=LEAST_TESTS)
+
+
+@pytest.mark.host
+@pytest.mark.slow
+@pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
+def test_kernels_hold_inside_the_host_under_tritons_interpreter(host, tmp_path):
+    run_inside(host, tmp_path, least=LEAST_INTERPRETED, TRITON_INTERPRET="1")
+
+
+def run_inside(host, tmp_path, *, least, **more):
+    """Run `inhost` with the host's Python; fails with its failures, on skips, and on fewer tests than `least`."""
     if host is None:
         pytest.skip(MISSING)
     python, report = host_python(host), tmp_path / "report.xml"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COMFYUI_"))}
-    environment |= {"PYTHONPATH": str(lent_pytest(python)), "MOTIONBLOCKS_HOST": str(host)}
+    environment |= {"PYTHONPATH": str(lent_pytest(python)), "MOTIONBLOCKS_HOST": str(host), **more}
     command = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(INHOST)]
     command += ["-p", "no:cacheprovider", "--junitxml", str(report), "--basetemp", str(tmp_path / "base")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
@@ -57,4 +69,4 @@ def test_nodes_hold_inside_the_host(host, tmp_path):
     bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     failures = "\n".join(f"{case.get('classname')}::{case.get('name')}" for case in bad)
     assert done.returncode == 0, f"on {host.name}:\n{failures}\n{done.stdout[-6000:]}"
-    assert int(suite.get("tests")) >= LEAST_TESTS and int(suite.get("skipped")) == 0, done.stdout[-3000:]
+    assert int(suite.get("tests")) >= least and int(suite.get("skipped")) == 0, done.stdout[-3000:]

@@ -229,4 +229,4 @@ def test_a_changed_file_is_loaded_again(ours, models_folder):
     assert ours["LoadModel"].fingerprint_inputs("changing.safetensors", "fp32") == before
     tiny.tiny_file(models_folder / "changing.safetensors", seed=1, dtype=torch.float16)
     assert ours["LoadModel"].fingerprint_inputs("changing.safetensors", "fp32") != before
-    assert ours["LoadModel"].fingerprint_inputs("gone.safetensors", "fp32") == "gone.safetensors fp32"
+    assert ours["LoadModel"].fingerprint_inputs("gone.safetensors", "fp32") == "gone.safetensors fp32 auto"
