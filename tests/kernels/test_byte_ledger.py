@@ -3,24 +3,21 @@
 The unit c is one pass over one activation tensor: tokens x width x 2 bytes.
 """
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from byte_ledger import Ledger, meta_ledger, stored_bytes
 
-ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
+sys.path.append(BENCHMARKS)
+try:
+    from kernels_ledger import CONFIGS, block_ledger, eager_ledger
+    from ledger_common import Ledger, meta_ledger, stored_bytes
+finally:
+    sys.path.remove(BENCHMARKS)
 
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-eager = load(ROOT / "benchmarks" / "kernels_common.py")
+LARGE, SMALL = "480x768 f8p2", "512x512 f32p1"
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -82,3 +79,46 @@ def test_an_undeclared_operator_of_the_pack_is_refused():
     x = meta(1, 2, 4, 32)
     with pytest.raises(KeyError), torch.no_grad(), Ledger():
         torch.ops.motionblocks.gate_norm_modulate(x, x, *[None] * 6, None, 1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_block_of_plain_weights_moves_at_most_32_units(name):
+    told = block_ledger(name)
+    assert told["c"] <= 32
+    assert told["by operator"]["gate_norm_modulate"] <= 14.1 and told["by operator"]["glu_depthwise"] <= 7.6
+    assert set(told["by operator"]) == {
+        "gate_norm_modulate", "spatial_linear_attention", "temporal_cosine_attention", "glu_depthwise",
+        "softmax_attention"}, "nothing but the operators moves tokens"  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_programs_load_beyond_their_share_stays_below_a_tenth(name):
+    told = block_ledger(name)
+    assert told["c"] <= told["c declared"] <= 1.1 * told["c"]
+
+
+def test_a_small_block_takes_at_most_twenty_launches():
+    told = block_ledger(SMALL)
+    assert told["launches"] <= 20
+
+
+@pytest.mark.parametrize("name", [LARGE, "1024x1024 f8p2"])
+def test_a_large_block_never_holds_much_more_than_five_tensors(name):
+    assert block_ledger(name)["peak c"] <= 5.05
+
+
+def test_a_patched_cross_attention_is_called_and_costs_one_unit_more():
+    plain = block_ledger(SMALL)
+    patched = block_ledger(SMALL, called=lambda block: [block.attn2.to_out[0]])
+    assert plain["c"] < patched["c"] <= 33 and patched["launches"] <= 20
+
+
+def test_layers_that_may_only_be_called_still_save_two_thirds_of_the_eager_traffic():
+    told = block_ledger(SMALL, called=lambda block: list(block.modules()))
+    assert told["c"] <= 60
+
+
+def test_the_released_block_moves_two_hundred_units_in_a_hundred_launches():
+    told = eager_ledger(LARGE)
+    assert 200 <= told["c"] <= 230 and 100 <= told["launches"] <= 120
+    assert told["c"] / block_ledger(LARGE)["c"] > 6

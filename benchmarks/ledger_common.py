@@ -1,8 +1,9 @@
 """Count what a model moves through memory on the meta device: bytes of every operation that is no GEMM, launches, peak.
 
 A torch operation reads each of its tensors once and writes its results once. A GEMM (mm, addmm, linear, 1x1
-convolution, bmm excepted) is a launch without bytes: cuBLAS moves the same whoever calls it. Views move nothing. An
-operator of the pack counts the bytes it declares, which its interpreted tests compare with loads and stores.
+convolution; not bmm) is a launch without bytes: cuBLAS moves the same whoever calls it. Views move nothing. An
+operator of the pack books two sums: `bytes` counts its tensors once, as a memory with a cache for what neighbours
+share sees it; `declared` what all programs load and store, which interpreted tests compare with counted accesses.
 """
 
 import weakref
@@ -27,12 +28,12 @@ def stored_bytes(x: Tensor) -> int:
 
 
 class Ledger(TorchDispatchMode):
-    """While active, books every operation; `declared` gives (bytes, launches) of the pack's operators by name."""
+    """While active, books every operation; `operators` gives the declared bytes of the pack's operators by name."""
 
-    def __init__(self, declared: dict[str, Callable[..., tuple[int, int]]] | None = None):
+    def __init__(self, operators: dict[str, Callable[..., int]] | None = None):
         super().__init__()
-        self.declared = {} if declared is None else declared
-        self.bytes = self.launches = self.live = self.peak = 0
+        self.operators = {} if operators is None else operators
+        self.bytes = self.declared = self.launches = self.live = self.peak = 0
         self.by_name: Counter[str] = Counter()
         self.at_peak: list[tuple[str, int]] = []  # (made by, bytes) of what lived then
         self._known: dict[int, tuple[str, int]] = {}
@@ -68,13 +69,15 @@ class Ledger(TorchDispatchMode):
         if name in FREE or not results:
             return
         if func.namespace == "motionblocks":
-            moved, launches = self.declared[name](given, results)
+            moved, launches = sum(map(stored_bytes, [*given, *results])), 1
+            self.declared += self.operators[name](*args)
         elif name in GEMMS or (name == "convolution" and args[1].shape[2:].numel() == 1 and args[8] == 1):
             moved, launches = 0, 1
         else:
             written, read = self._traffic(func, args, kwargs, given, results)
             moved, launches = written + read, int(written > 0)
         self.bytes += moved
+        self.declared += moved if func.namespace != "motionblocks" else 0
         self.launches += launches
         self.by_name[name] += moved
 
@@ -101,9 +104,35 @@ class Ledger(TorchDispatchMode):
         return written, read
 
 
-def meta_ledger(call: Callable[[], Tensor], *held: Tensor, declared=None) -> Ledger:
+def pack_operators() -> dict[str, Callable[..., int]]:
+    """Declared bytes of each forward operator, from the arguments it is registered with."""
+    from pack.kernels.gate_norm_modulate import gate_norm_modulate_bytes
+    from pack.kernels.glu_depthwise import glu_depthwise_bytes
+    from pack.kernels.spatial_linear_attention import spatial_linear_attention_bytes
+    from pack.kernels.temporal_cosine_attention import temporal_cosine_attention_bytes
+
+    def glue(x, y, gate, gate_table, shift, shift_table, scale, scale_table, bias, eps):
+        tables = [table is not None for table in (gate_table, shift_table, scale_table)]
+        assert all(tables) or not any(tables) or (gate is None and all(tables[1:])) or (shift is None and tables[0])
+        return gate_norm_modulate_bytes(
+            *x.shape, itemsize=x.element_size(), y=y is not None, gate=gate is not None, norm=shift is not None,
+            bias=bias is not None, tables=any(tables),
+        )
+
+    return {
+        "spatial_linear_attention": lambda q, k, v, eps, keep: spatial_linear_attention_bytes(
+            *v.shape, v.element_size(), keep=keep),
+        "temporal_cosine_attention": lambda q, k, v, cos, sin, form: temporal_cosine_attention_bytes(
+            *v.shape, itemsize=v.element_size(), form=form),
+        "glu_depthwise": lambda u, weight, bias, height, width: glu_depthwise_bytes(
+            u.shape[0], (height, width), u.shape[2] // 2, u.element_size(), biased=bias is not None),
+        "gate_norm_modulate": glue,
+    }  # fmt: skip
+
+
+def meta_ledger(call: Callable[[], Tensor], *held: Tensor, operators=None) -> Ledger:
     """Run `call` on the meta device without gradients and return its ledger; `held` are live from the start."""
-    ledger = Ledger(declared)
+    ledger = Ledger(operators)
     ledger.hold(*held)
     with torch.no_grad(), ledger:
         call()
