@@ -297,6 +297,13 @@ def test_compiled_graph_holds_the_operator_whole():
         assert torch.equal(ours, theirs)
 
 
+def test_backward_kernel_equals_the_formulas():
+    x, y, bias, gate, gate_table, _, _, scale, scale_table = make(31, 2)
+    arguments = (y, x, x, y, gate, gate_table, True, scale, scale_table, bias, 1e-6, True)
+    for ours, theirs in zip(module._backward(*arguments), module._backward_torch(*arguments)):
+        assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
 def test_torch_formulas_of_the_operator_equal_the_kernels(monkeypatch):
     tensors = make(24, 3)
     ours = gradients(tensors, "triton", both)
