@@ -1,4 +1,4 @@
-"""The weights of motionblocks-small: the camera as before, and an object that moves while the rest stands."""
+"""The weights of motionblocks-small: the camera as before, an object that moves while the rest stands, and weather."""
 
 import json
 
@@ -12,6 +12,7 @@ from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler
 from pack.motion.training.builtin_small import small_spec
+from pack.motion.training.builtin_weather import prompts_of, with_head
 
 NAME = "motionblocks-small"
 FRAMES = 6
@@ -28,6 +29,16 @@ def source(model):
 
 
 @torch.no_grad()
+def sampled(model, first, words: list[str], num_frames: int, num_steps: int) -> torch.Tensor:
+    """Latents from pure noise, a row a word, at bucket 12."""
+    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(word) for word in words]))
+    denoise = MotionDenoiser(model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
+                             motion_bucket_id=torch.full((len(words),), 12))
+    noise = torch.randn((len(words), 200, num_frames, *first.shape[3:]), generator=torch.Generator().manual_seed(0))
+    return euler(denoise, noise, flow_sigmas(num_steps, shift=model.spec.sampling.shift))
+
+
+@torch.no_grad()
 def moved(model, source, words: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Made and true flow (b, 2, 32, 32) px of frame 5 of one scene a word that no training drew, from pure noise."""
     generators = [torch.Generator().manual_seed(900_000 + index) for index in range(len(words))]
@@ -36,11 +47,7 @@ def moved(model, source, words: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     truth = scenes.flow(frames)[:, -1]
     picture = scenes.render(frames[:, :1])[0]
     first = model.codec.encode(picture)
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(word) for word in words]))
-    denoise = MotionDenoiser(model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
-                             motion_bucket_id=torch.full((len(words),), 12))
-    noise = torch.randn((len(words), 200, FRAMES, *first.shape[3:]), generator=torch.Generator().manual_seed(0))
-    latents = euler(denoise, noise, flow_sigmas(2, shift=model.spec.sampling.shift))
+    latents = sampled(model, first, words, FRAMES, num_steps=2)
     return model.codec.flow_of(latents)[:, -1], truth
 
 
@@ -49,13 +56,37 @@ def test_file_is_small_half_precision_and_says_how_it_was_made(model):
     header = read_header(path)
     assert path.stat().st_size <= 16_000_000
     assert sum(value.numel() for value in model.dit.parameters()) <= 8e6
-    assert "train_small.py" in header.metadata["command"] and json.loads(header.metadata["recipe"])["words"]
-    assert model.spec == small_spec()
+    runs = [run["command"] for run in json.loads(header.metadata["history"])]
+    assert all("train_small.py" in command for command in runs) and json.loads(header.metadata["recipe"])["words"]
+    assert "train_weather.py" in header.metadata["command"] and json.loads(header.metadata["weather_recipe"])
+    config = model.spec.config
+    assert model.spec == with_head(small_spec(), config.skip_channels, config.skip_deviation)
 
 
 def test_file_knows_at_least_twenty_motions_and_refuses_others_with_its_own_list(model):
     words = model.vocabulary.words
     assert len(words) >= 20 and set(AXES) < set(words) and {"slide left", "bounce", "orbit", "clouds"} < set(words)
+    assert {"rain", "snow"} < set(words)
+
+
+def test_only_prompts_with_weather_open_the_skip_so_all_others_are_what_they_were(model):
+    ids, falls = prompts_of(model.vocabulary.words)
+    with torch.no_grad():
+        gate = model.dit.skip_head.gate(model.text_encoder(ids)[1], torch.full((len(ids),), 12))
+    assert (gate[falls] > 0.95).all() and (gate[~falls] == 0).all()
+
+
+def test_rain_and_snow_fall_in_front_of_a_picture_that_stands(model, source):
+    words = ["rain", "snow"]
+    scenes = source.draw([torch.Generator().manual_seed(900_100 + index) for index in range(2)], captions=words)
+    first = model.codec.encode(scenes.render(torch.zeros(2, 1, dtype=torch.long))[0])
+    latents = sampled(model, first, words, FRAMES, num_steps=6)
+    assert model.codec.flow_of(latents).abs().max() < 0.01, "px"
+    added = model.codec.decode(latents)[:, :, 1:] - model.codec.decode(first)
+    seen = (added.mean(1).abs() > 0.06).float().mean((1, 2, 3))
+    assert (seen > 0.02).all() and (seen < 0.6).all(), seen
+    assert (added.mean((1, 2, 3, 4)) > 0).all(), "drops are light"
+    assert (added.diff(dim=2).abs().mean((1, 2, 3, 4)) > 0.005).all(), "they fall"
 
 
 def test_camera_follows_the_prompt_from_pure_noise(model, source):
