@@ -43,3 +43,18 @@ def test_a_photo_comes_out_at_its_own_size_and_moves(core, ours, small):
     (video,) = core("VAEDecode", vae=bound, samples=out)
     assert video.shape == (4, 90, 120, 3) and torch.equal(video[0], picture[0])
     assert (video[3] - video[0]).abs().mean() > 0.01
+
+
+def test_snow_falls_before_a_photo_that_stands_still(core, ours, small):
+    model, clip, vae = small
+    picture = torch.full((1, 96, 96, 3), 0.2)
+    picture[:, 40:56] = 0.35
+    positive, negative, latent, bound = ours["ImageToVideo"].execute(
+        encode(core, clip, "snow"), encode(core, clip, ""), vae, picture, 4
+    ).args
+    (out,) = core("KSampler", model=model, seed=1, steps=4, cfg=1.0, sampler_name="euler", scheduler="simple",
+                  positive=positive, negative=negative, latent_image=latent, denoise=1.0)
+    (video,) = core("VAEDecode", vae=bound, samples=out)
+    added = video[1:] - video[:1]
+    assert torch.equal(video[0], picture[0]) and out["samples"][:, 192:].abs().max() < 1e-3
+    assert 0.02 < (added.mean(-1) > 0.06).float().mean() < 0.6 and (added < -0.1).float().mean() < 0.01
