@@ -77,6 +77,7 @@ def test_several_pieces_of_frames_equal_one(monkeypatch):
     assert torch.allclose(op.joint_linear_attention(q, k, v).double(), naive(q, k, v), atol=1e-5)
 
 
+@pytest.mark.slow  # importing diffusers
 def test_equals_the_processor_of_the_public_code():
     """diffusers' SANA-Video: full-width norms, ReLU, rotation of the numerator only, at a tiny size in float64."""
     video = pytest.importorskip("diffusers.models.transformers.transformer_sana_video")
