@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="sampling seeds")
     parser.add_argument("--photos", type=int, help="only the first N photographs")
     parser.add_argument("--jobs", type=int, default=2, help="photographs at once, one thread each")
+    parser.add_argument("--name", default="builtin_photos", help="of the results file")
     arguments = parser.parse_args()
     paths = dict(list(photo_paths().items())[: arguments.photos])
     started = time.monotonic()
@@ -35,7 +36,7 @@ def main() -> None:
     figures["wrong"] = [" ".join(map(str, list(row.values())[:4])) for row in wrong][:20]
     figures.update(slider_figures(sweep))
     figures["seconds"] = round(time.monotonic() - started)
-    save("builtin_photos", figures, [*rows, *sweep])
+    save(arguments.name, figures, [*rows, *sweep])
 
 
 def one_photo(weights, name: str, path, seeds: list[int]) -> tuple[list, list]:

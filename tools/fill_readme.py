@@ -18,11 +18,17 @@ TABLES = {
     "builtin_clips": "The built-in model on held-out generated clips, whose motion is known exactly",
     "builtin_speed": "Speed and size",
     "builtin_training": "Three trainings from three seeds",
+    "builtin_photos_small": "The second built-in model on the same photographs",
+    "builtin_side_by_side": "Both on the camera moves, side by side",
     "builtin_motions": "The second built-in model, motion by motion",
     "trainer_overhead": "What the trainer costs beside a bare torch loop",
     "pack_entry": "Time from the host's call to our list of nodes",
     "dynamics_measures": "What the dynamics degree says about shifted photographs",
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
+}
+
+COMMANDS = {  # where it is not benchmarks/<name>.py alone
+    "builtin_photos_small": "benchmarks/builtin_photos.py --weights motionblocks-small --name builtin_photos_small",
 }
 
 
@@ -42,7 +48,8 @@ def table(name, title):
         return None
     result = json.loads(path.read_text())
     facts = ", ".join(f"{key} {value}" for key, value in result["facts"].items())
-    head = [f"**{title}** · `.venv/bin/python benchmarks/{name}.py` · {facts}", "", "| figure | value |", "|---|---|"]
+    command = COMMANDS.get(name, f"benchmarks/{name}.py")
+    head = [f"**{title}** · `.venv/bin/python {command}` · {facts}", "", "| figure | value |", "|---|---|"]
     return "\n".join(head + [f"| {key} | {as_text(value)} |" for key, value in result["figures"].items()])
 
 
