@@ -58,10 +58,10 @@ def read_motion_model(path: str | os.PathLike) -> MotionModelFile:
     refuse_pickle_name(path)
     header = read_header(path)
     spec, names, text_names = _describe(path, header.shapes, header.metadata)
-    _compare(path, {plain: header.shapes[full] for plain, full in names.items()}, network_shapes(spec.config))
+    compare_shapes(path, {plain: header.shapes[full] for plain, full in names.items()}, network_shapes(spec.config))
     if text_names:
         shapes = {plain: header.shapes[full] for plain, full in text_names.items()}
-        _compare(path, shapes, _text_shapes(path, shapes, spec.config))
+        compare_shapes(path, shapes, _text_shapes(path, shapes, spec.config))
     tensors, metadata = read_safetensors(path)
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != header.shapes:
         raise CheckpointError(f"{path}: changed while it was read; try again when it is written")
@@ -141,11 +141,12 @@ def save_motion_model(
     taken = sorted(set(own) & set(extra_metadata or {}))
     if taken:
         raise ConfigError(f"extra metadata uses the names {taken}, which describe the model; choose others")
-    _compare(path, {name: tuple(tensor.shape) for name, tensor in dit_state.items()}, network_shapes(spec.config))
+    shapes = {name: tuple(tensor.shape) for name, tensor in dit_state.items()}
+    compare_shapes(path, shapes, network_shapes(spec.config))
     tensors = dict(dit_state)
     if text_encoder is not None:
         shapes = {name: tuple(tensor.shape) for name, tensor in text_encoder.items()}
-        _compare(path, shapes, _text_shapes(path, shapes, spec.config))
+        compare_shapes(path, shapes, _text_shapes(path, shapes, spec.config))
         tensors |= {TEXT_PREFIX + name: tensor for name, tensor in text_encoder.items()}
     for name, tensor in tensors.items():
         check_values(name, tensor, path)
@@ -245,7 +246,7 @@ def _text_shapes(path: Path, shapes, config: LinearVideoDiTConfig) -> dict[str, 
     return {name: tuple(p.shape) for name, p in encoder.state_dict().items()}
 
 
-def _compare(path: Path, found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]) -> None:
+def compare_shapes(path: Path, found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse missing, extra and wrongly shaped weights. Raises CheckpointError with the first five and the count."""
     missing = [name for name in needed if name not in found]
     extra = [name for name in found if name not in needed]
