@@ -87,3 +87,24 @@ def test_a_network_that_knows_the_answer_has_no_loss_and_samples_the_truth(arms)
         assert float(loss.abs().max()) == 0
         made = arms.sample_latents(oracle, arm, clips.latents[:, :, :1], clips.caption_ids, clips.bucket, noise)
         assert float((arms.decode(made) - clips.pictures).abs().max()) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def plain():
+    sys.path.insert(0, str(ROOT / "benchmarks" / "evidence"))
+    try:
+        import plain_task
+        yield plain_task
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks" / "evidence"))
+
+
+def test_the_plain_residual_networks_have_no_flow_and_begin_at_the_first_frame_repeated(plain):
+    keys = [SampleKey(3, 7, index) for index in range(4)]
+    for design in plain.DESIGNS:
+        assert plain.plain_spec(design).config.flow_channels == 0
+    task = plain.PlainTask("tokens alone", 0)
+    batch = task.draw(keys)
+    assert batch.clean[:, 192:].abs().max() == 0 and set(batch.captions) <= set(plain.WORDS)
+    assert task.energy_left(keys) == pytest.approx(1, abs=1e-6)
+    assert torch.equal(task.draw(keys[1:2]).noise, batch.noise[1:2])
