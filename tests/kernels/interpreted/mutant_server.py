@@ -5,22 +5,26 @@ Answers one line each: the exit status of pytest, minus the signal, or "late".
 """
 
 import os
+import resource
 import sys
 import time
 
-LONGEST = 60.0  # seconds of one mutant
+LONGEST = 60  # seconds of processor time of one mutant: a busy machine is no endless loop
+LONGEST_WAIT = 600.0
 
 
 def run_in_child(folder: str, check: str, log: str) -> None:
     """The forked child: pytest on one test in the changed copy. Never returns."""
     import pytest
 
+    resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
     os.chdir(folder)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     status = 3
     try:
+        os.environ.pop("PYTEST_CURRENT_TEST", None)
         status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:timeout", f"tests/kernels/{check}"])
     finally:
         sys.stdout.flush()
@@ -28,13 +32,13 @@ def run_in_child(folder: str, check: str, log: str) -> None:
 
 
 def wait(child: int) -> str:
-    """How the child ended; it is killed after LONGEST seconds."""
-    end = time.monotonic() + LONGEST
+    """How the child ended; it is killed after LONGEST_WAIT seconds."""
+    end = time.monotonic() + LONGEST_WAIT
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return str(os.waitstatus_to_exitcode(status))
-        time.sleep(0.02)
+        time.sleep(0.05)
     os.kill(child, 9)
     os.waitpid(child, 0)
     return "late"
