@@ -9,8 +9,8 @@ MUTANTS = {
         "tl.join(dout * value * s * (1 + gate * (1 - s)), dout * gate * s)",
     ),
     "correlates where it must convolve": (
-        "da_ready[r] + taps[6] * dz[r] + taps[3] * dz[r + 1] + taps[0] * dz[r + 2]",
-        "da_ready[r] + taps[0] * dz[r] + taps[3] * dz[r + 1] + taps[6] * dz[r + 2]",
+        "da_begun[r] + taps[7] * dz[r] + taps[4] * dz[r + 1] + taps[1] * dz[r + 2]",
+        "da_begun[r] + taps[1] * dz[r] + taps[4] * dz[r + 1] + taps[7] * dz[r + 2]",
     ),
     "takes the taps along lines for those across": ("(3, 1) if march.over_height else (1, 3)", "(3, 1)"),
     "stores the first column too early": ("(channel * 0 + j > 1)", "(channel * 0 + j > 0)"),
