@@ -1,4 +1,4 @@
-"""The shell: `motionblocks animate PHOTO --motion "zoom in" -o out.mp4`, `train --config JOB`, `info`, `motions`."""
+"""The shell: `motionblocks animate PHOTO --motion "zoom in" -o out.mp4`, `train`, `inflate`, `info`, `motions`."""
 
 import argparse
 import os
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
     info.add_argument("file", nargs="?", help=".safetensors file or name of a built-in model")
     info.set_defaults(run=_info)
+    _add_inflate(commands)
     motions = commands.add_parser("motions", help="list the motions a model knows")
     motions.add_argument("--model", help=".safetensors file or name of a built-in model")
     motions.set_defaults(run=_motions)
@@ -100,6 +101,39 @@ def _animate(options) -> None:
         print(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
     content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
     print(f"video: {os.path.abspath(written.path)} ({content})")
+
+
+def _add_inflate(commands) -> None:
+    command = commands.add_parser(
+        "inflate", help="make a video model of SANA image weights",
+        description="Add temporal attention to SANA weights; each frame is what the image model makes until you train.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("source", help=".safetensors file, or diffusers folder, of SANA 0.6B, 1.6B or 1.5 (docs/models.md)")
+    add("-o", "--output", required=True, help=".safetensors file to write")
+    add("--init", choices=("zero", "copy"), default="zero",
+        help="zero: frames equal the image model's; copy: as the published code starts (default: %(default)s)")
+    add("--objective", choices=("t2v", "i2v_residual"), default="t2v", help="what it will learn (default: %(default)s)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (default: as they are)")
+    add("--overwrite", action="store_true", help="replace an existing output file")
+    command.set_defaults(run=_inflate)
+
+
+def _inflate(options) -> None:
+    import torch
+
+    from .io.sana_file import inflate_sana
+
+    if Path(options.output).suffix.lower() != ".safetensors":
+        raise ConfigError(f"output is {options.output!r}; the name of a .safetensors file is needed")
+    if os.path.lexists(options.output) and not options.overwrite:
+        raise ConfigError(f"{options.output} exists; give another name, or --overwrite to replace it")
+    dtype = options.dtype and getattr(torch, options.dtype)
+    done = inflate_sana(options.source, options.output, init=options.init, objective=options.objective, dtype=dtype)
+    for name in done.dropped:
+        print(f"note: {name!r} is not used and was left out")
+    print("note: its temporal branch is untrained; train it before you expect frames that belong together")
+    print(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.spec.objective})")
 
 
 def _add_train(commands) -> None:

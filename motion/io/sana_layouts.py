@@ -114,12 +114,13 @@ def detect_sana(path, shapes: Mapping[str, tuple[int, ...]], config: Mapping | N
 
     config: diffusers' config.json, which decides where shapes cannot. Raises CheckpointError naming what it is instead.
     """
+    config = config if config and config.get("_class_name") in (None, *CLASSES) else {}  # else a neighbour's
     names = strip_containers(shapes)
     plain = {name: tuple(shapes[full]) for name, full in names.items()}
-    _refuse_others(path, plain, config or {})
+    _refuse_others(path, plain, config)
     naming = "nvlabs" if "x_embedder.proj.weight" in plain else "diffusers"
     try:
-        dims = _dims(plain, naming, config or {})
+        dims = _dims(plain, naming, config)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}; see {DOCS}") from error
     dropped = tuple(name for name in DROPPED if naming == "nvlabs" and name in plain)

@@ -1,0 +1,95 @@
+"""SANA weights from a file or a diffusers folder, and the video model made of them."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError
+from ..models.inflation import inflate, inflated_config
+from ..models.motion_model import LatentSpec, MotionModelSpec
+from ..models.sana_dims import SanaDims
+from .motion_model_file import save_motion_model
+from .safetensors_file import DTYPES
+from .sana_layouts import SanaLayout, detect_sana, to_our_names
+from .weight_folder import WeightSource, open_weights
+
+ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p")  # of docs/models.md
+LICENCE = "NVIDIA NSCL v2-custom, inherited from the SANA weights this was made of; their model card decides"
+
+
+@dataclass(frozen=True)
+class Inflated:
+    """What `inflate_sana` wrote."""
+
+    path: Path
+    spec: MotionModelSpec
+    num_parameters: int
+    dropped: tuple[str, ...]
+
+
+def open_sana(path: str | os.PathLike) -> tuple[WeightSource, SanaLayout]:
+    """Recognise SANA or SANA-Video weights by headers alone. Raises CheckpointError."""
+    source = open_weights(path, row="SANA")
+    layout = detect_sana(source.path, source.shapes, source.config)
+    return replace(source, row=row_of(layout.dims)), layout
+
+
+def row_of(dims: SanaDims) -> str:
+    """The row of docs/models.md that weights of these sizes belong to; "SANA" for sizes nobody published."""
+    if dims.family == "sana_video":
+        return "SANA-Video 480p" if dims.in_channels == 16 else "SANA-Video 720p"
+    if dims.qk_norm:
+        return "SANA-1.5"
+    return {1152: "SANA 0.6B", 2240: "SANA 1.6B"}.get(dims.width, "SANA")
+
+
+def inflate_sana(
+    path: str | os.PathLike, output: str | os.PathLike, *, init: str = "zero", objective: str = "t2v",
+    dtype: torch.dtype | None = None,
+) -> Inflated:  # fmt: skip
+    """Make a video model file of SANA image weights; see models/inflation.py for init.
+
+    objective: "t2v" or "i2v_residual", what the file will be trained for. dtype: None keeps the type of the weights.
+    The metadata carries licence and source. Raises CheckpointError and ConfigError; then nothing is written.
+    """
+    if dtype is not None and (dtype not in DTYPES.values() or not dtype.is_floating_point or dtype.itemsize == 1):
+        raise ConfigError(f"dtype is {dtype}; float32, bfloat16 or float16 is needed")
+    source, layout = open_sana(path)
+    spec = _spec(source, layout, objective)
+    state = to_our_names(layout, source.read())
+    state = inflate({name: _usable(name, t, source, dtype) for name, t in state.items()}, spec.config, init=init)
+    row = source.row
+    about = {
+        "license": source.metadata.get("license", LICENCE), "source": f"{row} ({source.path.name})",
+        "inflation": f"{init}-init of the temporal branch; untrained",
+    }  # fmt: skip
+    save_motion_model(output, spec, state, extra_metadata=about)
+    return Inflated(Path(output), spec, sum(tensor.numel() for tensor in state.values()), layout.dropped)
+
+
+def _spec(source: WeightSource, layout: SanaLayout, objective: str) -> MotionModelSpec:
+    """What the video model says about itself: SANA's latent space and MiraMo's sampling."""
+    dims = layout.dims
+    if dims.family != "sana":
+        raise CheckpointError(
+            f"{source.path}: this is a SANA-Video model, which is a video model already; a SANA image model is needed"
+        )
+    known = LatentSpec()
+    if (dims.in_channels, dims.patch_size[1]) != (known.channels, 1):
+        raise CheckpointError(
+            f"{source.path}: {dims.in_channels} latent channels with patch {dims.patch_size[1]}; {known.channels} with "
+            "patch 1 are needed, which DC-AE f32c32 decodes"
+        )
+    return MotionModelSpec(config=inflated_config(dims), latent=known, objective=objective)
+
+
+def _usable(name: str, tensor: Tensor, source: WeightSource, dtype: torch.dtype | None) -> Tensor:
+    if not tensor.is_floating_point() or (dtype is None and tensor.element_size() == 1):
+        raise CheckpointError(
+            f"{source.path}: weight {name} is {tensor.dtype}; weights to train on are float32, bfloat16 or float16: "
+            "give a dtype, or get another file"
+        )
+    return tensor if dtype is None else tensor.to(dtype)
