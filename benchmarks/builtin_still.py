@@ -10,6 +10,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", help="default: the shipped file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="sampling seeds")
+    parser.add_argument("--name", default="builtin_still", help="of the results file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(arguments.weights)
@@ -17,7 +18,7 @@ def main() -> None:
     figures = {"photographs x sampling seeds": len(rows)}
     figures["still, lowest PSNR, dB"] = verdict(min(row["psnr_db"] for row in rows), low=45)
     figures["first frame, lowest PSNR, dB (99 = bit-exact)"] = verdict(min(row["first_db"] for row in rows), low=60)
-    save("builtin_still", figures, rows)
+    save(arguments.name, figures, rows)
 
 
 def stills(model, name: str, path, seeds: list[int]) -> list[dict]:

@@ -19,6 +19,7 @@ TABLES = {
     "builtin_speed": "Speed and size",
     "builtin_training": "Three trainings from three seeds",
     "builtin_photos_small": "The second built-in model on the same photographs",
+    "builtin_still_small": "The same for the second built-in model: \"still\"",
     "builtin_side_by_side": "Both on the camera moves, side by side",
     "builtin_motions": "The second built-in model, motion by motion",
     "trainer_overhead": "What the trainer costs beside a bare torch loop",
@@ -28,6 +29,7 @@ TABLES = {
 }
 
 COMMANDS = {  # where it is not benchmarks/<name>.py alone
+    "builtin_still_small": "benchmarks/builtin_still.py --weights motionblocks-small --name builtin_still_small",
     "builtin_photos_small": "benchmarks/builtin_photos.py --weights motionblocks-small --name builtin_photos_small",
 }
 

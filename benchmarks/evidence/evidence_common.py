@@ -17,6 +17,7 @@ from builtin_common import (  # noqa: E402, F401
     psnr,
     sample,
     save,
+    verdict,
     write_json,
 )
 from dynamics_measures import slide, square, time_measures  # noqa: E402, F401

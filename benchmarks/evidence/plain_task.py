@@ -15,20 +15,16 @@ from torch import Tensor, nn
 WORDS = ("pan left", "pan right", "pan up", "pan down", "still")
 SIZE, TEXT_WIDTH, BUCKETS = 64, 64, 20
 TOP_SHARE, SHIFT, MIN_SIGMA = 0.35, 9.0, 0.1
-DESIGNS = {  # layers, heads of 32 (width / 32), width of the skip head, whether its gate is open
-    "skip head": (2, 4, 48, True),
-    "tokens alone": (4, 8, 8, False),
-}
+LAYERS, HEADS, CHANNELS = 2, 4, 48  # of the transformer (width 32 a head), and of the skip head
 
 
-def plain_spec(design: str) -> MotionModelSpec:
+def plain_spec() -> MotionModelSpec:
     """A network without a flow head; its answer is the residual."""
-    layers, heads, channels, _ = DESIGNS[design]
     return MotionModelSpec(
         config=LinearVideoDiTConfig(
-            in_channels=200, num_layers=layers, num_attention_heads=heads, num_cross_attention_heads=heads,
+            in_channels=200, num_layers=LAYERS, num_attention_heads=HEADS, num_cross_attention_heads=HEADS,
             caption_channels=TEXT_WIDTH, default_motion_bucket=12, concat_first_frame=True, prediction="x0",
-            frame_index_embedding=True, pooled_text_embedding=True, position_features=True, skip_channels=channels,
+            frame_index_embedding=True, pooled_text_embedding=True, position_features=True, skip_channels=CHANNELS,
             skip_deviation=0.35,
         ),
         sampling=SamplingDefaults(
@@ -39,15 +35,15 @@ def plain_spec(design: str) -> MotionModelSpec:
     )  # fmt: skip
 
 
-def build(spec: MotionModelSpec, seed: int, is_open: bool) -> tuple[LinearVideoDiT, MotionTextEncoder]:
-    """Fresh networks; the tokens say "no residual" at first, and the gate of the skip stays open or shut."""
+def build(spec: MotionModelSpec, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+    """Fresh networks; the tokens say "no residual" at first, and the gate of the skip stays open."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         dit, encoder = LinearVideoDiT(spec.config), MotionTextEncoder(len(WORDS) + 1, TEXT_WIDTH)
     with torch.no_grad():
         for part in (dit.proj_out.weight, dit.proj_out.bias, dit.skip_head.linear_gate.weight):
             part.zero_()
-        dit.skip_head.linear_gate.bias.fill_(6.0 if is_open else -6.0)
+        dit.skip_head.linear_gate.bias.fill_(6.0)
     return dit, encoder
 
 
@@ -67,10 +63,9 @@ class PlainSamples:
 class PlainTask:
     """Task of the trainer: velocity loss of the residual frames; frame 0 and some frames in a row."""
 
-    def __init__(self, design: str, seed: int, *, num_targets: int = 3, last_frame: int = 15):
-        self.design, self.num_targets, self.last_frame = design, num_targets, last_frame
-        self.spec = plain_spec(design)
-        self.dit, self.encoder = build(self.spec, seed, DESIGNS[design][3])
+    def __init__(self, seed: int, *, num_targets: int = 3, last_frame: int = 15):
+        self.num_targets, self.last_frame, self.spec = num_targets, last_frame, plain_spec()
+        self.dit, self.encoder = build(self.spec, seed)
         self.codec, self.vocabulary = FlowCodec(SIZE), MotionVocabulary(WORDS)
         self.source = SceneSource(SIZE, num_textures=256, words=WORDS)
 
@@ -84,7 +79,7 @@ class PlainTask:
                 and value.ndim in (2, 4) and "depth" not in name and "table" not in name}
 
     def fingerprint(self) -> dict:
-        return {"design": self.design, "spec": self.spec.to_metadata()["spec"]}
+        return {"spec": self.spec.to_metadata()["spec"]}
 
     def describe(self, batch: PlainSamples) -> str:
         return ", ".join(batch.captions)
