@@ -14,17 +14,17 @@ CONFIG = LinearVideoDiTConfig(
 
 
 def trained(model, kernels):
-    """Losses and weights after STEPS steps of plain gradient descent on one moving picture."""
+    """Losses and weights after STEPS steps of plain gradient descent on one moving picture and one noise."""
     model = copy.deepcopy(model)
     model.kernels = kernels
     generator = torch.Generator().manual_seed(5)
-    clean = torch.randn((1, 4, 3, 2, 3), generator=generator)
+    clean = torch.randn((1, 4, 2, 2, 3), generator=generator)
     context = torch.randn((1, 2, 8), generator=generator)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     losses = []
+    noise = torch.randn(clean.shape, generator=generator)
     for _ in range(STEPS):
         sigma = torch.rand((1,), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator)
         noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
         loss = (model(noisy, 1000 * sigma, context) - (noise - clean)).square().mean()
         optimizer.zero_grad()
