@@ -206,7 +206,8 @@ def _describe(path: Path, shapes, metadata) -> tuple[MotionModelSpec, dict[str, 
     """Spec, and file names by plain names: of the network and of the text encoder."""
     family = _family(shapes, metadata)
     if family != OURS:
-        raise CheckpointError(f"{path}: this is {_seen(family, shapes)}; {NEED}")
+        way_out = "; make one of it with `motionblocks inflate`" if family.startswith("a SANA image") else ""
+        raise CheckpointError(f"{path}: this is {_seen(family, shapes)}; {NEED}{way_out}")
     try:
         if metadata.get("family") == FAMILY:
             check_version(metadata)

@@ -14,7 +14,7 @@ from ..models.sana_dims import SanaDims
 from .motion_model_file import save_motion_model
 from .safetensors_file import DTYPES
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
-from .weight_folder import WeightSource, open_weights
+from .weight_folder import NETWORK_FOLDER, WeightSource, open_weights
 
 ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p")  # of docs/models.md
 LICENCE = "NVIDIA NSCL v2-custom, inherited from the SANA weights this was made of; their model card decides"
@@ -61,9 +61,9 @@ def inflate_sana(
     spec = _spec(source, layout, objective)
     state = to_our_names(layout, source.read())
     state = inflate({name: _usable(name, t, source, dtype) for name, t in state.items()}, spec.config, init=init)
-    row = source.row
+    place = source.path.parent if source.path.name == NETWORK_FOLDER else source.path
     about = {
-        "license": source.metadata.get("license", LICENCE), "source": f"{row} ({source.path.name})",
+        "license": source.metadata.get("license", LICENCE), "source": f"{source.row} ({place.name})",
         "inflation": f"{init}-init of the temporal branch; untrained",
     }  # fmt: skip
     save_motion_model(output, spec, state, extra_metadata=about)

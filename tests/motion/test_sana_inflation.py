@@ -121,7 +121,7 @@ def test_inflated_folder_loads_keeps_its_licence_and_trains_a_step(folder, tmp_p
     assert cli.main(["inflate", str(folder), "-o", str(output)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"model: {output} (")
     file = read_motion_model(output)
-    assert "NSCL" in file.metadata["license"] and "transformer" in file.metadata["source"]
+    assert "NSCL" in file.metadata["license"] and file.metadata["source"] == "SANA (Sana_tiny)"
     assert file.spec.objective == "t2v" and file.spec.latent.kind == "dcae"
     model = build_motion_model(file).train()
     latents, timestep, text, mask = inputs(3)
@@ -135,6 +135,11 @@ def test_inflated_folder_loads_keeps_its_licence_and_trains_a_step(folder, tmp_p
         losses.append(loss.item())
     out = model.transformer_blocks[0].attn_temporal.to_out[0].weight
     assert losses[1] < losses[0] and out.abs().max() > 0
+
+
+def test_image_weights_in_the_place_of_a_video_model_point_to_inflation(folder):
+    with pytest.raises(CheckpointError, match="SANA image model.*motionblocks inflate"):
+        read_motion_model(folder / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
 def test_nvlabs_file_inflates_to_the_same_bits_as_the_diffusers_folder(folder, tmp_path):
