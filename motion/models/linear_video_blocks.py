@@ -1,5 +1,7 @@
 """The transformer block of the linear video DiT: spatial, temporal and cross-attention, Mix-FFN.
 
+Other architectures build their blocks of the same parts.
+
 Tokens are (b, t, n, d) throughout, n = height · width row-major, and are never moved: attentions read views of them.
 The three attention and FFN modules hold layers; the block calls those, so forward hooks on any layer act, and asks
 `weights_of` for the weights that an operator takes as arguments.
@@ -8,7 +10,7 @@ Source: MiraMo, arXiv 2508.07246, Eq. 3-9 and its published text-to-video code; 
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from ...kernels.gate_norm_modulate import Rows, gate_norm_modulate
 from ...kernels.glu_depthwise import glu_depthwise
+from ...kernels.joint_linear_attention import AxisRotary
 from ...kernels.spatial_linear_attention import spatial_linear_attention
 from ...kernels.temporal_cosine_attention import RotaryTable, temporal_cosine_attention
 from .linear_video_dit_config import LinearVideoDiTConfig
@@ -28,13 +31,27 @@ UNCHUNKED_BYTES = 2**27  # of the FFN's widest tensor; above, frames go through 
 FEWEST_CHUNKS = 4
 
 
+class BlockSizes(Protocol):
+    """What the layers below ask of a model's config."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def hidden_width(self) -> int: ...
+
+    attention_head_dim: int
+    num_cross_attention_heads: int
+    qk_norm: bool
+
+
 class BlockInputs(NamedTuple):
     """What all blocks of one call share."""
 
-    modulation: tuple[Tensor, ...]  # nine of (b, t or 1, d), in the order of the two tables
+    modulation: tuple[Tensor, ...]  # each (b, t or 1, d), in the order of the blocks' tables
     text: MaskedText | CachedText
     grid: tuple[int, int]  # height, width in tokens
-    rotary: RotaryTable  # of the frames' indices
+    rotary: RotaryTable | AxisRotary  # of the frames' indices, or of frames, rows and columns
     kernels: str
     weights_of: WeightsOf
 
@@ -89,7 +106,7 @@ def modulation_table(rows: int, width: int, *, dtype=None, device=None) -> nn.Pa
 class SelfAttention(nn.Module):
     """Projections around a linear self-attention."""
 
-    def __init__(self, config: LinearVideoDiTConfig, *, operations, dtype=None, device=None):
+    def __init__(self, config: BlockSizes, *, operations, dtype=None, device=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         width = config.width
@@ -114,7 +131,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Softmax attention from every token to the text; the text is not repeated per frame."""
 
-    def __init__(self, config: LinearVideoDiTConfig, attention, *, operations, dtype=None, device=None):
+    def __init__(self, config: BlockSizes, attention, *, operations, dtype=None, device=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         width = config.width
@@ -151,7 +168,7 @@ class CrossAttention(nn.Module):
 class MixFFN(nn.Module):
     """GLUMBConv: 1x1 up, SiLU, depthwise 3x3, gate by SiLU, 1x1 down; per frame on the token grid."""
 
-    def __init__(self, config: LinearVideoDiTConfig, *, operations, dtype=None, device=None):
+    def __init__(self, config: BlockSizes, *, operations, dtype=None, device=None):
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         width, hidden = config.width, config.hidden_width
@@ -208,7 +225,45 @@ def _pointwise(conv: nn.Module, x: Tensor, around: BlockInputs, place: Tensor | 
     return rearrange(conv(image), "m c h w -> m (h w) c")
 
 
-class LinearVideoBlock(nn.Module):
+def read_text(stream: TokenStream, attention: CrossAttention, around: BlockInputs) -> None:
+    """Cross-attention: its query is x as it is, and nothing gates its answer.
+
+    Without gradients a plain `to_out` adds its product to the tokens in place, which nobody else holds here:
+    the residual before it has just made them. Its bias then goes with the next norm.
+    """
+    x = stream.settle()
+    in_place = not torch.is_grad_enabled() and x.is_contiguous() and is_untouched(attention.to_q)
+    x = x.flatten(1, 2)
+    found = attention.read(x, around.text)
+    out = attention.to_out[0]
+    if in_place and all(mixed.dtype == x.dtype for _, mixed in found):
+        with around.weights_of(out, x) as given:
+            if given is not None:
+                weight, bias = given
+                for rows, mixed in found:
+                    x[rows].view(-1, x.shape[-1]).addmm_(mixed.flatten(0, 1), weight.t())
+                stream.add(bias=bias if bias is None or bias is out.bias else bias.clone())  # it may be streamed
+                return
+    mixed = found[0][1] if len(found) == 1 else torch.cat([part for _, part in found])
+    del found
+    stream.add(out(mixed).reshape(stream.x.shape))
+
+
+class TokenBlock(nn.Module):
+    """A block that moves a stream of tokens on; `run` is its own."""
+
+    def forward(self, x: Tensor, around: BlockInputs) -> Tensor:
+        """Complete tokens (b, t, n, d) in and out; x is not written into."""
+        stream = TokenStream(x, around.kernels)
+        self.run(stream, around)
+        return stream.settle()
+
+    def run(self, stream: TokenStream, around: BlockInputs) -> None:
+        """Move the stream through the block; the last residual stays pending."""
+        raise NotImplementedError
+
+
+class LinearVideoBlock(TokenBlock):
     """Spatial attention, temporal attention, cross-attention, Mix-FFN; nine modulation rows."""
 
     def __init__(self, config: LinearVideoDiTConfig, attention, *, operations, dtype=None, device=None):
@@ -223,19 +278,13 @@ class LinearVideoBlock(nn.Module):
         self.attn2 = CrossAttention(config, attention, **factory)
         self.ff = MixFFN(config, **factory)
 
-    def forward(self, x: Tensor, around: BlockInputs) -> Tensor:
-        """Complete tokens (b, t, n, d) in and out; x is not written into."""
-        stream = TokenStream(x, around.kernels)
-        self.run(stream, around)
-        return stream.settle()
-
     def run(self, stream: TokenStream, around: BlockInputs) -> None:
         """Move the stream through the block; the last residual stays pending."""
         tables = (*self.scale_shift_table.to(stream.x), *self.scale_shift_table_attn3d.to(stream.x))
         rows = [Rows(values, table) for values, table in zip(around.modulation, tables)]
         self._mix_tokens(stream, rows[0:3], around)
         self._mix_frames(stream, rows[6:9], around)
-        self._read_text(stream, around)
+        read_text(stream, self.attn2, around)
         shift, scale, gate = rows[3:6]
         y = self.ff.mix(stream.norm(shift, scale).flatten(0, 1), around)
         stream.add(y.reshape(stream.x.shape), gate=gate)
@@ -264,26 +313,3 @@ class LinearVideoBlock(nn.Module):
         del q, k, v
         mixed = mixed.flatten(-2).flatten(0, 1)
         stream.add(self.attn_temporal.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
-
-    def _read_text(self, stream: TokenStream, around: BlockInputs) -> None:
-        """Cross-attention: its query is x as it is, and nothing gates its answer.
-
-        Without gradients a plain `to_out` adds its product to the tokens in place, which nobody else holds here:
-        the temporal residual has just made them. Its bias then goes with the next norm.
-        """
-        x = stream.settle()
-        in_place = not torch.is_grad_enabled() and x.is_contiguous() and is_untouched(self.attn2.to_q)
-        x = x.flatten(1, 2)
-        found = self.attn2.read(x, around.text)
-        out = self.attn2.to_out[0]
-        if in_place and all(mixed.dtype == x.dtype for _, mixed in found):
-            with around.weights_of(out, x) as given:
-                if given is not None:
-                    weight, bias = given
-                    for rows, mixed in found:
-                        x[rows].view(-1, x.shape[-1]).addmm_(mixed.flatten(0, 1), weight.t())
-                    stream.add(bias=bias if bias is None or bias is out.bias else bias.clone())  # it may be streamed
-                    return
-        mixed = found[0][1] if len(found) == 1 else torch.cat([part for _, part in found])
-        del found
-        stream.add(out(mixed).reshape(stream.x.shape))

@@ -16,6 +16,7 @@ from ...kernels.gate_norm_modulate import Rows
 from ...kernels.temporal_cosine_attention import rotary_table
 from ..errors import ConfigError, ShapeError
 from ..layers.embeddings import ScalarMLP, place_features
+from .block_stack import BlockStack
 from .flow_head import compose_clean
 from .linear_video_blocks import (
     BlockInputs,
@@ -26,16 +27,16 @@ from .linear_video_blocks import (
     torch_attention,
 )  # fmt: skip
 from .linear_video_dit_config import LinearVideoDiTConfig
-from .module_weights import is_untouched, plain_weights
+from .module_weights import plain_weights
 from .skip_head import SkipHead
-from .text_cache import CachedText, MaskedText, TextCache
+from .text_cache import TextCache
 
 __all__ = ["LinearVideoDiT", "LinearVideoDiTConfig", "torch_attention"]
 
 TEXTURE_GAIN = 20.0  # latents of 1/20 are where log1p turns from linear to logarithmic
 
 
-class LinearVideoDiT(nn.Module):
+class LinearVideoDiT(BlockStack):
     """The network: latents, timestep, text and motion bucket in, velocity (noise - clean) out.
 
     operations: where Linear, Conv2d and RMSNorm come from. attention: softmax attention, called like `torch_attention`.
@@ -153,45 +154,16 @@ class LinearVideoDiT(nn.Module):
             x, "b t (h w) (p q c) -> b c t (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p
         )  # fmt: skip
 
-    def _run_blocks(self, stream: TokenStream, around: BlockInputs, run_block: Callable | None) -> TokenStream:
-        """All blocks in turn. Whoever stands between two blocks sees complete tokens, made by a pass of their own."""
-        for index, block in enumerate(self.transformer_blocks):
-
-            def call(hidden_states: Tensor, block=block) -> Tensor:
-                return block(hidden_states, around)
-
-            if run_block is not None:
-                stream = TokenStream(run_block(index, call, stream.settle()), self.kernels)
-            elif is_untouched(block):
-                block.run(stream, around)
-            else:
-                stream = TokenStream(call(stream.settle()), self.kernels)
-        return stream
-
     def _check(self, latents: Tensor, context: Tensor, first_latent: Tensor | None, pooled: Tensor | None) -> None:
         config = self.config
-        if latents.ndim != 5 or latents.shape[1] != config.in_channels:
-            raise ShapeError(
-                f"latents are {tuple(latents.shape)}; this model needs (b, {config.in_channels}, t, h, w): use the "
-                "VAE and the latent node that belong to it"
-            )
-        b, c, t, h, w = latents.shape
-        if t < 1 or h % config.patch_size or w % config.patch_size or not h or not w:
-            raise ShapeError(
-                f"latents have {t} frames of {h}x{w}; at least 1 frame and sides that divide by "
-                f"{config.patch_size} are needed"
-            )
-        if context.ndim != 3 or context.shape[-1] != config.caption_channels or context.shape[1] < 1:
-            raise ShapeError(
-                f"text embedding is {tuple(context.shape)}; this model needs (b, n, {config.caption_channels}): use "
-                "the text encoder (CLIP) that belongs to it"
-            )
+        self._check_sizes(latents, context)
         if config.flow_channels or config.concat_first_frame or config.first_frame_texture:
             if first_latent is None:
                 raise ConfigError(
                     "this model animates a start image and got none; give its conditioning one with the node "
                     "Image to Video"
                 )
+            _, c, _, h, w = latents.shape
             if (*first_latent.shape[1:2], *first_latent.shape[3:]) != (c, h, w):
                 raise ShapeError(
                     f"start image latent is {tuple(first_latent.shape)}, the video latent {tuple(latents.shape)}; "
@@ -240,27 +212,3 @@ class LinearVideoDiT(nn.Module):
             places = place_features(*grid, device=latents.device).to(latents.dtype)
             x = x + self.position_embed.linear(places)
         return x
-
-    def _read_text(
-        self, context: Tensor, attention_mask: Tensor | None, cache: TextCache | None,
-        keys: tuple[Hashable, ...] | None,
-    ) -> MaskedText | CachedText:  # fmt: skip
-        """The batch's texts, from the cache where it may be used."""
-        watched = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if cache is not None and keys is not None and not watched and self._text_layers_untouched():
-            text = cache.read(keys, context, attention_mask, self._embed_text)
-            if text is not None:
-                return text
-        return MaskedText(self._embed_text(context), attention_mask)
-
-    def _text_layers_untouched(self) -> bool:
-        layers = [self.caption_projection.linear_1, self.caption_projection.linear_2, self.caption_norm]
-        for block in self.transformer_blocks:
-            layers += [block.attn2.to_k, block.attn2.to_v]
-            if self.config.qk_norm:
-                layers.append(block.attn2.norm_k)
-        return all(is_untouched(layer) for layer in layers)
-
-    def _embed_text(self, context: Tensor) -> Tensor:
-        hidden = F.gelu(self.caption_projection.linear_1(context), approximate="tanh")
-        return self.caption_norm(self.caption_projection.linear_2(hidden))
