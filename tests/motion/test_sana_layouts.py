@@ -60,6 +60,18 @@ def test_public_sizes_have_the_published_counts_of_weights_and_parameters(name, 
     assert sum(map(math.prod, fused.values())) == sum(map(math.prod, shapes.values()))
 
 
+def test_our_names_and_shapes_of_the_video_network_are_those_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    dims = TINY["video"]
+    options = {n: v for n, v in config_of(dims).items() if n[0] != "_"} | {"patch_size": dims.patch_size}
+    with torch.device("meta"):
+        network = diffusers.SanaVideoTransformer3DModel(
+            **options, out_channels=4, num_layers=2, cross_attention_head_dim=4, cross_attention_dim=16,
+            caption_channels=6, mlp_ratio=1.5,
+        )  # fmt: skip
+    assert shapes_of(network.state_dict()) == sana_shapes(dims)
+
+
 @pytest.mark.parametrize("naming", ["diffusers", "nvlabs"])
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_sizes_are_told_from_shapes_alone_in_both_namings(name, naming):
