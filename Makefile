@@ -62,9 +62,11 @@ test: lint
 check: lint
 	@$(PYTEST) tests --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
 
-kernels: $(VENV)/.test
-	@TRITON_INTERPRET=1 $(PYTEST) tests/kernels -rs
-	@$(PYTEST) tests/kernels/compiled -rs
+kernels: $(VENV)/.test  # both halves at once: each keeps one core busy
+	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	OMP_NUM_THREADS=1 $(PYTEST) tests/kernels/compiled -rs > "$$log" 2>&1 & \
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(PYTEST) tests/kernels -rs || failed=1; \
+	wait $$! || failed=1; cat "$$log"; exit $${failed:-0}
 
 kernels-matrix: $(VENV)/.test
 	@$(PY) tools/compile_matrix.py --folder $(VENV)/matrix

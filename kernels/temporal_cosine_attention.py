@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._dispatch import check_same, register, through_operator, triton_problem, use_triton
+from ._dispatch import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ConfigError, ShapeError
 
 # Multiply-adds per site and head: linear 2·t·dh·(dh+1), direct 2·t²·dh; they meet at t = dh + 1.
@@ -200,8 +200,13 @@ def _mix_backward(
     )
 
 
+def _launchable(v: Tensor) -> bool:
+    """Whether the kernels can run here: a graph traced for a card may run without one."""
+    return triton_problem(v.device) is None and v.dtype in STORED_TYPES
+
+
 def _forward(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: str) -> Tensor:
-    if triton_problem(v.device) is not None:  # a graph traced for a card may run without one
+    if not _launchable(v):
         return _mix(q, k, v, cos, sin, form)
     from ._triton.temporal_cosine_attention import temporal_cosine_attention_triton
 
@@ -211,7 +216,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: st
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if triton_problem(v.device) is not None:
+    if not _launchable(v):
         return _mix_backward(grad, q, k, v, cos, sin)
     from ._triton.temporal_cosine_attention import temporal_cosine_attention_backward_triton
 

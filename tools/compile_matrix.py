@@ -55,7 +55,8 @@ def run(part: str, place: Path) -> str:
     """Verdict, seconds and the names of what failed."""
     paths, switches = PARTS[part]
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    env |= {**switches, "COLUMNS": "240", "PYTHONPATH": str(place.resolve()), "TRITON_CACHE_DIR": str(place.resolve() / "cache")}
+    env |= {**switches, "COLUMNS": "240", "PYTHONPATH": str(place.resolve())}
+    env["TRITON_CACHE_DIR"] = str(place.resolve() / "cache")
     started = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--timeout", "900", *paths, "-rfE"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
