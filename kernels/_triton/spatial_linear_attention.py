@@ -28,7 +28,7 @@ WAVES = 2  # programs a multiprocessor that keep its memory busy
 
 # By compute capability: bytes of a token one program takes (so many heads), tokens of a tile, warps, stages.
 FORWARD = {
-    80: (128, 64, 8, 3), 86: (64, 64, 4, 3), 89: (128, 64, 8, 3), 90: (128, 64, 8, 3), 100: (128, 64, 8, 3),
+    80: (128, 64, 8, 3), 86: (64, 64, 4, 3), 89: (128, 64, 8, 3), 90: (128, 64, 8, 3), 100: (64, 64, 4, 3),
     120: (64, 64, 4, 3),
 }  # fmt: skip
 BACKWARD = {arch: (32, 64, 4, 2) for arch in FORWARD}
