@@ -243,7 +243,10 @@ def test_wrapper_takes_the_python_of_its_own_environment_else_python3(desk):
 
 def test_ctrl_c_stops_cleanly_with_one_line_and_no_file(desk, weights):
     command = [sys.executable, str(ROOT), "animate", "photo.png", "--model", weights, "--steps", "10000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ONE_THREAD, cwd=desk)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, env=ONE_THREAD, cwd=desk,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it in what they run behind
+    )  # fmt: skip
     seen, start = b"", time.monotonic()
     while b"10000" not in seen and time.monotonic() - start < 60:
         seen += os.read(process.stderr.fileno(), 4096)
