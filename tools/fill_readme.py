@@ -26,6 +26,7 @@ TABLES = {
     "pack_entry": "Time from the host's call to our list of nodes",
     "dynamics_measures": "What the dynamics degree says about shifted photographs",
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
+    "kernels_ledger": "What one block moves beside its matrix products, in passes over one activation tensor (c)",
 }
 
 COMMANDS = {  # where it is not benchmarks/<name>.py alone
