@@ -11,6 +11,7 @@ PHOTO ?= assets/raccoon.jpg
 MOTION ?= zoom in
 DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
+MUTANTS := tests/kernels/interpreted/test_mutants.py
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
 
 .PHONY: help demo test check kernels kernels-matrix host faults bench evidence lint clean
@@ -62,11 +63,12 @@ test: lint
 check: lint
 	@$(PYTEST) tests --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
 
-kernels: $(VENV)/.test  # both halves at once: each keeps one core busy
-	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	OMP_NUM_THREADS=1 $(PYTEST) tests/kernels/compiled -rs > "$$log" 2>&1 & \
-	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(PYTEST) tests/kernels -rs || failed=1; \
-	wait $$! || failed=1; cat "$$log"; exit $${failed:-0}
+kernels: $(VENV)/.test  # three parts at once keep two cores busy to the end
+	@set -e; logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; export OMP_NUM_THREADS=1; \
+	$(PYTEST) tests/kernels/compiled -rs > "$$logs/compiled" 2>&1 & compiled=$$!; \
+	TRITON_INTERPRET=1 $(PYTEST) $(MUTANTS) -rs > "$$logs/mutants" 2>&1 & mutants=$$!; \
+	TRITON_INTERPRET=1 $(PYTEST) tests/kernels --ignore $(MUTANTS) -rs || failed=1; \
+	wait $$compiled || failed=1; wait $$mutants || failed=1; cat "$$logs"/*; exit $${failed:-0}
 
 kernels-matrix: $(VENV)/.test
 	@$(PY) tools/compile_matrix.py --folder $(VENV)/matrix
