@@ -58,7 +58,7 @@ lint: $(VENV)/.test
 
 test: lint
 	@$(PYTEST) tests --ignore tests/kernels/compiled -rs
-	@TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs
+	@$(if $(KERNELS_FOLLOW),true,TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs)
 
 check: lint
 	@$(PYTEST) tests --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
