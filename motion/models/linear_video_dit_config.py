@@ -32,8 +32,29 @@ def check_fields(cls: type, values: dict) -> dict:
     return checked
 
 
+class NetworkConfig:
+    """What the configs of our networks share: widths, and the way to plain values and back."""
+
+    @property
+    def width(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def hidden_width(self) -> int:
+        return int(self.mlp_ratio * self.width)
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict):
+        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
+        return cls(**check_fields(cls, values))
+
+
 @dataclass(frozen=True)
-class LinearVideoDiTConfig:
+class LinearVideoDiTConfig(NetworkConfig):
     """Sizes and switches of one network. The defaults are the paper's: SANA-0.6B with temporal layers."""
 
     in_channels: int = 32  # latent channels, in and out
@@ -84,23 +105,6 @@ class LinearVideoDiTConfig:
             problems.append(f"skip_deviation is {self.skip_deviation}; it must be above 0 and at most 2")
         if problems:
             raise ConfigError("model config: " + "; ".join(problems))
-
-    @property
-    def width(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def hidden_width(self) -> int:
-        return int(self.mlp_ratio * self.width)
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "LinearVideoDiTConfig":
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        return cls(**check_fields(cls, values))
 
 
 _RANGES = (

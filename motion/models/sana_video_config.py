@@ -1,9 +1,9 @@
 """Sizes of the SANA-Video network; the defaults are those of the published 2B model for 480p."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ..errors import ConfigError
-from .linear_video_dit_config import check_fields
+from .linear_video_dit_config import NetworkConfig
 
 _RANGES = (
     ("in_channels", 1, 4096), ("patch_size", 1, 16), ("num_layers", 1, 200), ("num_attention_heads", 1, 512),
@@ -13,7 +13,7 @@ _RANGES = (
 
 
 @dataclass(frozen=True)
-class SanaVideoConfig:
+class SanaVideoConfig(NetworkConfig):
     """Sizes of one network. Frames are never joined: a token is one latent frame deep."""
 
     in_channels: int = 16  # latent channels, in and out; 16 = Wan 2.1 VAE
@@ -42,20 +42,3 @@ class SanaVideoConfig:
     def for_720p(cls) -> "SanaVideoConfig":
         """The published 2B model for 720p: latents of the LTX-2 VAE, one cell a token."""
         return cls(in_channels=128, patch_size=1)
-
-    @property
-    def width(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def hidden_width(self) -> int:
-        return int(self.mlp_ratio * self.width)
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "SanaVideoConfig":
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        return cls(**check_fields(cls, values))
