@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 from train_builtin import mount_pack, recipe_changes  # noqa: E402
+from training_run import run_training  # noqa: E402
 
 
 def read_arguments() -> argparse.Namespace:
@@ -42,7 +43,6 @@ def main() -> None:
     from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec
     from pack.motion.training.builtin_task import SceneTask
     from pack.motion.training.config import TrainingConfig
-    from pack.motion.training.trainer import Trainer
 
     recipe = SmallRecipe(**recipe_changes(SmallRecipe, arguments.set))
     spec = small_spec(num_layers=arguments.layers)
@@ -54,23 +54,9 @@ def main() -> None:
     )  # fmt: skip
     count = sum(value.numel() for value in task.parameters().values())
     print(f"{count} parameters, {arguments.steps} steps of {arguments.batch} scenes", flush=True)
-    mean = []
-
-    def report(step) -> None:
-        mean.append(step.loss)
-        if step.step % 10 == 0:
-            print(f"step {step.step}/{step.num_steps} loss {sum(mean) / len(mean):.3f} norm {step.gradient_norm:.2f} "
-                  f"{step.seconds:.2f} s a step, drawing {step.data_seconds / step.seconds:.0%}", flush=True)
-            mean.clear()
-
-    def export(saved) -> None:
-        if saved.path:
-            write(arguments, spec, recipe, task, trainer)
-
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(task, config, folder=arguments.folder, resume="latest" if arguments.resume else None,
-                      allow_changes=arguments.changed, on_step=report, on_save=export)
-    trainer.run()
+    run_training(
+        task, config, arguments, lambda trainer: write(arguments, spec, recipe, task, trainer), report_every=10
+    )
 
 
 def write(arguments, spec, recipe, task, trainer) -> None:

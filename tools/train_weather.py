@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 from train_builtin import mount_pack, recipe_changes  # noqa: E402
+from training_run import run_training  # noqa: E402
 
 HISTORY = ("command", "steps", "motions", "training_seconds", "history")
 
@@ -52,7 +53,6 @@ def main() -> None:
         with_head,
     )
     from pack.motion.training.config import TrainingConfig
-    from pack.motion.training.trainer import Trainer
 
     recipe = WeatherRecipe(**recipe_changes(WeatherRecipe, arguments.set))
     file = read_motion_model(arguments.start)
@@ -68,23 +68,9 @@ def main() -> None:
         save_every=arguments.save_every,
     )  # fmt: skip
     print(f"{sum(value.numel() for value in task.parameters().values())} parameters", flush=True)
-    mean = []
-
-    def report(step) -> None:
-        mean.append(step.loss)
-        if step.step % 20 == 0:
-            print(f"step {step.step}/{step.num_steps} loss {sum(mean) / len(mean):.4f} norm {step.gradient_norm:.2f} "
-                  f"{step.seconds:.2f} s a step, drawing {step.data_seconds / step.seconds:.0%}", flush=True)
-            mean.clear()
-
-    def export(saved) -> None:
-        if saved.path:
-            write(arguments, file, spec, task, trainer)
-
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(task, config, folder=arguments.folder, resume="latest" if arguments.resume else None,
-                      allow_changes=arguments.changed, on_step=report, on_save=export)
-    trainer.run()
+    run_training(
+        task, config, arguments, lambda trainer: write(arguments, file, spec, task, trainer), report_every=20
+    )
 
 
 def write(arguments, file, spec, task, trainer) -> None:
