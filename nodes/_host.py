@@ -40,6 +40,54 @@ def weight_path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(WEIGHTS_FOLDER, name)
 
 
+def model_names(folder: str, part: str = "") -> list[str]:
+    """What a loader offers of models/<folder>: .safetensors files, and folders with a whole model in them.
+
+    A folder is one that holds config.json, model_index.json or an index of shards, as diffusers and transformers save
+    them; what lies inside it is not listed a second time. part: a diffusers folder in models/diffusion_models that has
+    this part (vae, text_encoder) is offered too, so that it can be kept whole.
+    """
+    models = [name for root in folder_paths.get_folder_paths(folder) for name in _model_folders(Path(root))]
+    inside = tuple(name + os.sep for name in models)
+    files = [name for name in folder_paths.get_filename_list(folder)
+             if name.lower().endswith(".safetensors") and not name.startswith(inside)]  # fmt: skip
+    whole = [name for root in folder_paths.get_folder_paths(WEIGHTS_FOLDER) for name in _model_folders(Path(root))
+             if part and (Path(root) / name / part).is_dir()]  # fmt: skip
+    return sorted({*models, *whole}) + files
+
+
+def model_path(folder: str, name: str, part: str = "") -> str:
+    """Full path of a listed file or folder. Raises CheckpointError for a name that is not in the list."""
+    if name in model_names(folder, part):
+        places = [folder, WEIGHTS_FOLDER] if part else [folder]
+        for root in (root for place in places for root in folder_paths.get_folder_paths(place)):
+            if (Path(root) / name).exists():
+                return str(Path(root) / name)
+    raise CheckpointError(
+        f"{str(name)[:80]!r} is not in models/{folder}; a .safetensors file or a diffusers folder in there is needed; "
+        "put it there and refresh the node definitions (press R); docs/models.md names files, folders and sources"
+    )
+
+
+def _model_folders(root: Path, depth: int = 2) -> list[str]:
+    """Names of model folders below root, by the files that mark them."""
+    found = []
+    try:
+        entries = sorted(entry for entry in os.scandir(root) if entry.is_dir())
+    except OSError:
+        return []
+    for entry in entries:
+        if any(_marks_a_model(name) for name in os.listdir(entry.path)):
+            found.append(entry.name)
+        elif depth > 1:
+            found += [os.path.join(entry.name, name) for name in _model_folders(Path(entry.path), depth - 1)]
+    return found
+
+
+def _marks_a_model(name: str) -> bool:
+    return name in ("config.json", "model_index.json") or name.endswith(".safetensors.index.json")
+
+
 def choose(name: str, value: str, options) -> str:
     """Re-check a combo value, which older hosts pass on unchecked. Raises ConfigError."""
     if value not in options:

@@ -6,6 +6,7 @@ into a cache folder of the user and lent to the host's Python through PYTHONPATH
 
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -39,11 +40,22 @@ def lent_pytest(python):
 HOSTS = find_hosts()
 
 
+@pytest.fixture(scope="session")
+def oracles(tmp_path_factory):
+    """Folder with what other libraries say, computed once by our Python for every host."""
+    pytest.importorskip("diffusers")
+    folder = tmp_path_factory.mktemp("oracles")
+    command = [sys.executable, str(ROOT / "tests" / "nodes" / "oracle_files.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
 @pytest.mark.host
 @pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
-def test_nodes_hold_inside_the_host(host, tmp_path):
-    run_inside(host, tmp_path, least=LEAST_TESTS)
+def test_nodes_hold_inside_the_host(host, tmp_path, oracles):
+    run_inside(host, tmp_path, least=LEAST_TESTS, MOTIONBLOCKS_ORACLES=str(oracles))
 
 
 @pytest.mark.host

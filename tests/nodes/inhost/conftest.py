@@ -18,8 +18,10 @@ from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
 args.base_directory = str(BASE)
-for folder in ("models/diffusion_models", "models/loras", "input", "output", "temp", "custom_nodes"):
-    (BASE / folder).mkdir(parents=True)
+for kind in ("diffusion_models", "loras", "vae", "text_encoders"):
+    (BASE / "models" / kind).mkdir(parents=True)
+for folder in ("input", "output", "temp", "custom_nodes"):
+    (BASE / folder).mkdir()
 
 import pack  # noqa: E402  (mounted by tests/conftest.py)
 import torch  # noqa: E402
@@ -58,6 +60,23 @@ def models_folder():
 @pytest.fixture(scope="session")
 def loras_folder():
     return BASE / "models" / "loras"
+
+
+@pytest.fixture(scope="session")
+def vae_folder():
+    return BASE / "models" / "vae"
+
+
+@pytest.fixture(scope="session")
+def text_folder():
+    return BASE / "models" / "text_encoders"
+
+
+@pytest.fixture(scope="session")
+def oracle():
+    """Folder that one of tests/nodes/oracles filled: oracle("name") -> Path."""
+    folder = Path(os.environ["MOTIONBLOCKS_ORACLES"])
+    return lambda name: folder / name
 
 
 @pytest.fixture(scope="session")
