@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..motion.errors import ShapeError
 from ..motion.models.flow_codec import LATENT_CHANNELS, FlowCodec
+from ..motion.models.latent_spaces import SPACES
 from . import _convert, _host
 
 CELL = 8  # working pixels per latent cell
@@ -38,6 +39,8 @@ def _no_weights_expected():
 
 class BuiltinVAE(comfy.sd.VAE):
     """FlowCodec behind the VAE socket. photo: (3, h, w) in [0, 1] to decode onto, None = decode at working size."""
+
+    latent_space = SPACES["builtin"]
 
     def __init__(self, codec: FlowCodec):
         with _no_weights_expected():
