@@ -183,10 +183,21 @@ def write_json(target: str | os.PathLike, value) -> None:
 
 
 def write_safetensors(
-    target: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file. Tensors are copied to the CPU one at a time. Raises CheckpointError, ConfigError."""
-    write_chunks(target, safetensors_chunks(tensors, metadata or {}))
+    target: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *,
+    on_bytes: Callable[[int], None] | None = None,
+) -> None:  # fmt: skip
+    """Write a safetensors file. Tensors are copied to the CPU one at a time. Raises CheckpointError, ConfigError.
+
+    on_bytes: told the size of the header and of each tensor before it is written; what it raises ends the write.
+    """
+    chunks = safetensors_chunks(tensors, metadata or {})
+    write_chunks(target, chunks if on_bytes is None else _counted(chunks, on_bytes))
+
+
+def _counted(chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        on_bytes(len(chunk))
+        yield chunk
 
 
 def make_folder(target: str | os.PathLike) -> Path:

@@ -6,7 +6,7 @@ the meta device before anything is handed out.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,8 +132,10 @@ def save_motion_model(
     dit_state: Mapping[str, Tensor],
     text_encoder: Mapping[str, Tensor] | None = None,
     extra_metadata: Mapping[str, str] | None = None,
+    *,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> None:
-    """Save a motion model, whole or not at all; what is saved can be read back.
+    """Save a motion model, whole or not at all; what is saved can be read back. on_bytes: as of write_safetensors.
 
     Raises CheckpointError for weights that do not fit the spec or are not finite, ConfigError for taken metadata names.
     """
@@ -150,7 +152,7 @@ def save_motion_model(
         tensors |= {TEXT_PREFIX + name: tensor for name, tensor in text_encoder.items()}
     for name, tensor in tensors.items():
         check_values(name, tensor, path)
-    write_safetensors(path, tensors, {**own, **(extra_metadata or {})})
+    write_safetensors(path, tensors, {**own, **(extra_metadata or {})}, on_bytes=on_bytes)
 
 
 def network_shapes(config: LinearVideoDiTConfig) -> dict[str, tuple[int, ...]]:

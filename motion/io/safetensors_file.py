@@ -7,7 +7,7 @@ Data is read with plain reads, not a memory map, so a file that shrinks under us
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,13 @@ def read_header(path: str | os.PathLike, *, max_header: int = MAX_HEADER) -> Saf
 
 
 def read_safetensors(
-    path: str | os.PathLike, *, max_header: int = MAX_HEADER, check_finite: bool = True
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path: str | os.PathLike, *, max_header: int = MAX_HEADER, check_finite: bool = True,
+    on_bytes: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:  # fmt: skip
     """Read every tensor into memory of its own, and the metadata as text.
 
-    check_finite: scan float tensors for NaN and Inf. Raises CheckpointError with file, value, need and way out.
+    check_finite: scan float tensors for NaN and Inf. on_bytes: told the size of each tensor once it is read.
+    Raises CheckpointError with file, value, need and way out.
     """
     path = Path(path)
     with _opened(path) as handle, _named(path):
@@ -77,6 +79,8 @@ def read_safetensors(
             tensors[name] = _read_tensor(handle, header.data_start, name, entry, path)
             if check_finite:
                 check_values(name, tensors[name], path)
+            if on_bytes is not None:
+                on_bytes(entry.end - entry.begin)
     return {name: tensors[name] for name in header.tensors}, header.metadata
 
 

@@ -1,17 +1,17 @@
 """SANA weights from a file or a diffusers folder, and the video model made of them."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..models.inflation import inflate, inflated_config
 from ..models.motion_model import LatentSpec, MotionModelSpec
 from ..models.sana_dims import SanaDims
-from .motion_model_file import save_motion_model
+from .motion_model_file import MotionModelFile, save_motion_model
 from .safetensors_file import DTYPES
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
 from .weight_folder import NETWORK_FOLDER, WeightSource, open_weights
@@ -55,19 +55,37 @@ def inflate_sana(
     objective: "t2v" or "i2v_residual", what the file will be trained for. dtype: None keeps the type of the weights.
     The metadata carries licence and source. Raises CheckpointError and ConfigError; then nothing is written.
     """
+    source, layout = open_sana(path)
+    file = inflated_file(source, layout, init=init, objective=objective, dtype=dtype)
+    save_motion_model(output, file.spec, file.state_dict, extra_metadata=file.metadata)
+    count = sum(tensor.numel() for tensor in file.state_dict.values())
+    return Inflated(Path(output), file.spec, count, layout.dropped)
+
+
+def inflated_file(
+    source: WeightSource, layout: SanaLayout, *, init: str = "zero", objective: str = "t2v",
+    dtype: torch.dtype | None = None, on_bytes: Callable[[int], None] | None = None,
+) -> MotionModelFile:  # fmt: skip
+    """The video model of opened image weights, in memory; arguments as of `inflate_sana`, on_bytes as of `read`.
+
+    metadata: licence, source and kind of inflation, for `save_motion_model`. Everything that can be refused by headers
+    is refused before a tensor is read. Raises CheckpointError and ConfigError.
+    """
     if dtype is not None and (dtype not in DTYPES.values() or not dtype.is_floating_point or dtype.itemsize == 1):
         raise ConfigError(f"dtype is {dtype}; float32, bfloat16 or float16 is needed")
-    source, layout = open_sana(path)
     spec = _spec(source, layout, objective)
-    state = to_our_names(layout, source.read())
-    state = inflate({name: _usable(name, t, source, dtype) for name, t in state.items()}, spec.config, init=init)
+    for name, header in ((name, source.headers[place].tensors[name]) for name, place in source.places.items()):
+        _check_usable(name, header.dtype, source, dtype)
+    state = to_our_names(layout, source.read(on_bytes))
+    for name in list(state) if dtype is not None else ():
+        state[name] = state[name].to(dtype)
+    state = inflate(state, spec.config, init=init)
     place = source.path.parent if source.path.name == NETWORK_FOLDER else source.path
     about = {
         "license": source.metadata.get("license", LICENCE), "source": f"{source.row} ({place.name})",
         "inflation": f"{init}-init of the temporal branch; untrained",
     }  # fmt: skip
-    save_motion_model(output, spec, state, extra_metadata=about)
-    return Inflated(Path(output), spec, sum(tensor.numel() for tensor in state.values()), layout.dropped)
+    return MotionModelFile(spec, state, None, about)
 
 
 def _spec(source: WeightSource, layout: SanaLayout, objective: str) -> MotionModelSpec:
@@ -86,10 +104,9 @@ def _spec(source: WeightSource, layout: SanaLayout, objective: str) -> MotionMod
     return MotionModelSpec(config=inflated_config(dims), latent=known, objective=objective)
 
 
-def _usable(name: str, tensor: Tensor, source: WeightSource, dtype: torch.dtype | None) -> Tensor:
-    if not tensor.is_floating_point() or (dtype is None and tensor.element_size() == 1):
+def _check_usable(name: str, stored: torch.dtype, source: WeightSource, dtype: torch.dtype | None) -> None:
+    if not stored.is_floating_point or (dtype is None and stored.itemsize == 1):
         raise CheckpointError(
-            f"{source.path}: weight {name} is {tensor.dtype}; weights to train on are float32, bfloat16 or float16: "
-            "give a dtype, or get another file"
+            f"{source.path}: weight {name} is {stored}; weights to train on are float32, bfloat16 or float16: give a "
+            "dtype, or get another file"
         )
-    return tensor if dtype is None else tensor.to(dtype)

@@ -7,7 +7,7 @@ index or a config are never followed out of the folder.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +44,21 @@ class WeightSource:
         """Shape of every tensor by name."""
         return {name: self.headers[path].tensors[name].shape for name, path in self.places.items()}
 
-    def read(self) -> dict[str, Tensor]:
-        """Every tensor, in memory of its own. Raises CheckpointError for NaN and for files that changed since."""
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors as they are stored."""
+        entries = (entry for header in self.headers.values() for entry in header.tensors.values())
+        return sum(entry.end - entry.begin for entry in entries)
+
+    def read(self, on_bytes: Callable[[int], None] | None = None) -> dict[str, Tensor]:
+        """Every tensor, in memory of its own. on_bytes: told the size of each tensor once it is read.
+
+        Raises CheckpointError for NaN and for files that changed since.
+        """
         tensors: dict[str, Tensor] = {}
         with _pointing_to(self.row):
             for path, header in self.headers.items():
-                found, _ = read_safetensors(path)
+                found, _ = read_safetensors(path, on_bytes=on_bytes)
                 if {name: tuple(tensor.shape) for name, tensor in found.items()} != header.shapes:
                     raise CheckpointError(f"{path}: changed while it was read; try again when it is written")
                 tensors |= found

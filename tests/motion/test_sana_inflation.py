@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from pack.motion import cli
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.motion_model_file import build_motion_model, network_shapes, read_motion_model
-from pack.motion.io.sana_file import ROWS, inflate_sana, row_of
+from pack.motion.io.motion_model_file import build_motion_model, network_shapes, read_motion_model, save_motion_model
+from pack.motion.io.sana_file import ROWS, inflate_sana, inflated_file, open_sana, row_of
 from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.inflation import inflate, inflated_config
 from pack.motion.models.linear_video_dit import LinearVideoDiT
@@ -207,3 +207,24 @@ def test_every_row_that_messages_name_stands_in_the_table_of_models():
     page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
     rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")}
     assert set(ROWS) <= rows and {"DC-AE", "Gemma-2"} <= rows
+
+
+def test_bytes_read_and_written_are_told_and_stopping_there_leaves_no_file(folder, tmp_path):
+    source, layout = open_sana(folder)
+    read = []
+    file = inflated_file(source, layout, on_bytes=read.append)
+    assert sum(read) == source.num_bytes == 4 * sum(t.numel() for t in random_state(TINY).values())
+    told = []
+    save_motion_model(tmp_path / "a.safetensors", file.spec, file.state_dict, on_bytes=told.append)
+    assert sum(told) == (tmp_path / "a.safetensors").stat().st_size
+
+    def stop(num_bytes):
+        told.append(num_bytes)
+        if len(told) > 30:
+            raise KeyboardInterrupt
+
+    told.clear()
+    with pytest.raises(KeyboardInterrupt):
+        save_motion_model(tmp_path / "b.safetensors", file.spec, file.state_dict, on_bytes=stop)
+    assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["a.safetensors"]
+    assert not list(tmp_path.glob(".motionblocks-*"))
