@@ -183,7 +183,7 @@ def test_network_hears_whole_timesteps_only_where_the_file_says_so(core, ours, m
     (model,) = ours["LoadModel"].execute(name, "fp32").args
     heard = []
     network = model.model.diffusion_model
-    parent = type(network).__mro__[1]
+    parent = next(kind for kind in type(network).__mro__ if kind.__name__ == "LinearVideoDiT")
     original = parent.forward
 
     def listen(self, latents, timestep, *rest, **more):
@@ -275,7 +275,7 @@ def test_conditions_that_do_not_fit_are_refused_before_the_first_step(core, mode
 
 def test_latent_of_another_space_is_refused_by_name(core, model):
     wrong = {"samples": tiny.randn(1, 16, tiny.FRAMES, tiny.SIDE, tiny.SIDE)}
-    with pytest.raises(ValueError, match=r"works on \(b, 4, t, h, w\), the svd latent space: use its VAE"):
+    with pytest.raises(ValueError, match=r"works on \(b, 4, t, h, w\), the latents of the Stable Video Diffusion VAE: use that VAE"):
         ksampler(core, model, latent=wrong)
 
 

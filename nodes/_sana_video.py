@@ -1,0 +1,89 @@
+"""SANA-Video as a native MODEL of the host.
+
+With a start image, latent frame 1 is the clean image at timestep 0 whenever the network looks, and in every clean
+estimate: a solver then keeps it, and the loop is that of the published pipeline. No noise mask is involved.
+"""
+
+import torch
+from comfy import latent_formats
+from torch import Tensor
+
+from ..motion.models.sana_video import SanaVideoConfig, SanaVideoDiT
+from ..motion.models.sana_video_spec import SanaVideoSpec
+from ..motion.sampling.schedules import sigma_to_timestep
+from ._host_model import HostConfig, HostModel
+from ._host_network import FLOW_MULTIPLIER, HostNetwork, host_attention, need_text
+from ._module_weights import host_weights
+from ._text_cache import texts_of_a_run
+
+FORMATS = {"wan21": latent_formats.Wan21, "ltx2": latent_formats.LTXV}
+
+
+class HostSanaVideo(HostNetwork, SanaVideoDiT):
+    """SanaVideoDiT with the host's call, block patches and wrappers. Made without memory; weights are assigned."""
+
+    def __init__(
+        self, *, config: SanaVideoConfig, integer_timesteps: bool, kernels: str = "auto", dtype=None, device=None,
+        operations=torch.nn, **_unused,
+    ):  # fmt: skip
+        super().__init__(
+            config, operations=operations, attention=host_attention, kernels=kernels, weights_of=host_weights,
+            dtype=dtype, device="meta",
+        )  # fmt: skip
+        self.integer_timesteps = integer_timesteps
+
+    def _predict(self, x, timestep, context, control, transformer_options, *, attention_mask=None, **_unused):
+        """A timestep a sample is cut to whole numbers, one a frame is not: as the two published pipelines do."""
+        integer = self.integer_timesteps and timestep.ndim == 1
+        return SanaVideoDiT.forward(
+            self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=integer), need_text(context),
+            attention_mask=attention_mask, run_block=self._block_runner(timestep, context, transformer_options),
+            **texts_of_a_run(transformer_options, x.shape[0]),
+        )  # fmt: skip
+
+
+class SanaVideoModel(HostModel):
+    """Host model that keeps a start image as clean first latent frame."""
+
+    network_class = HostSanaVideo
+
+    def _apply_model(
+        self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, first_latent=None,
+        **conditions,
+    ):  # fmt: skip
+        """Clean estimate of x (b, c, t, h, w) at sigma t. first_latent: like x, scaled; its frame 0 is kept."""
+        options = {} if transformer_options is None else transformer_options
+        run = super()._apply_model
+        if first_latent is None:
+            return run(x, t, None, c_crossattn, control, options, **conditions)
+        first = first_latent[:, :, :1].to(x)
+        seen = torch.cat((first, x[:, :, 1:]), dim=2)
+        clean = run(seen, t, None, c_crossattn, control, options, first_latent=first, **conditions)
+        return torch.cat((first, clean[:, :, 1:]), dim=2)
+
+    def process_timestep(self, timestep: Tensor, *, x: Tensor | None = None, first_latent=None, **more) -> Tensor:
+        """Timestep in [0, 1000], (b,); with a start image (b, t), 0 for its frame."""
+        timestep = super().process_timestep(timestep, **more)
+        if first_latent is None:
+            return timestep
+        each = timestep[:, None].repeat(1, x.shape[2])
+        each[:, 0] = 0
+        return each
+
+
+class SanaVideoHostConfig(HostConfig):
+    """What the host wants to know of SANA-Video before it is built."""
+
+    model_class = SanaVideoModel
+
+    def __init__(self, spec: SanaVideoSpec):
+        super().__init__(spec, FORMATS[spec.space.kind](), memory_factor(spec.config))
+
+
+def memory_factor(config: SanaVideoConfig) -> float:
+    """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size. An estimate.
+
+    Counts the widest moment of a block, three Mix-FFN maps and twelve token rows.
+    """
+    values = 6 * config.hidden_width + 12 * config.width
+    return values / config.patch_size**2 / (0.01 * 2**20)
