@@ -8,6 +8,7 @@ from ._compat import inp, out, schema
 
 CATEGORY = "MotionBlocks/sampling"
 MAX_STEPS = 10000
+SCHEDULES = ("flow_dpm", "flow_match_euler")
 
 
 def flow_shift(model) -> float:
@@ -32,31 +33,37 @@ class FlowScheduler(io.ComfyNode):
             node_id="MotionBlocksFlowScheduler",
             display_name="Flow Scheduler",
             category=CATEGORY,
-            description="Noise levels spaced as in SANA and MiraMo, with the shift of the model (file or "
+            description="Noise levels spaced as in SANA, SANA-Video and MiraMo, with the shift of the model (file or "
             "ModelSamplingSD3). For SamplerCustomAdvanced.",
-            search_aliases=["flow sigmas", "flow dpm", "miramo sigmas"],
+            search_aliases=["flow sigmas", "flow dpm", "miramo sigmas", "sana video sigmas", "flow match euler"],
             inputs=[
                 inp(io.Model.Input, "model", tooltip="A flow model; its shift is used."),
                 inp(
                     io.Int.Input, "num_steps", default=25, min=1, max=MAX_STEPS, step=1,
-                    tooltip="Model calls. MiraMo files: 25. Built-in model: 8.",
+                    tooltip="Model calls. SANA-Video: 50. MiraMo files: 25. Built-in model: 8.",
                 ),
                 inp(
                     io.Float.Input, "denoise", default=1.0, min=0.01, max=1.0, step=0.01, optional=True,
                     tooltip="Below 1 only the last part is walked, from a latent that is kept in part.",
+                ),
+                inp(
+                    io.Combo.Input, "schedule", options=list(SCHEDULES), default="flow_dpm", optional=True,
+                    tooltip="flow_dpm: the grid of Flow DPM 2M (SANA, MiraMo, SANA-Video text to video). "
+                    "flow_match_euler: the grid of SANA-Video image to video, for the sampler euler.",
                 ),
             ],
             outputs=[out(io.Sigmas, "sigmas", "num_steps + 1 falling levels, ending at 0.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, num_steps, denoise=1.0) -> io.NodeOutput:
-        from ..motion.sampling.schedules import flow_sigmas
+    def execute(cls, model, num_steps, denoise=1.0, schedule="flow_dpm") -> io.NodeOutput:
+        from ..motion.sampling import schedules
 
+        grid = schedules.SCHEDULES[_host.choose("schedule", schedule, SCHEDULES)]
         _host.in_range("num_steps", num_steps, 1, MAX_STEPS)
         _host.in_range("denoise", denoise, 0.01, 1.0)
         total = min(int(num_steps / denoise), MAX_STEPS)
-        return io.NodeOutput(flow_sigmas(total, shift=flow_shift(model))[-(num_steps + 1) :].float())
+        return io.NodeOutput(grid(total, shift=flow_shift(model))[-(num_steps + 1) :].float())
 
 
 def sample_flow_dpm_2m(model, x, sigmas, extra_args=None, callback=None, disable=None):

@@ -6,7 +6,7 @@ from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.guidance import guide_velocity
 from pack.motion.sampling.residual import network_velocity_to_clean, residual_state_to_network
-from pack.motion.sampling.schedules import check_sigmas, flow_sigmas, shift_sigma, sigma_to_timestep
+from pack.motion.sampling.schedules import SCHEDULES, check_sigmas, shift_sigma, sigma_to_timestep
 from pack.motion.sampling.solvers import euler, flow_dpm_2m
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -72,9 +72,12 @@ def test_sigma_lists_are_accepted_exactly_when_they_fall_from_at_most_one_to_zer
 
 
 @quick
-@given(st.one_of(st.integers(-5, 400), st.booleans(), st.floats(), st.none()), any_float)
-def test_schedules_fall_to_zero_or_are_refused(num_steps, shift):
-    sigmas = attempt(lambda: flow_sigmas(num_steps, shift=shift))
+@given(
+    st.sampled_from(sorted(SCHEDULES)), st.one_of(st.integers(-5, 400), st.booleans(), st.floats(), st.none()),
+    any_float,
+)
+def test_schedules_fall_to_zero_or_are_refused(name, num_steps, shift):
+    sigmas = attempt(lambda: SCHEDULES[name](num_steps, shift=shift))
     if sigmas is not None:
         assert sigmas.shape == (num_steps + 1,) and sigmas.dtype == torch.float64 and sigmas.isfinite().all()
         assert sigmas[-1] == 0 and (sigmas.diff() < 0).all() and sigmas[0] <= 1
