@@ -57,20 +57,36 @@ def read_motion_model(path: str | os.PathLike) -> MotionModelFile:
     path = Path(path)
     refuse_pickle_name(path)
     header = read_header(path)
-    spec, names, text_names = _describe(path, header.shapes, header.metadata)
-    compare_shapes(path, {plain: header.shapes[full] for plain, full in names.items()}, network_shapes(spec.config))
+
+    def read() -> dict[str, Tensor]:
+        tensors, _ = read_safetensors(path)
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != header.shapes:
+            raise CheckpointError(f"{path}: changed while it was read; try again when it is written")
+        return tensors
+
+    return checked_motion_model(path, header.shapes, header.metadata, read)
+
+
+def checked_motion_model(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str],
+    read: Callable[[], dict[str, Tensor]],
+) -> MotionModelFile:  # fmt: skip
+    """A motion model of opened weights, however they are stored; `read` is called when the headers are right.
+
+    path is for messages. Raises CheckpointError.
+    """
+    spec, names, text_names = _describe(path, shapes, metadata)
+    compare_shapes(path, {plain: shapes[full] for plain, full in names.items()}, network_shapes(spec.config))
     if text_names:
-        shapes = {plain: header.shapes[full] for plain, full in text_names.items()}
-        compare_shapes(path, shapes, _text_shapes(path, shapes, spec.config))
-    tensors, metadata = read_safetensors(path)
-    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != header.shapes:
-        raise CheckpointError(f"{path}: changed while it was read; try again when it is written")
+        found = {plain: shapes[full] for plain, full in text_names.items()}
+        compare_shapes(path, found, _text_shapes(path, found, spec.config))
+    tensors = read()
     state = {plain: tensors[full] for plain, full in names.items()}
     text = {plain: tensors[full] for plain, full in text_names.items()}
     for name, tensor in (*state.items(), *text.items()):
         if not tensor.is_floating_point():
             raise CheckpointError(f"{path}: weight {shown(name)} is {tensor.dtype}; floating point is needed")
-    return MotionModelFile(spec, state, text or None, metadata)
+    return MotionModelFile(spec, state, text or None, dict(metadata))
 
 
 def describe_motion_model(path: str | os.PathLike) -> tuple[str, MotionModelSpec | None, dict[str, str]]:

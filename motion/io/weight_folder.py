@@ -56,7 +56,7 @@ class WeightSource:
         Raises CheckpointError for NaN and for files that changed since.
         """
         tensors: dict[str, Tensor] = {}
-        with _pointing_to(self.row):
+        with pointing_to(self.row):
             for path, header in self.headers.items():
                 found, _ = read_safetensors(path, on_bytes=on_bytes)
                 if {name: tuple(tensor.shape) for name, tensor in found.items()} != header.shapes:
@@ -72,7 +72,7 @@ def open_weights(path: str | os.PathLike, *, row: str = "", folder: str = NETWOR
     Raises CheckpointError with file, value, need and way out.
     """
     path = Path(path)
-    with _pointing_to(row):
+    with pointing_to(row):
         if path.is_dir():
             path = _network_folder(path, folder)
             weights, config = _weights_in(path), _read_json(path / "config.json", optional=True)
@@ -94,12 +94,12 @@ def open_weights(path: str | os.PathLike, *, row: str = "", folder: str = NETWOR
 
 def read_json(path: str | os.PathLike, *, row: str = "") -> dict:
     """A JSON object of moderate size. Raises CheckpointError with file, value, need and way out."""
-    with _pointing_to(row):
+    with pointing_to(row):
         return _read_json(Path(path))
 
 
 @contextmanager
-def _pointing_to(row: str) -> Iterator[None]:
+def pointing_to(row: str) -> Iterator[None]:
     """Add where to look to every refusal."""
     try:
         yield

@@ -275,7 +275,7 @@ def test_conditions_that_do_not_fit_are_refused_before_the_first_step(core, mode
 
 def test_latent_of_another_space_is_refused_by_name(core, model):
     wrong = {"samples": tiny.randn(1, 16, tiny.FRAMES, tiny.SIDE, tiny.SIDE)}
-    with pytest.raises(ValueError, match=r"works on \(b, 4, t, h, w\), the latents of the Stable Video Diffusion VAE: use that VAE"):
+    with pytest.raises(ValueError, match=r"works on \(b, 4, t, h, w\), the latents of the Stable Video Diffusion V"):
         ksampler(core, model, latent=wrong)
 
 
