@@ -73,7 +73,7 @@ def _model_folders(root: Path, depth: int = 2) -> list[str]:
     """Names of model folders below root, by the files that mark them."""
     found = []
     try:
-        entries = sorted(entry for entry in os.scandir(root) if entry.is_dir())
+        entries = sorted((entry for entry in os.scandir(root) if entry.is_dir()), key=lambda entry: entry.name)
     except OSError:
         return []
     for entry in entries:
@@ -112,12 +112,19 @@ def safe_join(root: str | os.PathLike, name: str) -> Path:
 
 
 def stamp(path: str | os.PathLike) -> str:
-    """Size and time of a file, so that a cached load is repeated when the file changes; '' when it is missing."""
+    """Size and time of a file, or of all files of a model folder, so that a cached load is repeated when one changes.
+
+    '' when it is missing.
+    """
     try:
-        info = os.stat(path)
+        if not os.path.isdir(path):
+            info = os.stat(path)
+            return f"{info.st_size}-{info.st_mtime_ns}"
+        folders = [path, *(entry.path for entry in os.scandir(path) if entry.is_dir())]
+        files = sorted(entry.path for folder in folders for entry in os.scandir(folder) if entry.is_file())
     except OSError:
         return ""
-    return f"{info.st_size}-{info.st_mtime_ns}"
+    return " ".join(f"{os.path.basename(file)} {stamp(file)}" for file in files)
 
 
 def stamp_time(path: str | os.PathLike) -> int:

@@ -18,6 +18,7 @@ NEW, LATEST = "new", "latest"
 WEIGHT_FOLDERS = {"lora": "loras", "full": "diffusion_models"}
 STATE_FILE = "state.json"  # written last, so a state that has it is whole
 LISTED = 50
+MAX_DEPTH = 8  # folders in a filename_prefix
 _RUN = re.compile(r"run-(\d{4,})")
 _STATE = re.compile(r"state-\d{8,}")
 
@@ -34,9 +35,7 @@ class RunFolders:
 
     def next_weights(self) -> Path:
         """The first name after those in use: NAME_00001.safetensors, NAME_00002.safetensors, …"""
-        used = re.compile(re.escape(self.name) + r"_(\d{5,})(_\d+)?\.safetensors", re.IGNORECASE)
-        numbers = [int(found[1]) for entry in _names(self.weights) if (found := used.fullmatch(entry))]
-        return self.weights / f"{self.name}_{max(numbers, default=0) + 1:05d}.safetensors"
+        return _next_file(self.weights, self.name)
 
 
 def training_root() -> Path:
@@ -60,12 +59,12 @@ def plan_run(file_prefix: str, mode: str, resume_from: str) -> RunFolders:
     return RunFolders(states, output / WEIGHT_FOLDERS[mode], output / "motionblocks" / "latents", name, resume)
 
 
-def check_prefix(name: str) -> str:
+def check_prefix(name: str, what: str = "file_prefix") -> str:
     """A name that can be a file and a folder on every system. Raises ConfigError."""
     from ..motion.io.output_names import check_output_name
 
     if not isinstance(name, str) or "/" in name or "\\" in name or ":" in name or name.startswith("."):
-        raise ConfigError(f"file_prefix is {str(name)[:60]!r}; a plain name is needed, without / \\ : or a leading dot")
+        raise ConfigError(f"{what} is {str(name)[:60]!r}; a plain name is needed, without / \\ : or a leading dot")
     return check_output_name(name).name
 
 
@@ -75,6 +74,28 @@ def prepare(folders: RunFolders) -> None:
 
     for folder in (folders.states, folders.weights, folders.latents):
         try_writing(make_folder(folder))
+
+
+def numbered_output(filename_prefix: str) -> Path:
+    """First free name for weights inside the output folder: "diffusion_models/NAME" → …/NAME_00001.safetensors.
+
+    Nothing is made. Raises ConfigError for a prefix that leads outside or cannot be a file name on every system.
+    """
+    parts = str(filename_prefix).replace("\\", "/").split("/")
+    if not isinstance(filename_prefix, str) or len(parts) > MAX_DEPTH:
+        raise ConfigError(
+            f"filename_prefix is {str(filename_prefix)[:60]!r}; folder and name are needed, such as "
+            "diffusion_models/my_model"
+        )
+    for part in parts:
+        check_prefix(part, "filename_prefix")
+    return _next_file(_host.safe_join(_host.output_folder(), "/".join(parts)).parent, parts[-1])
+
+
+def _next_file(folder: Path, name: str) -> Path:
+    used = re.compile(re.escape(name) + r"_(\d{5,})(_\d+)?\.safetensors", re.IGNORECASE)
+    numbers = [int(found[1]) for entry in _names(folder) if (found := used.fullmatch(entry))]
+    return folder / f"{name}_{max(numbers, default=0) + 1:05d}.safetensors"
 
 
 def _states_and_resume(name: str, resume_from: str) -> tuple[Path, str | Path | None]:

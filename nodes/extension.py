@@ -8,12 +8,15 @@ from comfy_api.latest import ComfyExtension, io
 FAMILIES = {
     "loaders": ("LoadModel", "LoadBuiltin", "SamplePhoto"),
     "conditioning": ("ImageToVideo", "EmptyLatent"),
+    "text": ("LoadTextEncoder", "EncodePrompts", "SetInstruction"),
     "sampling": ("FlowScheduler", "FlowDPM2M"),
     "noise": ("DCTInit",),
     "measuring": ("MeasureDynamics",),
     "comparing": ("MeasureQuality", "CompareVideos"),
     "datasets": ("LoadClips", "GenerateClips"),
     "training": ("TrainMotionModel",),
+    "inflating": ("InflateModel",),
+    "vaes": ("LoadVAE",),
 }
 
 

@@ -14,7 +14,7 @@ from ..models.sana_dims import SanaDims
 from .motion_model_file import MotionModelFile, save_motion_model
 from .safetensors_file import DTYPES
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
-from .weight_folder import NETWORK_FOLDER, WeightSource, open_weights
+from .weight_folder import DOCS, NETWORK_FOLDER, WeightSource, open_weights
 
 ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p")  # of docs/models.md
 LICENCE = "NVIDIA NSCL v2-custom, inherited from the SANA weights this was made of; their model card decides"
@@ -93,13 +93,14 @@ def _spec(source: WeightSource, layout: SanaLayout, objective: str) -> MotionMod
     dims = layout.dims
     if dims.family != "sana":
         raise CheckpointError(
-            f"{source.path}: this is a SANA-Video model, which is a video model already; a SANA image model is needed"
+            f"{source.path}: this is a SANA-Video model, which is a video model already; load it as it is, or choose a "
+            f"SANA image model ({DOCS}, SANA 0.6B)"
         )
     known = LatentSpec()
     if (dims.in_channels, dims.patch_size[1]) != (known.channels, 1):
         raise CheckpointError(
             f"{source.path}: {dims.in_channels} latent channels with patch {dims.patch_size[1]}; {known.channels} with "
-            "patch 1 are needed, which DC-AE f32c32 decodes"
+            f"patch 1 are needed, which DC-AE f32c32 decodes ({DOCS}, SANA 0.6B)"
         )
     return MotionModelSpec(config=inflated_config(dims), latent=known, objective=objective)
 
@@ -108,5 +109,5 @@ def _check_usable(name: str, stored: torch.dtype, source: WeightSource, dtype: t
     if not stored.is_floating_point or (dtype is None and stored.itemsize == 1):
         raise CheckpointError(
             f"{source.path}: weight {name} is {stored}; weights to train on are float32, bfloat16 or float16: give a "
-            "dtype, or get another file"
+            f"dtype, or get another file ({DOCS}, {source.row})"
         )

@@ -16,8 +16,9 @@ import nodes as host_nodes
 ROOT = Path(__file__).resolve().parents[3]
 IDS = {
     "LoadModel", "LoadBuiltin", "SamplePhoto", "ImageToVideo", "EmptyLatent", "FlowScheduler", "FlowDPM2M", "DCTInit",
-    "MeasureDynamics", "TrainMotionModel", "MeasureQuality", "CompareVideos", "LoadClips",
-    "GenerateClips",
+    "MeasureDynamics", "TrainMotionModel", "MeasureQuality", "CompareVideos", "LoadClips", "LoadTextEncoder",
+    "EncodePrompts", "SetInstruction",
+    "GenerateClips", "InflateModel", "LoadVAE",
 }  # fmt: skip
 BUDGET = 0.050
 NOT_OURS = ("torch._dynamo", "torch._inductor", "diffusers", "cv2", "triton", "transformers", "scipy", "av")
