@@ -23,7 +23,7 @@ CHUNK = 64  # frames encoded at once
 
 
 @contextmanager
-def _no_weights_expected():
+def no_weights_expected():
     """Hold back the host's warning that a VAE file has no weights: the codec has none."""
 
     def passes(record: logging.LogRecord) -> bool:
@@ -43,7 +43,7 @@ class BuiltinVAE(comfy.sd.VAE):
     latent_space = SPACES["builtin"]
 
     def __init__(self, codec: FlowCodec):
-        with _no_weights_expected():
+        with no_weights_expected():
             super().__init__(sd={})  # sets every default attribute of this host version
         self.codec, self.photo = codec, None
         self.first_stage_model = torch.nn.Module()

@@ -1,0 +1,132 @@
+"""VAEs of public video models behind the VAE socket: DC-AE on the host's port, Wan 2.1 and LTX-2 as it has them."""
+
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ..motion.errors import CheckpointError, ShapeError
+from ..motion.io.ltx2_vae_names import UNREAD
+from ..motion.io.vae_file import VAEFile, open_vae
+from ..motion.models.latent_spaces import LatentSpace
+from . import _host
+
+
+class SpaceVAE(comfy.sd.VAE):
+    """A VAE of the host that knows its latent space and says so when it is given latents of another."""
+
+    latent_space: LatentSpace
+
+    def decode(self, samples_in: Tensor, *arguments, **keywords) -> Tensor:
+        """(b, c, t, h, w) -> (b, t, h, w, 3); of one frame (b, c, h, w) -> (b, h, w, 3). Raises ShapeError."""
+        return self._decoded(super().decode, samples_in, *arguments, **keywords)
+
+    def decode_tiled(self, samples: Tensor, *arguments, **keywords) -> Tensor:
+        """As `decode`, tile by tile."""
+        return self._decoded(super().decode_tiled, samples, *arguments, **keywords)
+
+    def _decoded(self, decode, samples: Tensor, *arguments, **keywords) -> Tensor:
+        self.check_latents(samples)
+        if samples.ndim == 5:
+            return decode(samples, *arguments, **keywords)
+        return decode(samples.unsqueeze(2), *arguments, **keywords)[:, 0]
+
+    def check_latents(self, samples: Tensor) -> None:
+        """Refuse latents of another space. Raises ShapeError."""
+        space = self.latent_space
+        if samples.ndim not in (4, 5) or samples.shape[1] != space.channels:
+            raise ShapeError(
+                f"the latent is {tuple(samples.shape)}; {space.title} decodes (b, {space.channels}, t, h, w); "
+                f"decode with the VAE that belongs to the model (docs/models.md, VAEs; this is row {space.row})"
+            )
+
+
+def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVAE, VAEFile]:
+    """VAE from a file or diffusers folder, and what it was read from. dtype: None leaves the choice to the host.
+
+    Raises CheckpointError for other files, ConfigError for a type this device cannot compute in.
+    """
+    from ._dcae import dcae_vae
+
+    check_dtype(dtype)
+    with torch.inference_mode(False):
+        file = open_vae(path)
+        make = dcae_vae if file.space.kind == "dcae" else _host_vae
+        vae = make(file, dtype)
+    vae.latent_space = file.space
+    return vae, file
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a type that the VAE's device does not compute in. Raises ConfigError."""
+    from ..motion.io.motion_model_file import check_compute
+
+    if dtype is not None:
+        check_compute(dtype, _host.vae_device())
+
+
+def _host_vae(file: VAEFile, dtype: torch.dtype | None) -> SpaceVAE:
+    """The host's own VAE; its loader would leave what is missing random, so names and shapes are compared first."""
+    make = {"wan21": _wan_network, "ltx2": _ltx2_network}[file.space.kind]
+    with torch.device("meta"):
+        network = make(file)
+    file.check_shapes(network_shapes(network), UNREAD)
+    state = file.read()
+    if file.space.kind == "ltx2":
+        import json
+
+        return SpaceVAE(sd=_with_unread(state), dtype=dtype, metadata={"config": json.dumps({"vae": file.config})})
+    return SpaceVAE(sd=state, dtype=dtype)
+
+
+def _wan_network(file: VAEFile) -> nn.Module:
+    from comfy.ldm.wan.vae import WanVAE
+
+    sizes = {"z_dim": file.space.channels, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    return WanVAE(dim=_wan_width(file), **sizes, temperal_downsample=[False, True, True], dropout=0.0)
+
+
+def _wan_width(file: VAEFile) -> int:
+    """Width of the file; hosts before `conv_out_channels` build every Wan VAE 96 wide. Raises CheckpointError."""
+    import inspect
+
+    from comfy.ldm.wan.vae import WanVAE
+
+    width = file.config["dim"]
+    if width != WAN_WIDTH and "conv_out_channels" not in inspect.signature(WanVAE.__init__).parameters:
+        raise CheckpointError(
+            f"{file.source.path}: a Wan VAE of width {width}; this ComfyUI knows width {WAN_WIDTH} only: update "
+            f"ComfyUI, or get the usual file (docs/models.md, row {file.space.row})"
+        )
+    return width
+
+
+WAN_WIDTH = 96
+
+
+def _ltx2_network(file: VAEFile) -> nn.Module:
+    from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+
+    try:
+        return VideoVAE(config=file.config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file.source.path}: this ComfyUI cannot build the VAE that the file's config describes "
+            f"({str(error)[:120]}); update ComfyUI, or get LTX-2.0's VAE (docs/models.md, row {file.space.row})"
+        ) from error
+
+
+def _with_unread(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The host logs a warning for statistics that are absent; nothing reads them."""
+    like = state["per_channel_statistics.mean-of-means"]
+    return {name: torch.zeros_like(like) for name in UNREAD} | state
+
+
+def network_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight; layers that newer hosts fill only when weights arrive are counted by size."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear) and layer.weight is None:
+            shapes[f"{name}.weight"] = (layer.out_features, layer.in_features)
+            if getattr(layer, "comfy_need_lazy_init_bias", False):
+                shapes[f"{name}.bias"] = (layer.out_features,)
+    return shapes

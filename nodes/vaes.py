@@ -1,0 +1,76 @@
+"""The node that brings the VAEs of public video models into a graph."""
+
+from comfy_api.latest import io, ui
+
+from . import _host
+from ._compat import inp, out, schema, unique_id
+
+CATEGORY = "MotionBlocks/loaders"
+FOLDER, PART = "vae", "vae"
+WEIGHT_DTYPES = ("default", "bf16", "fp32")
+MODELS = {  # kind of latent space -> the models that work in it
+    "dcae": "SANA image models, and the video models inflated from them",
+    "wan21": "SANA-Video 480p, and Wan 2.1",
+    "ltx2": "SANA-Video 720p, and LTX-2",
+}
+
+
+class LoadVAE(io.ComfyNode):
+    """DC-AE, Wan 2.1 or LTX-2 VAE from models/vae, or from a whole diffusers folder, as VAE."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksLoadVAE",
+            display_name="Load Video VAE",
+            category=CATEGORY,
+            description="Loads the VAE of a SANA or SANA-Video model: DC-AE f32c32, Wan 2.1 or LTX-2, as one file or as "
+            "a diffusers folder. Other VAEs are named and refused: use Load VAE for them.",
+            search_aliases=["dc-ae", "dcae", "sana vae", "wan vae", "ltx vae", "autoencoder"],
+            inputs=[
+                inp(
+                    io.Combo.Input, "vae_name", options=_host.model_names(FOLDER, PART),
+                    tooltip="A .safetensors file or a folder in models/vae, or a whole diffusers folder in "
+                    "models/diffusion_models that holds the VAE. docs/models.md says where to get them.",
+                ),
+                inp(
+                    io.Combo.Input, "weight_dtype", options=list(WEIGHT_DTYPES), default="default",
+                    tooltip="Number type the VAE computes in. default: what your device computes best, for DC-AE never "
+                    "fp16. fp32 takes twice the memory of bf16 and is a little sharper.", advanced=True,
+                ),
+            ],
+            outputs=[out(io.Vae, "vae", "For VAE Encode, VAE Decode, Image to Video and Train Motion Model.")],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, vae_name, weight_dtype="default"):
+        try:
+            return f"{vae_name} {weight_dtype} {_host.stamp(_host.model_path(FOLDER, vae_name, PART))}"
+        except (ValueError, OSError):
+            return f"{vae_name} {weight_dtype}"
+
+    @classmethod
+    def execute(cls, vae_name, weight_dtype="default") -> io.NodeOutput:
+        from ._video_vae import load_video_vae
+
+        dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)]
+        vae, file = load_video_vae(_host.model_path(FOLDER, vae_name, PART), dtype)
+        text = told(vae, file)
+        _host.show_text(text, unique_id(cls))
+        return io.NodeOutput(vae, ui=ui.PreviewText(text))
+
+
+def told(vae, file) -> str:
+    """What stands under the node: which VAE, for which models, what it holds, its weights."""
+    space = file.space
+    frames = f"{space.temporal_ratio}k + 1 frames" if space.temporal_ratio > 1 else "any number of frames"
+    count = sum(tensor.numel() for tensor in vae.first_stage_model.state_dict().values())
+    kind = str(vae.vae_dtype).removeprefix("torch.")
+    return (
+        f"{space.title}: {space.channels} channels, cells of {space.spatial_ratio} px\n"
+        f"for {MODELS[space.kind]}\n"
+        f"holds sides that divide by {space.multiple}, {frames}\n"
+        f"{count / 1e6:.1f} million weights in {kind}"
+    )
