@@ -24,22 +24,6 @@ WEIGHT_DTYPES = {
 COMPUTE_DTYPES = (torch.bfloat16, torch.float32)  # float16 overflows in the linear attention of large clips
 
 
-def weight_names() -> list[str]:
-    """Names of the .safetensors files in the host's diffusion_models folders; the host lists .pt and .pkl too."""
-    names = folder_paths.get_filename_list(WEIGHTS_FOLDER)
-    return [name for name in names if name.lower().endswith(".safetensors")]
-
-
-def weight_path(name: str) -> str:
-    """Full path of a listed weight file. Raises CheckpointError for a name that is not in the list."""
-    if name not in weight_names():
-        raise CheckpointError(
-            f"model_name is {name!r}; a .safetensors file inside models/{WEIGHTS_FOLDER} is needed; put it there and "
-            "refresh the node definitions (press R)"
-        )
-    return folder_paths.get_full_path_or_raise(WEIGHTS_FOLDER, name)
-
-
 def model_names(folder: str, part: str = "") -> list[str]:
     """What a loader offers of models/<folder>: .safetensors files, and folders with a whole model in them.
 
@@ -176,6 +160,16 @@ def check_fits(what: str, num_bytes: int) -> None:
         )
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of a device's memory, free or not; for the CPU those of the machine."""
+    return memory.get_total_memory(device)
+
+
+def can_cast(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device can hold numbers of a type and convert them."""
+    return memory.supports_cast(device, dtype)
+
+
 def make_room(num_bytes: int, device: torch.device) -> None:
     """Ask the host to move other models out of the way."""
     memory.free_memory(num_bytes, device)
@@ -199,6 +193,17 @@ def progress_step():
         bar.update_absolute(100 * done // total, 100)
 
     return on_step
+
+
+def bytes_as_progress(on_step, done: int, total: int):
+    """An on_bytes(num_bytes) that tells on_step of bytes, from `done` up to at most `total`."""
+
+    def on_bytes(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        on_step(min(done, total), max(total, 1))
+
+    return on_bytes
 
 
 def output_folder() -> Path:

@@ -4,8 +4,6 @@ Every refusal names the VAE or text encoder that the model needs and, where it i
 docs/models.md.
 """
 
-from dataclasses import replace
-
 import torch
 from comfy import model_base, supported_models_base
 from comfy.conds import CONDNoiseShape, CONDRegular
@@ -58,10 +56,16 @@ class HostModel(model_base.BaseModel):
         """Timestep in [0, 1000], also where a sampling patch counts in another unit."""
         return timestep * (FLOW_MULTIPLIER / getattr(self.model_sampling, "multiplier", FLOW_MULTIPLIER))
 
+    def process_latent_in(self, latent):
+        """Scaled latents, of this model's own space only."""
+        if latent.ndim > 1 and latent.shape[1] != self.spec.space.channels:
+            check_latents(latent, self.spec.space)
+        return super().process_latent_in(latent)
+
     def extra_conds(self, **given):
         """Host conditions for one prompt. All have a batch axis, so positive and negative run as one batch."""
         noise, conditions = given["noise"], {}
-        space = space_of_spec(self.spec)
+        space = self.spec.space
         check_latents(noise, space)
         context, mask = given.get("cross_attn"), given.get("attention_mask")
         if context is not None:
@@ -76,23 +80,10 @@ class HostModel(model_base.BaseModel):
         return conditions
 
 
-def space_of_spec(spec: Spec) -> LatentSpace:
-    """The latent space of a file: the table's, with the file's own channels and cells."""
-    if isinstance(spec, SanaVideoSpec):
-        return spec.space
-    latent, known = spec.latent, SPACES[spec.latent.kind]
-    if latent.kind == "builtin":
-        return known
-    return replace(
-        known, channels=latent.channels, spatial_ratio=latent.spatial_ratio,
-        multiple=latent.spatial_ratio * spec.config.patch_size,
-    )  # fmt: skip
-
-
 def space_of(model) -> LatentSpace | None:
     """The latent space of one of our MODELs; None for other models."""
     spec = getattr(model.model, "spec", None)
-    return space_of_spec(spec) if isinstance(spec, Spec) else None
+    return spec.space if isinstance(spec, Spec) else None
 
 
 def named(space: LatentSpace) -> str:

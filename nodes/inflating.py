@@ -97,24 +97,13 @@ def _inflate(source_path: str, target, init: str, objective: str, dtype):
     source, layout = open_sana(source_path)
     try_writing(make_folder(target.parent))
     on_step = _host.progress_step()
-    reading = _counted(on_step, 0, 2 * source.num_bytes)
+    reading = _host.bytes_as_progress(on_step, 0, 2 * source.num_bytes)
     file = inflated_file(source, layout, init=init, objective=objective, dtype=dtype, on_bytes=reading)
     size = sum(tensor.nbytes for tensor in file.state_dict.values())
     with new_output(target) as output:
-        writing = _counted(on_step, size, 2 * size)
+        writing = _host.bytes_as_progress(on_step, size, 2 * size)
         save_motion_model(output.temp, file.spec, file.state_dict, extra_metadata=file.metadata, on_bytes=writing)
     return file, source.row, str(output.path)
-
-
-def _counted(on_step, done: int, total: int):
-    """Bytes as progress, from `done` up to at most `total`; Cancel ends the work at the next tensor."""
-
-    def on_bytes(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        on_step(min(done, total), max(total, 1))
-
-    return on_bytes
 
 
 def _describe(file, row: str, path: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from . import _host
-from ._compat import inp, out, schema
+from ._compat import inp, out, schema, unique_id
 
 CATEGORY = "MotionBlocks/loaders"
 KERNELS_TOOLTIP = (
@@ -38,7 +38,7 @@ def sample_photos() -> list[str]:
 
 
 class LoadModel(io.ComfyNode):
-    """A motion model file from models/diffusion_models as MODEL."""
+    """A video model from models/diffusion_models as MODEL, whatever layout it is saved in."""
 
     @classmethod
     def define_schema(cls):
@@ -46,13 +46,15 @@ class LoadModel(io.ComfyNode):
             node_id="MotionBlocksLoadModel",
             display_name="Load Motion Model",
             category=CATEGORY,
-            description="Loads a linear video model (MiraMo layout, or saved by MotionBlocks) from models/"
-            "diffusion_models. A file of another family is named and refused.",
-            search_aliases=["miramo", "linear video dit", "i2v model"],
+            description="Loads a linear video model from models/diffusion_models: SANA-Video, a MiraMo layout, a file "
+            "saved by MotionBlocks, or SANA image weights (untrained as a video model). Shows which VAE and text "
+            "encoder belong to it. A file of another family is named and refused.",
+            search_aliases=["sana", "sana-video", "miramo", "linear video dit", "i2v model", "t2v model"],
             inputs=[
                 inp(
-                    io.Combo.Input, "model_name", options=_host.weight_names(),
-                    tooltip="A .safetensors file in models/diffusion_models. Pickles (.pt, .ckpt) are never opened.",
+                    io.Combo.Input, "model_name", options=_host.model_names(_host.WEIGHTS_FOLDER),
+                    tooltip="A .safetensors file or a diffusers folder in models/diffusion_models; docs/models.md says "
+                    "which. Pickles (.pt, .pth, .ckpt) are never opened.",
                 ),
                 inp(
                     io.Combo.Input, "weight_dtype", options=list(_host.WEIGHT_DTYPES), default="default",
@@ -62,22 +64,27 @@ class LoadModel(io.ComfyNode):
                 kernels_input(),
             ],
             outputs=[out(io.Model, "model", "The model, ready for KSampler.")],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )  # fmt: skip
 
     @classmethod
     def fingerprint_inputs(cls, model_name, weight_dtype, kernels="auto"):
         choices = f"{model_name} {weight_dtype} {kernels}"
         try:
-            return f"{choices} {_host.stamp(_host.weight_path(model_name))}"
+            return f"{choices} {_host.stamp(_host.model_path(_host.WEIGHTS_FOLDER, model_name))}"
         except (ValueError, OSError):
             return choices
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default", kernels="auto") -> io.NodeOutput:
-        from ._model import load_motion_model
+        from ._load_model import load_and_describe
 
         dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, _host.WEIGHT_DTYPES)]
-        return io.NodeOutput(load_motion_model(_host.weight_path(model_name), dtype, chosen_kernels(kernels)))
+        path = _host.model_path(_host.WEIGHTS_FOLDER, model_name)
+        model, text = load_and_describe(path, dtype, chosen_kernels(kernels))
+        _host.show_text(text, unique_id(cls))
+        return io.NodeOutput(model, ui=ui.PreviewText(text))
 
 
 class LoadBuiltin(io.ComfyNode):

@@ -1,9 +1,10 @@
 """What a motion model file says about itself beside its weights: objective, sampling, latent space, dynamics."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from ..errors import CheckpointError, ConfigError
+from .latent_spaces import SPACES, LatentSpace
 from .linear_video_dit_config import LinearVideoDiTConfig, check_fields
 
 FORMAT_VERSION = 1
@@ -115,6 +116,15 @@ class MotionModelSpec:
             raise ConfigError(
                 f"latent has {self.latent.channels} channels, the network {self.config.in_channels}; they must agree"
             )
+
+    @property
+    def space(self) -> LatentSpace:
+        """The latent space: the table's rules for its kind, with the file's own channels, cells and patches."""
+        latent, known = self.latent, SPACES[self.latent.kind]
+        if latent.kind == "builtin":
+            return known
+        multiple = latent.spatial_ratio * self.config.patch_size
+        return replace(known, channels=latent.channels, spatial_ratio=latent.spatial_ratio, multiple=multiple)
 
     @classmethod
     def paper_dcae(cls) -> "MotionModelSpec":

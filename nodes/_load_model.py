@@ -1,0 +1,41 @@
+"""From a file or folder of models/diffusion_models to a MODEL, whatever family it is of."""
+
+import torch
+
+from ..motion.io.video_model_file import VideoModelFile, describe, open_video_model
+from ..motion.models.sana_video_spec import SanaVideoSpec
+from . import _host
+from ._host_model import assemble
+
+
+def load_video_model(
+    path: str, weight_dtype: torch.dtype | None = None, kernels: str = "auto", disable_dynamic: bool = False
+):
+    """Read weights and return a fresh, unpatched MODEL. Raises CheckpointError and, for kernels, ConfigError."""
+    return load_and_describe(path, weight_dtype, kernels, disable_dynamic)[0]
+
+
+def load_and_describe(
+    path: str, weight_dtype: torch.dtype | None = None, kernels: str = "auto", disable_dynamic: bool = False
+):
+    """(MODEL, lines for the user). Built outside inference mode, so that the weights can be trained."""
+    with torch.inference_mode(False):
+        opened = open_video_model(path)
+        file = opened.read(_host.bytes_as_progress(_host.progress_step(), 0, opened.num_bytes))
+        text = describe(file)
+        patcher = assemble(
+            _config(file), file.state_dict, path, weight_dtype=weight_dtype, kernels=kernels,
+            disable_dynamic=disable_dynamic,
+        )  # fmt: skip
+    patcher.cached_patcher_init = (load_video_model, (path, weight_dtype, kernels))
+    return patcher, text
+
+
+def _config(file: VideoModelFile):
+    if isinstance(file.spec, SanaVideoSpec):
+        from ._sana_video import SanaVideoHostConfig
+
+        return SanaVideoHostConfig(file.spec)
+    from ._model import MotionModelConfig
+
+    return MotionModelConfig(file.spec)
