@@ -1,40 +1,17 @@
 """Nodes that turn a photo and prompts into what a motion model is conditioned on."""
 
-import math
-
 import torch
 from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError, ShapeError
+from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
 from . import _convert, _host
 from ._compat import inp, out, schema, unique_id
 
 CATEGORY = "MotionBlocks/conditioning"
-MAX_FRAMES = 1024
 MAX_BATCH = 64
 MAX_BUCKET = 19
 MAX_SIDE = 4096
-
-
-def latent_frames(num_frames: int, stride: int) -> int:
-    """Latent frames of a video VAE that takes stride·k + 1 frames. Raises ConfigError naming the nearest counts."""
-    _host.in_range("num_frames", num_frames, 2, MAX_FRAMES)
-    if (num_frames - 1) % stride:
-        low = (num_frames - 1) // stride * stride + 1
-        near = f"{low} or {low + stride}" if low > 1 else f"{low + stride}"
-        raise ConfigError(f"num_frames is {num_frames}; this VAE needs {stride}k + 1; use {near}")
-    return (num_frames - 1) // stride + 1
-
-
-def check_multiple(width: int, height: int, multiple: int, what: str) -> None:
-    """Refuse sides that a VAE would crop without a word. Raises ShapeError naming the two nearest sizes."""
-    if width % multiple or height % multiple or not width or not height:
-        smaller = [max(side // multiple, 1) * multiple for side in (width, height)]
-        larger = [math.ceil(side / multiple) * multiple for side in (width, height)]
-        raise ShapeError(
-            f"{what} is {width}x{height} px; this VAE needs multiples of {multiple}; scale it to "
-            f"{smaller[0]}x{smaller[1]} or {larger[0]}x{larger[1]} with the core node Upscale Image (ImageScale)"
-        )
 
 
 class ImageToVideo(io.ComfyNode):
@@ -47,25 +24,32 @@ class ImageToVideo(io.ComfyNode):
             display_name="Image to Video",
             category=CATEGORY,
             description="Gives both prompts the start photo and the motion strength. Decode with this node's vae "
-            "output: for the built-in model it plays the motion on the photo itself, at full resolution.",
-            search_aliases=["i2v", "animate image", "start image", "dynamics", "motion bucket"],
+            "output: for the built-in model it plays the motion on the photo itself, at full resolution. For "
+            "SANA-Video the motion strength is part of the prompt: Encode Prompts (Motion) writes it.",
+            search_aliases=["i2v", "animate image", "start image", "dynamics", "motion bucket", "sana-video"],
             inputs=[
-                inp(io.Conditioning.Input, "positive", tooltip="What should move, from CLIP Text Encode."),
+                inp(
+                    io.Conditioning.Input, "positive",
+                    tooltip="What should move, from CLIP Text Encode or Encode Prompts (Motion).",
+                ),
                 inp(io.Conditioning.Input, "negative", tooltip="What to avoid; without effect at cfg 1.0."),
-                inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model."),
+                inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model; its loader names it."),
                 inp(
                     io.Image.Input, "start_image",
                     tooltip="One photo; it becomes frame 1. Grey and RGBA are converted (alpha over white). Sides up "
-                    "to 4096 px. The built-in VAE takes any size; others need their own multiple.",
+                    "to 4096 px. The built-in VAE takes any size; Wan 2.1 needs multiples of 16 px, DC-AE and LTX-2 of "
+                    "32 px.",
                 ),
                 inp(
                     io.Int.Input, "num_frames", default=16, min=2, max=MAX_FRAMES, step=1,
-                    tooltip="Frames of the video, the photo included. The built-in model was trained on 16.",
+                    tooltip="Frames of the video, the photo included. The built-in model was trained on 16; SANA-Video "
+                    "on 81 (Wan 2.1 needs 4k+1, LTX-2 8k+1).",
                 ),
                 inp(
                     io.Int.Input, "dynamics", default=12, min=0, max=MAX_BUCKET, step=1,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="How much moves: 0 nearly nothing, 19 most (the model's motion bucket).",
+                    tooltip="How much moves: 0 nearly nothing, 19 most (the model's motion bucket). SANA-Video "
+                    "reads it from the prompt alone: set it in Encode Prompts (Motion).",
                 ),
                 inp(
                     io.Int.Input, "batch_size", default=1, min=1, max=MAX_BATCH, step=1, optional=True,
@@ -91,12 +75,15 @@ class ImageToVideo(io.ComfyNode):
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
         photo = _convert.start_photo(start_image)
-        first, decoder, size, count = _encode(vae, photo, num_frames)
+        first, decoder, size, count, space = _encode(vae, photo, num_frames)
         told = {"first_latent": first, "motion_bucket_id": dynamics}
+        told |= {"first_latent_space": space.kind} if space is not None else {}
         positive, negative = (conditioning_set_values(prompt, told) for prompt in (positive, negative))
         latent = {"samples": first.repeat(batch_size, 1, count, 1, 1)}
         h, w = photo.shape[1:3]
         text = f"photo {w}x{h} px → video {size[0]}x{size[1]} px\n{num_frames} frames, dynamics {dynamics}"
+        if space is not None and space.kind != "builtin":
+            text += f"\n{space.title}: {count} latent frames of {first.shape[-1]}x{first.shape[-2]}"
         if size != (w, h):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
         _host.show_text(text, unique_id(cls))
@@ -104,24 +91,31 @@ class ImageToVideo(io.ComfyNode):
 
 
 def _encode(vae, photo: torch.Tensor, num_frames: int):
-    """First latent (1, c, 1, h, w), VAE to decode with, video size (w, h), latent frame count."""
+    """First latent (1, c, 1, h, w), VAE to decode with, video size (w, h), latent frame count, latent space or None."""
     from ..motion.models.flow_codec import check_photo_size
+    from ._spaces import space_of_vae
     from ._vae import BuiltinVAE, for_video
 
     h, w = photo.shape[1:3]
     check_photo_size(h, w)
+    _host.in_range("num_frames", num_frames, 2, MAX_FRAMES)
+    space = space_of_vae(vae)
     if isinstance(vae, BuiltinVAE):
-        count = latent_frames(num_frames, 1)
         height, width = vae.video_size(h, w)
-        return vae.encode(photo), vae.bound_to(photo[0].movedim(-1, 0).clone()), (width, height), count
-    check_multiple(w, h, int(vae.spacial_compression_encode()), "start_image")
-    count = latent_frames(num_frames, vae.temporal_compression_decode() or 1)
+        bound = vae.bound_to(photo[0].movedim(-1, 0).clone())
+        return vae.encode(photo), bound, (width, height), num_frames, space
+    if space is None:
+        check_multiple(w, h, int(vae.spacial_compression_encode()), "start_image")
+        count = latent_frames(num_frames, vae.temporal_compression_decode() or 1)
+    else:
+        space.check_size(w, h, "start_image")
+        count = space.latent_frames(num_frames)
     first = vae.encode(photo)
     if first.ndim == 4:
         first = first.unsqueeze(2)
     if first.ndim != 5:
         raise ShapeError(f"this VAE gave a latent of {tuple(first.shape)}; a picture or video VAE is needed")
-    return first[:, :, :1], for_video(vae), (w, h), count
+    return first[:, :, :1], for_video(vae), (w, h), count, space
 
 
 class EmptyLatent(io.ComfyNode):
@@ -135,7 +129,7 @@ class EmptyLatent(io.ComfyNode):
             category=CATEGORY,
             description="An empty video latent with the channels and cell size of a MotionBlocks model. To animate a "
             "photo use Image to Video instead.",
-            search_aliases=["empty video latent", "t2v"],
+            search_aliases=["empty video latent", "t2v", "sana-video"],
             inputs=[
                 inp(io.Model.Input, "model", tooltip="A model from a MotionBlocks loader."),
                 inp(
@@ -146,7 +140,10 @@ class EmptyLatent(io.ComfyNode):
                     io.Int.Input, "height", default=512, min=16, max=MAX_SIDE, step=16,
                     tooltip="Height in px, a multiple of the model's cell.",
                 ),
-                inp(io.Int.Input, "num_frames", default=16, min=1, max=MAX_FRAMES, tooltip="Frames of the video."),
+                inp(
+                    io.Int.Input, "num_frames", default=16, min=1, max=MAX_FRAMES,
+                    tooltip="Frames of the video. SANA-Video: 4k+1 at 480p, 8k+1 at 720p; trained on 81.",
+                ),
                 inp(io.Int.Input, "batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many videos at once."),
             ],
             outputs=[out(io.Latent, "latent", "Zeros of the right shape.")],
@@ -154,21 +151,22 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, num_frames, batch_size=1) -> io.NodeOutput:
+        from ._host_model import space_of
         from ._model import spec_of
 
         for name, value, high in (("width", width, MAX_SIDE), ("height", height, MAX_SIDE)):
             _host.in_range(name, value, 1, high)
         _host.in_range("num_frames", num_frames, 1, MAX_FRAMES)
         _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
-        spec = spec_of(model)
-        if spec is None:
+        space, spec = space_of(model), spec_of(model)
+        if space is None:
             raise ConfigError(
                 "this model is not a MotionBlocks model, so its latent space is not known here; use the core empty "
                 "latent node that belongs to it"
             )
-        ratio = spec.latent.spatial_ratio
-        if spec.latent.working_size:
+        if spec is not None and spec.latent.working_size:
             width = height = spec.latent.working_size
-        check_multiple(width, height, ratio * spec.config.patch_size, "the video")
-        shape = (batch_size, spec.latent.channels, num_frames, height // ratio, width // ratio)
+        space.check_size(width, height, "the video")
+        cells = (height // space.spatial_ratio, width // space.spatial_ratio)
+        shape = (batch_size, space.channels, space.latent_frames(num_frames), *cells)
         return io.NodeOutput({"samples": torch.zeros(shape, device=_host.output_device())})

@@ -75,5 +75,5 @@ def _scale(model, measure_size: int):
         return DynamicsSpec(measure_size=measure_size)
     spec = spec_of(model)
     if spec is None:
-        raise ConfigError("this model is not a MotionBlocks model and has no dynamics scale; leave model unconnected")
+        raise ConfigError("this model's file has no dynamics scale of its own; leave model unconnected")
     return spec.dynamics

@@ -193,8 +193,8 @@ def _request(model, clip, vae, clips, settings: dict):
     spec = spec_of(model)
     if spec is None:
         raise ConfigError(
-            "model is not a MotionBlocks model; connect one from Load Motion Model or Load Built-in Motion Model, or "
-            "train others with the core node Train LoRA"
+            "model is not a linear video model that is trained here (SANA-Video is not); connect one from Load Motion "
+            "Model, Inflate Image Model or Load Built-in Motion Model, or train others with the core node Train LoRA"
         )
     check_clips(clips)
     read = read_settings(settings, flow_shift(model))

@@ -162,7 +162,7 @@ def test_both_prompts_get_photo_and_dynamics_and_the_given_ones_stay(ours, built
     keys = set(positive[0][1])
     told, untold, latent, _ = ours["ImageToVideo"].execute(positive, negative, builtin[2], photo(), FRAMES, 7, 3).args
     for prompt in (told, untold):
-        assert set(prompt[0][1]) == keys | {"first_latent", "motion_bucket_id"}
+        assert set(prompt[0][1]) == keys | {"first_latent", "first_latent_space", "motion_bucket_id"}
         assert prompt[0][1]["motion_bucket_id"] == 7
         assert torch.equal(prompt[0][1]["first_latent"], latent["samples"][:1, :, :1])
     assert set(positive[0][1]) == keys

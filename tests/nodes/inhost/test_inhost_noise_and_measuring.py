@@ -185,7 +185,7 @@ def test_a_connected_model_sets_the_scale(ours):
     assert degree == same[1] and f"at {scale.measure_size} px" in report
     place = int(scale.num_buckets * (degree - scale.degree_min) / (scale.degree_max - scale.degree_min))
     assert bucket == min(place, scale.num_buckets - 1) and bucket != same[0]
-    with pytest.raises(ValueError, match="not a MotionBlocks model and has no dynamics scale"):
+    with pytest.raises(ValueError, match="no dynamics scale of its own"):
         ours["MeasureDynamics"].execute(clip, 64, core_model(comfy.supported_models.SD15))
 
 

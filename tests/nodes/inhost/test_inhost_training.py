@@ -345,7 +345,7 @@ def test_foreign_models_are_refused_by_name(train):
     class Foreign:
         model = object()
 
-    with pytest.raises(ValueError, match="model is not a MotionBlocks model"):
+    with pytest.raises(ValueError, match="not a linear video model that is trained here"):
         train("foreign", model=Foreign())
 
 
