@@ -10,30 +10,32 @@ from comfy.conds import CONDNoiseShape, CONDRegular
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..kernels.self_test import resolve_kernels
+from ..kernels.self_test import LINEAR_VIDEO_DIT, resolve_kernels
 from ..motion.errors import CheckpointError, ConfigError, ShapeError
 from ..motion.models.latent_spaces import SPACES, LatentSpace
 from ..motion.models.motion_model import MotionModelSpec
 from ..motion.models.sana_video_spec import SanaVideoSpec
 from . import _host
 from ._host_network import FLOW_MULTIPLIER
+from ._memory import MARGIN, check_number_type, memory_factor, refuse_what_cannot_fit, step_memory
 from ._text_cache import keep_texts_for_a_run
 
 Spec = MotionModelSpec | SanaVideoSpec
 
 
 class HostConfig(supported_models_base.BASE):
-    """What the host wants to know of a model before it is built. network: the class of the model, a HostModel."""
+    """What the host wants to know of a model before it is built. model_class: a HostModel."""
 
     unet_extra_config = {}
     model_class = None
+    operators = LINEAR_VIDEO_DIT  # of the network, tried once before Triton is taken
 
-    def __init__(self, spec: Spec, latent_format, memory_usage_factor: float, supported=_host.COMPUTE_DTYPES):
+    def __init__(self, spec: Spec, latent_format, supported=_host.COMPUTE_DTYPES):
         super().__init__({"config": spec.config, "integer_timesteps": spec.sampling.integer_timesteps})
         self.spec = spec
         self.latent_format = latent_format
         self.sampling_settings = {"shift": spec.sampling.shift, "multiplier": FLOW_MULTIPLIER}
-        self.memory_usage_factor = memory_usage_factor
+        self.memory_usage_factor = memory_factor(spec.config)
         self.supported_inference_dtypes = list(supported)
 
     def model_type(self, state_dict, prefix=""):
@@ -55,6 +57,12 @@ class HostModel(model_base.BaseModel):
     def process_timestep(self, timestep, **_unused):
         """Timestep in [0, 1000], also where a sampling patch counts in another unit."""
         return timestep * (FLOW_MULTIPLIER / getattr(self.model_sampling, "multiplier", FLOW_MULTIPLIER))
+
+    def memory_required(self, input_shape, cond_shapes=None) -> float:
+        """Bytes that the host keeps free for one call; its own estimate counts attention that is quadratic."""
+        if len(input_shape) != 5:  # latents of another model, which extra_conds refuses
+            return super().memory_required(input_shape, cond_shapes or {})
+        return MARGIN * step_memory(self, input_shape)
 
     def process_latent_in(self, latent):
         """Scaled latents, of this model's own space only."""
@@ -153,11 +161,15 @@ def assemble(
     """
     supported = config.supported_inference_dtypes
     dtype, cast = _host.inference_dtypes(state, weight_dtype, supported)
+    check_number_type(dtype)
     config.set_inference_dtype(dtype, cast)
-    config.unet_config["kernels"] = resolve_kernels(kernels, _host.compute_device(), cast or dtype)
+    form = resolve_kernels(kernels, _host.compute_device(), cast or dtype, config.operators)
+    config.unet_config["kernels"] = form
+    config.memory_usage_factor = memory_factor(config.spec.config, form)
     model = config.get_model(state)
     patcher = _host.new_patcher(model, disable_dynamic=disable_dynamic)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks", keep_texts_for_a_run)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_memory", refuse_what_cannot_fit)
     stored = {name: state.pop(name).to(config.unet_config["dtype"]) for name in list(state)}
     missing, unexpected = model.diffusion_model.load_state_dict(stored, strict=False, assign=True)
     if missing or unexpected:

@@ -6,6 +6,7 @@ from ..motion.io.video_model_file import VideoModelFile, describe, open_video_mo
 from ..motion.models.sana_video_spec import SanaVideoSpec
 from . import _host
 from ._host_model import assemble
+from ._memory import check_weights_fit
 
 
 def load_video_model(
@@ -21,6 +22,7 @@ def load_and_describe(
     """(MODEL, lines for the user). Built outside inference mode, so that the weights can be trained."""
     with torch.inference_mode(False):
         opened = open_video_model(path)
+        check_weights_fit(path, opened.num_bytes)
         file = opened.read(_host.bytes_as_progress(_host.progress_step(), 0, opened.num_bytes))
         text = describe(file)
         patcher = assemble(

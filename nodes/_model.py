@@ -37,15 +37,6 @@ class MotionLatent(latent_formats.LatentFormat):
             self.latent_rgb_factors = rgb_factors()
 
 
-def memory_factor(config: LinearVideoDiTConfig) -> float:
-    """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size.
-
-    Counts the widest moment of a block, three Mix-FFN maps and twelve token rows. An estimate; not measured on a GPU.
-    """
-    values = 6 * config.hidden_width + 12 * config.width
-    return values / config.patch_size**2 / (0.01 * 2**20)
-
-
 class HostVideoDiT(HostNetwork, LinearVideoDiT):
     """LinearVideoDiT with the host's call, block patches and wrappers. Made without memory; weights are assigned."""
 
@@ -120,7 +111,7 @@ class MotionModelConfig(HostConfig):
 
     def __init__(self, spec: MotionModelSpec):
         supported = [torch.float32] if spec.latent.kind == "builtin" else _host.COMPUTE_DTYPES
-        super().__init__(spec, MotionLatent(spec), memory_factor(spec.config), supported)
+        super().__init__(spec, MotionLatent(spec), supported)
 
 
 def load_motion_model(

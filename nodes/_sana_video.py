@@ -8,6 +8,7 @@ import torch
 from comfy import latent_formats
 from torch import Tensor
 
+from ..kernels.self_test import SANA_VIDEO
 from ..motion.models.sana_video import SanaVideoConfig, SanaVideoDiT
 from ..motion.models.sana_video_spec import SanaVideoSpec
 from ..motion.sampling.schedules import sigma_to_timestep
@@ -75,15 +76,7 @@ class SanaVideoHostConfig(HostConfig):
     """What the host wants to know of SANA-Video before it is built."""
 
     model_class = SanaVideoModel
+    operators = SANA_VIDEO
 
     def __init__(self, spec: SanaVideoSpec):
-        super().__init__(spec, FORMATS[spec.space.kind](), memory_factor(spec.config))
-
-
-def memory_factor(config: SanaVideoConfig) -> float:
-    """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size. An estimate.
-
-    Counts the widest moment of a block, three Mix-FFN maps and twelve token rows.
-    """
-    values = 6 * config.hidden_width + 12 * config.width
-    return values / config.patch_size**2 / (0.01 * 2**20)
+        super().__init__(spec, FORMATS[spec.space.kind]())

@@ -34,8 +34,8 @@ def compared(name, size, kernels, dtype):
     "name, size", [("SANA-Video 480p", (21, 60, 104)), ("SANA-Video 720p", (21, 34, 60)), ("SANA 0.6B", (64, 32, 32)),
                    ("SANA-1.5 1.6B", (64, 32, 32))],
 )  # fmt: skip
-def test_a_clip_takes_what_is_estimated_within_an_eighth(name, size, kernels, dtype):
-    assert 1.0 <= compared(name, size, kernels, dtype) <= 1.125
+def test_a_clip_takes_what_is_estimated_within_a_fifth(name, size, kernels, dtype):
+    assert 1.0 <= compared(name, size, kernels, dtype) <= 1.2
 
 
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
