@@ -16,13 +16,16 @@ from ._dispatch import KERNELS, STORED_TYPES, triton_problem
 from .errors import ConfigError
 from .gate_norm_modulate import Rows, gate_norm_modulate
 from .glu_depthwise import glu_depthwise
+from .joint_linear_attention import axis_rotary, joint_linear_attention
 from .spatial_linear_attention import spatial_linear_attention
 from .temporal_cosine_attention import temporal_cosine_attention
+from .token_rstd import token_rstd
 
 _log = logging.getLogger(__name__)
 LINEAR_VIDEO_DIT = (
     "spatial_linear_attention", "temporal_cosine_attention", "gate_norm_modulate", "glu_depthwise",
 )  # fmt: skip
+SANA_VIDEO = ("joint_linear_attention", "token_rstd", "gate_norm_modulate", "glu_depthwise")
 LIMIT = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}  # relative; wrong kernels miss it by far
 
 
@@ -101,6 +104,13 @@ def _run_glue(x: Tensor, y: Tensor, gate: Rows, shift: Rows, scale: Rows, *, ker
     return torch.cat(gate_norm_modulate(x, y, gate=gate, shift=shift, scale=scale, kernels=kernels))
 
 
+def _run_joint(q: Tensor, k: Tensor, v: Tensor, weight: Tensor, *, kernels: str) -> Tensor:
+    """At the width of the published heads, normed and rotated as in the network."""
+    rotary = axis_rotary(q.shape[-1], 2, 3, 4, device=q.device)
+    scales = [(token_rstd(x.flatten(-2), eps=1e-5, kernels="torch"), weight) for x in (q, k)]
+    return joint_linear_attention(q, k, v, rotary=rotary, q_scale=scales[0], k_scale=scales[1], kernels=kernels)
+
+
 _CALLS = {
     "spatial_linear_attention": _Call(lambda make: tuple(make(2, 40, 2, 32) for _ in "qkv"), spatial_linear_attention),
     "temporal_cosine_attention": _Call(
@@ -113,4 +123,6 @@ _CALLS = {
     "glu_depthwise": _Call(
         lambda make: (make(2, 12, 128), make(128, 1, 3, 3), make(128)), functools.partial(glu_depthwise, grid=(3, 4))
     ),
+    "joint_linear_attention": _Call(lambda make: (*(make(1, 24, 2, 112) for _ in "qkv"), make(224)), _run_joint),
+    "token_rstd": _Call(lambda make: (make(2, 5, 224),), functools.partial(token_rstd, eps=1e-5)),
 }

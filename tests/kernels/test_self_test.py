@@ -6,7 +6,7 @@ import pytest
 import torch
 from pack.kernels import self_test
 from pack.kernels.errors import ConfigError
-from pack.kernels.self_test import LINEAR_VIDEO_DIT, kernel_problem, resolve_kernels, try_operator
+from pack.kernels.self_test import LINEAR_VIDEO_DIT, SANA_VIDEO, kernel_problem, resolve_kernels, try_operator
 
 CPU = torch.device("cpu")
 
@@ -119,8 +119,8 @@ def test_number_types_without_kernels_get_torch(monkeypatch):
     assert resolve_kernels("auto", CPU, torch.float64) == "torch"
 
 
-@pytest.mark.parametrize("name", LINEAR_VIDEO_DIT)
-def test_every_operator_of_the_network_can_be_tried(name):
+@pytest.mark.parametrize("name", sorted({*LINEAR_VIDEO_DIT, *SANA_VIDEO}))
+def test_every_operator_of_our_networks_can_be_tried(name):
     make = torch.randn
     call = self_test._CALLS[name]
     assert torch.isfinite(call.run(*call.inputs(make), kernels="torch")).all()

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from pack.kernels.self_test import LINEAR_VIDEO_DIT, kernel_problem, resolve_kernels, try_operator
+from pack.kernels.self_test import LINEAR_VIDEO_DIT, SANA_VIDEO, kernel_problem, resolve_kernels, try_operator
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", LINEAR_VIDEO_DIT)
+@pytest.mark.parametrize("name", sorted({*LINEAR_VIDEO_DIT, *SANA_VIDEO}))
 def test_operator_agrees_with_torch(name, dtype):
     assert try_operator(name, torch.device("cpu"), dtype) is None
 

@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_sana
 import torch
 from pack.kernels import _dispatch, self_test
 from safetensors.torch import save_file
@@ -55,7 +56,7 @@ def launches(monkeypatch):
             seen.append(kernels)
         return chosen
 
-    for operator in self_test.LINEAR_VIDEO_DIT:
+    for operator in {*self_test.LINEAR_VIDEO_DIT, *self_test.SANA_VIDEO}:
         module = __import__(f"pack.kernels.{operator}", fromlist=["use_triton"])
         monkeypatch.setattr(module, "use_triton", noting)
     return seen
@@ -70,6 +71,26 @@ def test_sampling_on_kernels_equals_sampling_on_torch(core, ours, name, launches
     assert not launches
     assert relative(ksampler(core, load(ours, name, "triton")), plain) < 1e-5
     assert len(launches) >= 2 * 6
+
+
+def test_sana_video_on_kernels_equals_sana_video_on_torch(ours, models_folder, launches):
+    name = tiny_sana.folder_of(models_folder, "wan21")
+    given = tiny.randn(1, 16, 2, 4, 4), torch.tensor([0.6]), None, tiny.randn(1, 5, 24)
+    first = {"first_latent": tiny.randn(1, 16, 2, 4, 4, seed=2)}
+    plain = load(ours, name, "torch").model.apply_model(*given, **first)
+    assert not launches
+    assert relative(load(ours, name, "triton").model.apply_model(*given, **first), plain) < 1e-5
+    assert len(launches) >= 6
+
+
+def test_sana_video_tries_its_own_operators_before_it_takes_the_kernels(ours, models_folder, monkeypatch):
+    tried = []
+    monkeypatch.setattr(self_test, "try_operator", lambda operator, *where: tried.append(operator))
+    self_test.kernel_problem.cache_clear()
+    name = tiny_sana.folder_of(models_folder, "wan21")
+    assert load(ours, name, "auto").model.diffusion_model.kernels == "auto"
+    assert set(tried) == {"joint_linear_attention", "token_rstd", "gate_norm_modulate", "glu_depthwise"}
+    self_test.kernel_problem.cache_clear()
 
 
 def test_lora_comes_and_goes_without_a_trace(core, ours, name, lora):

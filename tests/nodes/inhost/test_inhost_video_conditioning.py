@@ -4,49 +4,19 @@ import json
 
 import pytest
 import tiny
+import tiny_sana
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
+from pack.motion.io.sana_layouts import to_nvlabs_names
 from pack.motion.models.latent_spaces import SPACES
-from pack.motion.models.sana_dims import SanaDims
 from safetensors.torch import save_file
-
-SIZES = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "num_cross_attention_heads": 2,
-         "caption_channels": 24, "hidden_width": 80}  # fmt: skip
-KINDS = {
-    "wan21": {"family": "sana_video", "in_channels": 16, "patch_size": (1, 2, 2), "qk_norm": True},
-    "ltx2": {"family": "sana_video", "in_channels": 128, "patch_size": (1, 1, 1), "qk_norm": True},
-    "image": {"family": "sana", "in_channels": 32, "patch_size": (1, 1, 1)},
-    "image15": {"family": "sana", "in_channels": 32, "patch_size": (1, 1, 1), "qk_norm": True},
-}
-CLASSES = {"sana": "SanaTransformer2DModel", "sana_video": "SanaVideoTransformer3DModel"}
-
-
-def weights_of(kind, dtype=torch.float32):
-    """Random weights, sizes and config.json of one kind of network."""
-    dims = SanaDims(**SIZES, **KINDS[kind])
-    draw = torch.Generator().manual_seed(3)
-    state = {name: (0.2 * torch.randn(shape, generator=draw)).to(dtype) for name, shape in sana_shapes(dims).items()}
-    config = {"_class_name": CLASSES[dims.family], "num_attention_heads": 2, "attention_head_dim": 16,
-              "num_cross_attention_heads": 2}  # fmt: skip
-    return state, dims, config
-
-
-def folder_of(root, kind, name=None, **more):
-    state, _, config = weights_of(kind, **more)
-    folder = root / (name or f"tiny_{kind}") / "transformer"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "diffusion_pytorch_model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder.parent / "model_index.json").write_text("{}")
-    return folder.parent.name
 
 
 @pytest.fixture(scope="module")
 def load(ours, models_folder):
     """load("wan21") -> (MODEL, text under the node)."""
     def loaded(kind, dtype="fp32"):
-        done = ours["LoadModel"].execute(folder_of(models_folder, kind), dtype)
+        done = ours["LoadModel"].execute(tiny_sana.folder_of(models_folder, kind), dtype)
         return done.args[0], done.ui.as_dict()["text"][0]
 
     return loaded
@@ -147,7 +117,7 @@ def given(latents):
 
 @pytest.mark.parametrize("kind", ["image", "image15"])
 def test_image_weights_under_nvlabs_names_and_in_fp8_are_the_same_network(ours, load, models_folder, kind):
-    state, dims, config = weights_of(kind)
+    state, dims, config = tiny_sana.weights_of(kind)
     theirs = {name: value.contiguous() for name, value in to_nvlabs_names(dims, state).items()}
     metadata = {"config": json.dumps(config)}
     save_file(theirs, models_folder / f"nv_{kind}.safetensors", metadata)
@@ -182,7 +152,7 @@ def test_photo_encoded_for_a_picture_vae_is_refused_by_a_motion_model_of_another
     ({"num_attention_heads": 3}, "3 heads of 16, the weights are 32 wide"), ({"norm_eps": 1e-3}, "norm_eps"),
 ])  # fmt: skip
 def test_image_weights_of_other_kinds_are_refused_by_name(ours, models_folder, change, words):
-    name = folder_of(models_folder, "image", f"other_{next(iter(change))}")
+    name = tiny_sana.folder_of(models_folder, "image", f"other_{next(iter(change))}")
     place = models_folder / name / "transformer" / "config.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
     with pytest.raises(CheckpointError, match=f"{words}.*docs/models.md"):
@@ -213,10 +183,10 @@ def test_motion_model_in_shards_loads_as_the_file_it_was(ours, models_folder):
 
 
 def test_changed_shard_is_noticed_before_the_model_is_taken_from_the_cache(ours, models_folder):
-    name = folder_of(models_folder, "wan21", "noticed")
+    name = tiny_sana.folder_of(models_folder, "wan21", "noticed")
     before = ours["LoadModel"].fingerprint_inputs(name, "fp32")
     assert ours["LoadModel"].fingerprint_inputs(name, "fp32") == before
-    folder_of(models_folder, "wan21", "noticed", dtype=torch.float16)
+    tiny_sana.folder_of(models_folder, "wan21", "noticed", dtype=torch.float16)
     assert ours["LoadModel"].fingerprint_inputs(name, "fp32") != before
 
 
