@@ -10,10 +10,12 @@ from torch import Tensor
 from ..motion.data.clips import digest
 from ..motion.data.latent_dataset import Encoders, TextEntry
 from ..motion.errors import ConfigError, ShapeError
+from ..motion.models.latent_spaces import SPACES
 from ..motion.models.motion_model import MotionModelSpec
 from . import _convert
 from ._clip import MotionTextModel
 from ._network import worked_in
+from ._spaces import space_of_vae
 from ._vae import BuiltinVAE
 
 SAMPLED = 64  # values of each weight that go into a fingerprint
@@ -54,11 +56,15 @@ def check_vae(vae, spec: MotionModelSpec) -> None:
         )
     if need.kind == "builtin":
         return
+    space, wanted = space_of_vae(vae), SPACES[need.kind]
     channels, ratio = getattr(vae, "latent_channels", need.channels), int(vae.spacial_compression_encode())
-    if (channels, ratio) != (need.channels, need.spatial_ratio):
+    if (channels, ratio) != (need.channels, need.spatial_ratio) or (space is not None and space != wanted):
+        have = "" if space is None else f", as {space.title} does"
+        row = f" (docs/models.md, row {wanted.row})" if wanted.row else ""
         raise ShapeError(
-            f"vae makes {channels} channels of 1/{ratio} the size; the model needs {need.channels} of "
-            f"1/{need.spatial_ratio} (the {need.kind} latent space); connect the VAE that belongs to it"
+            f"vae makes {channels} channels of 1/{ratio} the size{have}; the model needs {need.channels} of "
+            f"1/{need.spatial_ratio} (the {need.kind} latent space: {wanted.title}{row}); connect the VAE that belongs "
+            "to it"
         )
 
 
@@ -108,7 +114,10 @@ def _vae_fingerprint(vae) -> str:
 
 
 def _clip_fingerprint(clip) -> str:
-    return _weights_fingerprint(getattr(clip, "patcher", None), getattr(clip, "layer_idx", None))
+    from ._gemma import instruction_of, is_gemma
+
+    instruction = (instruction_of(clip),) if is_gemma(clip) else ()
+    return _weights_fingerprint(getattr(clip, "patcher", None), getattr(clip, "layer_idx", None), *instruction)
 
 
 def _weights_fingerprint(patcher, *more) -> str:

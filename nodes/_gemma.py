@@ -36,7 +36,8 @@ class GemmaTokenizer:
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         self.file: TokenizerFile = tokenizer_data["file"]
         self.instruction: str = tokenizer_data["instruction"]
-        self.encode = _encoder(self.file, tokenizer_data["vocab_size"])
+        self.vocab_size: int = tokenizer_data["vocab_size"]
+        self.encode = _encoder(self.file, self.vocab_size)
 
     def tokenize_with_weights(
         self, text: str, return_word_ids: bool = False, tokenizer_options: dict | None = None, **_unused
@@ -62,8 +63,14 @@ class GemmaTokenizer:
         return max(0, len(ids) - room)
 
     def ids(self, text: str) -> list[int]:
-        """BOS and the tokens of this text as it stands."""
-        return [BOS, *self.encode(text)]
+        """BOS and the tokens of this text as it stands. Raises ConfigError for a token the weights have no row for."""
+        found = [BOS, *self.encode(text)]
+        if max(found) >= self.vocab_size:
+            raise ConfigError(
+                f"a word of the prompt is token {max(found)}; the text encoder knows {self.vocab_size}: leave out "
+                "marks such as <mask>, or get the tokenizer.model that belongs to it"
+            )
+        return found
 
     def _ids_and_room(self, text: str, instruction: str) -> tuple[list[int], int]:
         text = text.lower().strip()
@@ -94,7 +101,8 @@ def _encoder(file: TokenizerFile, vocab_size: int):
             from tokenizers import Tokenizer
 
             model = Tokenizer.from_buffer(file.data)
-            special, size = (model.token_to_id("<pad>"), model.token_to_id("<bos>")), model.get_vocab_size()
+            special = model.token_to_id("<pad>"), model.token_to_id("<bos>")
+            size = model.get_vocab_size(with_added_tokens=False)
             encode = partial(_json_ids, model)
     except (RuntimeError, ValueError, TypeError) as error:
         raise refused(file.place, f"not a usable tokenizer ({str(error)[:120]}); get it again") from error

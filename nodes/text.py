@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io, ui
 
+from ..motion.errors import ConfigError
+from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
 from . import _host
 from ._compat import inp, out, schema, unique_id
 
@@ -12,12 +14,6 @@ CATEGORY = "MotionBlocks/conditioning"
 FOLDER, PART = "text_encoders", "text_encoder"
 WEIGHT_DTYPES = ("default", "bf16", "fp32")
 MAX_BUCKET = 19
-
-
-def instruction_names() -> list[str]:
-    from ..motion.text.instructions import INSTRUCTIONS
-
-    return list(INSTRUCTIONS)
 
 
 class LoadTextEncoder(io.ComfyNode):
@@ -39,7 +35,7 @@ class LoadTextEncoder(io.ComfyNode):
                     "it; docs/models.md says where to get it.",
                 ),
                 inp(
-                    io.Combo.Input, "instruction", options=instruction_names(), default="video",
+                    io.Combo.Input, "instruction", options=list(INSTRUCTIONS), default="video",
                     tooltip="Text before every prompt, as in training. video: SANA-Video. image: SANA, and video "
                     "models made of SANA. none: prompts alone.",
                 ),
@@ -65,16 +61,17 @@ class LoadTextEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, text_encoder_name, instruction="video", weight_dtype="default") -> io.NodeOutput:
         from ..motion.io.gemma_file import open_gemma
-        from ..motion.text.instructions import INSTRUCTIONS
         from ._gemma import load_gemma, text_dtype
+        from ._memory import check_weights_fit
 
         _host.choose("instruction", instruction, list(INSTRUCTIONS))
         _host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
         path = _host.model_path(FOLDER, text_encoder_name, PART)
         with torch.inference_mode(False):
-            file = open_gemma(path)
-            dtype = text_dtype(weight_dtype)
-            clip = load_gemma(file, dtype, INSTRUCTIONS[instruction], on_bytes=_progress(file.source))
+            file, dtype = open_gemma(path), text_dtype(weight_dtype)
+            check_weights_fit(path, file.source.num_bytes)
+            on_bytes = _host.bytes_as_progress(_host.progress_step(), 0, file.source.num_bytes)
+            clip = load_gemma(file, dtype, INSTRUCTIONS[instruction], on_bytes=on_bytes)
         text = _about(file, dtype, instruction)
         _host.show_text(text, unique_id(cls))
         return io.NodeOutput(clip, ui=ui.PreviewText(text))
@@ -125,9 +122,8 @@ class EncodePrompts(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, positive, negative, dynamics=15, motion_score=True) -> io.NodeOutput:
-        from ..motion.errors import ConfigError
-        from ..motion.text.instructions import with_motion_score
-
+        if not isinstance(dynamics, int):
+            raise ConfigError(f"dynamics is {str(dynamics)[:60]}; a whole number from 0 to {MAX_BUCKET} is needed")
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         if clip is None:
             raise ConfigError("clip is empty: the checkpoint that was loaded holds no text encoder; load one for it")
@@ -145,8 +141,6 @@ class SetInstruction(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        from ..motion.text.instructions import INSTRUCTIONS
-
         return schema(
             node_id="MotionBlocksSetInstruction",
             display_name="Set Instruction",
@@ -176,20 +170,6 @@ def _stamps(path: Path) -> str:
     folder = path / PART if (path / PART).is_dir() else path
     files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     return " ".join(_host.stamp(file) for file in files)
-
-
-def _progress(source):
-    """on_bytes(count): progress bar and cancel while weights are read."""
-    total = sum(header.tensors[name].end - header.tensors[name].begin
-                for header in source.headers.values() for name in header.tensors)  # fmt: skip
-    bar, done = _host.progress_bar(100), [0]
-
-    def on_bytes(count: int) -> None:
-        _host.throw_if_cancelled()
-        done[0] += count
-        bar.update_absolute(100 * done[0] // max(1, total), 100)
-
-    return on_bytes
 
 
 def _about(file, dtype: torch.dtype, instruction: str) -> str:
@@ -227,6 +207,7 @@ def _remarks(clip, positive: str, negative: str, dynamics: int, scored: bool) ->
 
     lines = [f"dynamics {dynamics}" + (f", motion score: {2 * dynamics}" if scored else "")]
     if is_gemma(clip):
+        lines.append(f"instruction before the positive prompt: {instruction_name(instruction_of(clip))}")
         for name, text, instruction in (("positive", positive, instruction_of(clip)), ("negative", negative, "")):
             cut = clip.tokenizer.num_cut(text, instruction)
             if cut:

@@ -74,5 +74,5 @@ def write_folder(folder: Path, *, prefix: str = "", dtype=torch.float32, hidden:
 def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     if name.endswith("norm.weight"):
         return 0.3 * torch.randn(shape, generator=generator)
-    scale = 4.0 if "q_proj" in name else 1.0
+    scale = 2.0 if "q_proj" in name else 1.0
     return scale * shape[-1] ** -0.5 * torch.randn(shape, generator=generator)

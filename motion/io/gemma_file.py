@@ -78,7 +78,7 @@ class GemmaFile:
 
         Gemma's norms scale by 1 + weight; in bfloat16 that sum alone would lose up to 0.4 %.
         """
-        state = self.source.read(on_bytes) if on_bytes is not None else self.source.read()
+        state = self.source.read(on_bytes)
         return {plain: state.pop(name).to(kept_dtype(plain, dtype)) for plain, name in self.names.items()}
 
 
@@ -213,7 +213,7 @@ def _check_dtypes(source: WeightSource, names: Mapping[str, str]) -> None:
 
 
 def _is_instructed(source: WeightSource) -> bool:
-    said = f"{(source.config or {}).get('_name_or_path', '')}/" + "/".join(source.path.parts[-3:])
+    said = f"{(source.config or {}).get('_name_or_path', '')}/" + "/".join(source.path.parts[-2:])
     return bool(_INSTRUCTED.search(said.lower()))
 
 
