@@ -24,8 +24,8 @@ class LoadVAE(io.ComfyNode):
             node_id="MotionBlocksLoadVAE",
             display_name="Load Video VAE",
             category=CATEGORY,
-            description="Loads the VAE of a SANA or SANA-Video model: DC-AE f32c32, Wan 2.1 or LTX-2, as one file or as "
-            "a diffusers folder. Other VAEs are named and refused: use Load VAE for them.",
+            description="Loads the VAE of a SANA or SANA-Video model: DC-AE f32c32, Wan 2.1 or LTX-2, as one file or "
+            "diffusers folder. Other VAEs are named and refused: use Load VAE for them.",
             search_aliases=["dc-ae", "dcae", "sana vae", "wan vae", "ltx vae", "autoencoder"],
             inputs=[
                 inp(

@@ -57,7 +57,7 @@ def dcae_network(config: Mapping | None, path: Path) -> dict:
 
 
 def _refuse(path: Path, what: str, need: str) -> None:
-    raise CheckpointError(f"{path}: its config {what}; {need}; SANA's own is in the row DC-AE of docs/models.md")
+    raise CheckpointError(f"{path}: its config {what}; {need}")
 
 
 def _plain(value):

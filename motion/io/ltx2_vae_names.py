@@ -64,29 +64,29 @@ def host_config(config: Mapping | None, path: Path) -> dict:
 
     Raises CheckpointError for values that the host's network does not have.
     """
-    config = config or {}
+    config = {"decoder_causal": False} if config is None else config
     for name, need in _BLOCKS.items():
         if config.get(name, need) != need:
             raise CheckpointError(
                 f"{path}: its config says {name} = {shown(str(config[name]))}; {need} is needed, as LTX-2.0 has it"
             )
     encoder = _layers(config.get("layers_per_block", _ENCODER_LAYERS), len(_ENCODER_LAYERS), path)
-    decoder = _layers(config.get("decoder_layers_per_block", _DECODER_LAYERS), len(_DECODER_LAYERS), path)
+    decoder = _layers(config.get("decoder_layers_per_block", _DECODER_LAYERS), len(_DECODER_LAYERS), path, last=1)
     return {
         "_class_name": "CausalVideoAutoencoder", "dims": 3, "in_channels": 3, "out_channels": 3,
         "latent_channels": LATENT_CHANNELS, "norm_layer": "pixel_norm", "patch_size": 4, "latent_log_var": "uniform",
         "encoder_blocks": _interleaved(encoder, [[kind, {"multiplier": 2}] for kind in _DOWN]),
         "decoder_blocks": _interleaved(decoder, [["compress_all", {"residual": True, "multiplier": 2}]] * 3),
-        "causal_decoder": config.get("decoder_causal") is True, "timestep_conditioning": False, "scaling_factor": 1.0,
+        "causal_decoder": config.get("decoder_causal", True) is True, "timestep_conditioning": False,
     }  # fmt: skip
 
 
-def _layers(values, count: int, path: Path) -> list[int]:
+def _layers(values, count: int, path: Path, *, last: int = 0) -> list[int]:
     whole = isinstance(values, list | tuple) and all(isinstance(v, int) and 0 <= v <= MAX_LAYERS for v in values)
-    if not whole or len(values) != count:
+    if not whole or len(values) != count or values[-1] < last:
         raise CheckpointError(
-            f"{path}: its config gives the layers as {shown(str(values))}; {count} numbers from 0 to {MAX_LAYERS} are "
-            "needed"
+            f"{path}: its config gives the layers as {shown(str(values))}; {count} numbers up to {MAX_LAYERS} are "
+            f"needed, the last of them at least {last}"
         )
     return list(values)
 

@@ -1,7 +1,8 @@
 """Recognise the VAEs that this pack loads, from a file or a diffusers folder, by headers alone."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,10 +40,8 @@ class VAEFile:
     def check_shapes(self, needed: Mapping[str, tuple[int, ...]], unread: tuple[str, ...] = ()) -> None:
         """Compare with the weights that the host's network has; unread: those that may be absent. CheckpointError."""
         here = {name: shape for name, shape in self.shapes.items() if name not in unread}
-        try:
+        with pointing_to(self.space.row):
             compare_shapes(self.source.path, here, {name: s for name, s in needed.items() if name not in unread})
-        except CheckpointError as error:
-            raise CheckpointError(f"{error} ({DOCS}, row {self.space.row})") from error
 
     def read(self, on_bytes: Callable[[int], None] | None = None) -> dict[str, Tensor]:
         """Every tensor by the host's names, in memory of its own. Raises CheckpointError."""
@@ -57,10 +56,21 @@ def open_vae(path: str | os.PathLike) -> VAEFile:
     """
     source = open_weights(path, row="VAEs", folder=FOLDER)
     plain = _without_prefix(source.shapes)
-    kind = _kind(plain, source)
+    with pointing_to(source.row):
+        kind = _kind(plain, source)
     source = replace(source, row=SPACES[kind].row)
-    places, config = _READERS[kind](plain, source)
+    with pointing_to(source.row):
+        places, config = _READERS[kind](plain, source)
     return VAEFile(source, SPACES[kind], {name: plain[place] for name, place in places.items()}, config)
+
+
+@contextmanager
+def pointing_to(row: str) -> Iterator[None]:
+    """Add the row of docs/models.md to every refusal."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (file, folder and source: {DOCS}, {row})") from error
 
 
 def _without_prefix(names) -> dict[str, str]:
@@ -89,7 +99,7 @@ def _refuse_others(names: Mapping[str, str], said: str, source: WeightSource) ->
     if any(name.startswith("encoder.stages.") for name in names):
         raise CheckpointError(
             f"{source.path}: DC-AE in the tensor names of its makers (encoder.stages…); the diffusers version of the "
-            f"same weights is needed, whose repository ends in -diffusers ({DOCS}, row DC-AE)"
+            "same weights is needed, whose repository ends in -diffusers"
         )
     family = f"{said} of diffusers" if said.startswith("Autoencoder") else detect_family(names, source.shapes)
     if "vae" in family.lower() or family.startswith("Autoencoder"):
@@ -98,7 +108,7 @@ def _refuse_others(names: Mapping[str, str], said: str, source: WeightSource) ->
         way = "choose the VAE"
     raise CheckpointError(
         f"{source.path}: {f'this is {shown(family)[1:-1]}' if family else 'no VAE is known with these tensor names'}"
-        f"{KNOWN}; {way} ({DOCS}, VAEs)"
+        f"{KNOWN}; {way}"
     )
 
 
@@ -122,7 +132,7 @@ def _wan(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str]
 
 
 def _refuse_wan(path: Path, what: str) -> None:
-    raise CheckpointError(f"{path}: a Wan VAE with {what} ({DOCS}, row Wan 2.1 VAE)")
+    raise CheckpointError(f"{path}: a Wan VAE with {what}")
 
 
 def _ltx2(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str], dict]:
@@ -130,8 +140,7 @@ def _ltx2(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str
     if timed or "decoder.conv_in_x_t.weight" in names:
         raise CheckpointError(
             f"{source.path}: the VAE of LTX-Video or of a later LTX-2, which has other latents or another decoder "
-            f"({shown(timed[0] if timed else 'decoder.conv_in_x_t.weight')}); LTX-2.0's is needed "
-            f"({DOCS}, row {source.row})"
+            f"({shown(timed[0] if timed else 'decoder.conv_in_x_t.weight')}); LTX-2.0's is needed"
         )
     if ltx2_vae_names.DIFFUSERS_MARK in names:
         return ltx2_vae_names.host_names(names), ltx2_vae_names.host_config(source.config, source.path)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 def make(folder):
     torch.manual_seed(0)
     network = AutoencoderKLLTX2Video(
-        layers_per_block=(1, 0, 0, 0, 0), decoder_layers_per_block=(1, 0, 0, 0), decoder_causal=False
+        layers_per_block=(1, 0, 0, 0, 0), decoder_layers_per_block=(1, 0, 0, 1), decoder_causal=False
     ).eval()
     with torch.no_grad():
         for weight in network.parameters():
