@@ -150,6 +150,21 @@ def start_latent(first: Tensor, kind: str | None, noise: Tensor, space: LatentSp
     return first[:, :, :1]
 
 
+def one_start_for_all(executor, *args, **kwargs):
+    """OUTER_SAMPLE wrapper: refuse prompts of which only some have the start image. Raises ConfigError.
+
+    Guidance would then mix a video that begins with the image and one that does not. At cfg 1 one prompt counts alone.
+    """
+    guider = executor.class_obj
+    started = {any(part.get("first_latent") is not None for part in prompt) for prompt in guider.conds.values()}
+    if len(started) > 1 and getattr(guider, "cfg", None) != 1.0:
+        raise ConfigError(
+            "one prompt has the start image and another has not; connect the outputs positive and negative of Image to "
+            "Video, both of them, to the sampler"
+        )
+    return executor(*args, **kwargs)
+
+
 def assemble(
     config: HostConfig, state: dict[str, Tensor], what: str, *, weight_dtype: torch.dtype | None = None,
     kernels: str = "auto", disable_dynamic: bool = False,
@@ -170,6 +185,7 @@ def assemble(
     patcher = _host.new_patcher(model, disable_dynamic=disable_dynamic)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks", keep_texts_for_a_run)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_memory", refuse_what_cannot_fit)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_start", one_start_for_all)
     stored = {name: state.pop(name).to(config.unet_config["dtype"]) for name in list(state)}
     missing, unexpected = model.diffusion_model.load_state_dict(stored, strict=False, assign=True)
     if missing or unexpected:

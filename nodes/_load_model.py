@@ -30,7 +30,15 @@ def load_and_describe(
             disable_dynamic=disable_dynamic,
         )  # fmt: skip
     patcher.cached_patcher_init = (load_video_model, (path, weight_dtype, kernels))
-    return patcher, text
+    return patcher, f"{text}\n{_kept(patcher.model)}"
+
+
+def _kept(model) -> str:
+    """Number types and operators, as the host's settings and this device made them."""
+    stored, computed = model.get_dtype(), getattr(model, "manual_cast_dtype", None) or model.get_dtype()
+    names = [str(dtype).removeprefix("torch.") for dtype in (stored, computed)]
+    form = "torch" if model.diffusion_model.kernels == "torch" else "Triton"
+    return f"here: kept in {names[0]}, computed in {names[1]}, {form} operators"
 
 
 def _config(file: VideoModelFile):

@@ -30,8 +30,8 @@ UNTRAINED = (
     "made a video model in memory, untrained: each frame is a picture of its own. Inflate Image Model saves one for "
     "Train Motion Model"
 )
-_NAMED = (("SANA-Video 480p", ("video",)), ("SANA-1.5", ("sana1.5",)), ("SANA-1.5", ("sana-1.5",)),
-          ("SANA 0.6B", ("600m",)), ("SANA 1.6B", ("1600m",)))  # fmt: skip
+_NAMED = (("video", "SANA-Video 480p"), ("sana1.5", "SANA-1.5"), ("sana-1.5", "SANA-1.5"), ("1600m", "SANA 1.6B"),
+          ("600m", "SANA 0.6B"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def row_by_name(path: str | os.PathLike) -> str:
         return NETWORKS
     if "video" in name and ("720p" in name or "ltx" in name):
         return "SANA-Video 720p"
-    return next((row for row, marks in _NAMED if all(mark in name for mark in marks)), NETWORKS)
+    return next((row for mark, row in _NAMED if mark in name), NETWORKS)
 
 
 def _ours(source: WeightSource, on_bytes) -> VideoModelFile:

@@ -105,11 +105,12 @@ def test_every_layout_holds_the_same_network(ours, model, layouts, which):
 @pytest.mark.parametrize("which, naming", [(0, "diffusers names, 1 file"), (1, "diffusers names, 6 files"),
                                            (2, "NVlabs names, 1 file")])  # fmt: skip
 def test_loader_says_what_it_is_and_what_belongs_to_it(ours, layouts, which, naming):
-    text = ours["LoadModel"].execute(layouts[which]).ui.as_dict()["text"][0]
+    text = ours["LoadModel"].execute(layouts[which], "fp32").ui.as_dict()["text"][0]
     assert f"SANA-Video ({naming}), row SANA-Video 480p" in text
     assert "VAE: Wan 2.1 VAE (row Wan 2.1 VAE), sides in multiples of 16 px, 4k+1 frames" in text
     assert "Gemma-2-2B (row Gemma-2), 10 wide" in text
     assert "50 steps, cfg 6, shift 8, 81 frames at 16 fps" in text
+    assert "here: kept in float32, computed in float32, torch operators" in text
 
 
 def test_network_hears_zero_for_the_start_image_and_fractions_for_the_rest(core, model, started, truth, heard):
@@ -269,6 +270,30 @@ def test_text_of_another_encoder_is_refused_with_the_row_of_the_right_one(core, 
     wrong = [[[torch.zeros(1, 5, 768), {}]]] * 2
     with pytest.raises(ShapeError, match=r"needs \(b, n, 10\).*docs/models.md, row Gemma-2"):
         ksampler(core, model, wrong, empty(truth))
+
+
+def test_start_image_on_one_prompt_alone_is_refused_unless_the_other_is_not_used(core, model, started, prompts, truth):
+    with pytest.raises(ConfigError, match="both of them, to the sampler"):
+        ksampler(core, model, (started[0], prompts[1]), empty(truth))
+    out = ksampler(core, model, (started[0], prompts[1]), empty(truth), cfg=1.0, steps=2)
+    assert relative(scaled(out)[:, :, :1], truth["first"]) <= 1e-5
+
+
+def test_video_that_cannot_fit_is_refused_with_numbers_before_the_first_call(core, model, prompts, heard, monkeypatch):
+    from pack.nodes import _host
+
+    monkeypatch.setattr(_host, "total_memory", lambda device: 2**22)
+    with pytest.raises(ShapeError, match="81 frames, 832x480 px, need about .* GiB.*fewer frames"):
+        ksampler(core, model, prompts, {"samples": torch.zeros(1, 16, 21, 60, 104)})
+    assert not heard
+
+
+def test_weights_that_cannot_fit_are_refused_before_they_are_read(ours, layouts, monkeypatch):
+    from pack.nodes import _host
+
+    monkeypatch.setattr(_host, "total_memory", lambda device: 2**10)
+    with pytest.raises(ConfigError, match="its weights take .* GiB; this machine has"):
+        ours["LoadModel"].execute(layouts[0], "fp32")
 
 
 def test_start_image_of_another_size_is_refused(core, model, started, truth):
