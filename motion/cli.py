@@ -1,4 +1,4 @@
-"""The shell: `motionblocks animate PHOTO --motion "zoom in" -o out.mp4`, `train`, `inflate`, `info`, `motions`."""
+"""The shell: `motionblocks animate PHOTO --motion "zoom in"`, `train`, `convert`, `inflate`, `info`, `motions`."""
 
 import argparse
 import os
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", nargs="?", help=".safetensors file or name of a built-in model")
     info.set_defaults(run=_info)
     _add_inflate(commands)
+    _add_convert(commands)
     motions = commands.add_parser("motions", help="list the motions a model knows")
     motions.add_argument("--model", help=".safetensors file or name of a built-in model")
     motions.set_defaults(run=_motions)
@@ -124,16 +125,53 @@ def _inflate(options) -> None:
 
     from .io.sana_file import inflate_sana
 
-    if Path(options.output).suffix.lower() != ".safetensors":
-        raise ConfigError(f"output is {options.output!r}; the name of a .safetensors file is needed")
-    if os.path.lexists(options.output) and not options.overwrite:
-        raise ConfigError(f"{options.output} exists; give another name, or --overwrite to replace it")
+    _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
     done = inflate_sana(options.source, options.output, init=options.init, objective=options.objective, dtype=dtype)
     for name in done.dropped:
         print(f"note: {name!r} is not used and was left out")
     print("note: its temporal branch is untrained; train it before you expect frames that belong together")
     print(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.spec.objective})")
+
+
+def _add_convert(commands) -> None:
+    command = commands.add_parser(
+        "convert", help="make .safetensors of a .pth or .pt file",
+        description="Write the weights of a SANA, SANA-Video or MiraMo checkpoint as .safetensors, under our names and "
+        "with their sizes in the metadata. Nothing in the checkpoint is run.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("source", help=".pth or .pt file (docs/models.md)")
+    add("-o", "--output", required=True, help=".safetensors file to write, such as models/diffusion_models/NAME")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (default: as they are)")
+    add("--overwrite", action="store_true", help="replace an existing output file")
+    command.set_defaults(run=_convert)
+
+
+def _convert(options) -> None:
+    import torch
+
+    from .io.conversion import convert_checkpoint
+    from .io.file_signature import shown
+
+    _check_weights_output(options)
+    dtype = options.dtype and getattr(torch, options.dtype)
+    done = convert_checkpoint(options.source, options.output, dtype=dtype)
+    if done.half:
+        print(f"note: its weights {done.half!r} were taken")
+    for name in done.left_out[:5]:
+        print(f"note: {shown(name)} is not used and was left out")
+    if len(done.left_out) > 5:
+        print(f"note: {len(done.left_out) - 5} more were left out")
+    print(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
+
+
+def _check_weights_output(options) -> None:
+    """Refuse names that are no .safetensors file, or taken. Raises ConfigError."""
+    if Path(options.output).suffix.lower() != ".safetensors":
+        raise ConfigError(f"output is {options.output!r}; the name of a .safetensors file is needed")
+    if os.path.lexists(options.output) and not options.overwrite:
+        raise ConfigError(f"{options.output} exists; give another name, or --overwrite to replace it")
 
 
 def _add_train(commands) -> None:

@@ -181,7 +181,7 @@ def refuse_pickle_name(path: Path) -> None:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path}: {path.suffix} files are pickles, which can run code, and are never opened here; a .safetensors "
-            "file is needed: convert it on a machine you trust (load with weights_only, save with safetensors)"
+            "file is needed: `motionblocks convert FILE -o OUT.safetensors` makes one of SANA, SANA-Video and MiraMo"
         )
 
 

@@ -145,7 +145,7 @@ def _why_empty(names: list[str], shards: set[str]) -> str:
     if pickles:
         return (
             f"only pickled weights ({_listed(pickles)}), which can run code and are never opened here; get the "
-            ".safetensors files, or convert them on a machine you trust"
+            ".safetensors files, or make one with `motionblocks convert`"
         )
     return f"no .safetensors weights in it ({_listed(names) or 'it is empty'}); choose the folder that has them"
 

@@ -1,0 +1,159 @@
+"""The tensors of a torch checkpoint (.pth, .pt), for conversion: the one file that calls torch.load.
+
+No node imports it. A checkpoint is a zip archive of a pickle and of raw numbers. Before torch sees it, the archive's
+directory is held against the size of the file, and the pickle is parsed without being run: it may name tensors, their
+storages and ordered dictionaries, and nothing else. torch then reads it with weights_only, from a memory map.
+"""
+
+import os
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from .file_signature import describe_bytes, shown
+from .safetensors_file import AGAIN, DTYPES, MAX_TENSORS
+
+HALVES = ("ema", "state_dict_ema", "state_dict", "model")  # where trainers keep the weights, the better ones first
+MAX_PICKLE = 16 * 2**20
+STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+MAY_NAME = {
+    "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "torch Size",
+    *(f"torch {kind}Storage" for kind in STORAGES),
+}  # fmt: skip
+MAKES_OBJECTS = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "PERSID", "BYTEARRAY8",
+                 "NEXT_BUFFER"}  # fmt: skip
+NEED = "a .pth or .pt file of torch 1.6 or newer with weights is needed"
+
+
+@dataclass(frozen=True)
+class TorchCheckpoint:
+    """Weights of a checkpoint, mapped from the file. half: the entry they lie in, "" for the whole file.
+
+    left_out: names in the file that are not among the weights, such as an optimizer's state.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    half: str
+    left_out: tuple[str, ...]
+
+
+def open_checkpoint(path: str | os.PathLike) -> TorchCheckpoint:
+    """Read the weights of a torch checkpoint without running anything of it. Raises CheckpointError.
+
+    The tensors lie in a memory map of the file: leave it alone until they are written elsewhere.
+    """
+    path = Path(path)
+    size = _check_file(path)
+    _check_pickle(path, _pickle_of(path, size))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
+    except (
+        RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError,
+        MemoryError, RecursionError, AssertionError, pickletools.pickle.PickleError,
+    ) as error:  # fmt: skip
+        raise CheckpointError(f"{path}: torch cannot read it ({shown(str(error), 160)}); {AGAIN}") from error
+    return _weights(path, content, size)
+
+
+def _check_file(path: Path) -> int:
+    """Size of a file that begins as a zip archive does."""
+    if path.suffix.lower() == ".safetensors":
+        raise CheckpointError(f"{path}: is a .safetensors file, which the loaders read as it is; {NEED}")
+    try:
+        with open(path, "rb") as handle:
+            head, size = handle.read(512), os.fstat(handle.fileno()).st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {NEED}") from error
+    if head.startswith(b"PK\x03\x04"):
+        return size
+    seems = describe_bytes(head, size) or "no zip archive, as torch writes"
+    if seems.startswith("a pickle"):
+        seems = "a bare pickle, as torch before 1.6 wrote; it is not opened here"
+    raise CheckpointError(f"{path}: {seems}; {NEED}")
+
+
+def _pickle_of(path: Path, size: int) -> bytes:
+    """The pickle in the archive, once the archive's directory has been checked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_entries(path, entries, size)
+            return archive.read(next(entry for entry in entries if entry.filename.endswith("/data.pkl")))
+    except (zipfile.BadZipFile, OSError, ValueError, LookupError, MemoryError, RuntimeError, EOFError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: the archive is cut or damaged ({shown(str(error), 120)}; {size} bytes here); {AGAIN}"
+        ) from error
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse archives that unpack to more than they are, that name an entry twice, or that hold a program."""
+    names = [entry.filename for entry in entries]
+    pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise CheckpointError(f"{path}: a TorchScript program, which holds code; {NEED}")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+        raise CheckpointError(f"{path}: entries are compressed or locked, which torch never writes; {NEED}")
+    if len({name.lower() for name in names}) != len(names) or len(names) > 2 * MAX_TENSORS:
+        raise CheckpointError(f"{path}: {len(names)} entries, some under one name; {NEED}")
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(f"{path}: its entries would unpack to more than its {size} bytes; {AGAIN}")
+    if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE:
+        problem = f"a pickle of {pickles[0].file_size} bytes" if len(pickles) == 1 else f"{len(pickles)} data.pkl"
+        raise CheckpointError(f"{path}: {problem} in the archive; one of at most {MAX_PICKLE} bytes is needed; {NEED}")
+
+
+def _check_pickle(path: Path, pickle: bytes) -> None:
+    """Refuse a pickle that names anything but tensors. It is parsed, never run."""
+    try:
+        for opcode, argument, _ in pickletools.genops(pickle):
+            if opcode.name in MAKES_OBJECTS or (opcode.name == "GLOBAL" and argument not in MAY_NAME):
+                named = "an object" if argument is None else shown(str(argument).replace(" ", "."), 80)
+                raise CheckpointError(
+                    f"{path}: it asks for {named}, and a pickle that asks for more than tensors can run code; nothing "
+                    "of it was run. If you trust it, save its weights alone where it was trained: "
+                    "torch.save({'state_dict': weights}, file)"
+                )
+    except (ValueError, LookupError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: its pickle is damaged ({shown(str(error), 120)}); {AGAIN}") from error
+
+
+def _weights(path: Path, content, size: int) -> TorchCheckpoint:
+    """The tensors of the half that holds the weights, checked one by one."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}; a dictionary of weights is needed; {NEED}")
+    half = next((name for name in HALVES if _has_tensors(content.get(name))), "")
+    weights = content[half] if half else content
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    if not tensors or not all(isinstance(name, str) for name in (*content, *weights)):
+        names = ", ".join(shown(str(name), 40) for name in list(content)[:5])
+        raise CheckpointError(f"{path}: no weights by name in it (entries: {names or 'none'}); {NEED}")
+    for name, tensor in tensors.items():
+        _check_tensor(path, name, tensor)
+    unpacked = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if unpacked > size:
+        raise CheckpointError(f"{path}: its tensors unpack to {unpacked} bytes, the file has {size}; {AGAIN}")
+    others = [name for name in (*(content if half else ()), *weights) if name != half and name not in tensors]
+    plain = {name: tensor.detach() for name, tensor in tensors.items()}
+    return TorchCheckpoint(path, plain, half, tuple(dict.fromkeys(others)))
+
+
+def _has_tensors(value) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values())
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided and not tensor.is_quantized
+    if not plain or tensor.device.type != "cpu" or tensor.dtype not in DTYPES.values():
+        what = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise CheckpointError(f"{path}: weight {shown(name)} is no plain tensor ({what}); {NEED}")
