@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import struct
 
 import pytest
 import torch
@@ -47,6 +49,29 @@ def test_sizes_of_the_published_weights_give_the_published_network_and_sampling(
     sampling = spec.sampling
     assert (sampling.shift, sampling.num_steps, sampling.guidance_scale) == (8.0, 50, 6.0)
     assert (sampling.num_frames, sampling.fps, sampling.integer_timesteps) == (81, 16.0, True)
+
+
+@pytest.mark.parametrize("naming", ["diffusers", "nvlabs"])
+@pytest.mark.parametrize("kind, row", [("480p", "SANA-Video 480p"), ("720p", "SANA-Video 720p"), ("0.6b", "SANA 0.6B"),
+                                       ("1.6b", "SANA 1.6B"), ("1.5", "SANA-1.5")])  # fmt: skip
+def test_published_sizes_are_recognised_without_a_config_in_both_namings(tmp_path, naming, kind, row):
+    """Files of full size, without the bytes: the header is real, the rest a hole in the file."""
+    image = dict(num_layers=20, num_attention_heads=70, num_cross_attention_heads=20, hidden_width=5600)
+    dims = {
+        "480p": PUBLISHED, "720p": dataclasses.replace(PUBLISHED, in_channels=128, patch_size=(1, 1, 1)),
+        "0.6b": SanaDims(), "1.6b": SanaDims(**image), "1.5": SanaDims(**image, qk_norm=True),
+    }[kind]  # fmt: skip
+    entries, end = {}, 0
+    for name, shape in sana_shapes(dims, naming).items():
+        begin, end = end, end + 2 * math.prod(shape)
+        entries[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    path = tmp_path / "weights.safetensors"
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + end)
+    opened = open_video_model(path)
+    assert opened.row == row and opened.layout.dims == dims and opened.num_bytes == end
 
 
 @pytest.mark.parametrize("hidden", [83, 84, 100, 447])
