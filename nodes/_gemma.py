@@ -21,6 +21,7 @@ from torch import Tensor
 from ..motion.errors import ConfigError
 from ..motion.io.gemma_file import GemmaConfig, GemmaFile, kept_dtype, open_gemma
 from ..motion.io.gemma_tokenizer import SENTENCEPIECE, TokenizerFile, refused
+from . import _host
 
 TOKENS = "gemma2_2b"  # the host's name for this text encoder
 LENGTH = 300  # text tokens that SANA's networks take
@@ -63,7 +64,9 @@ class GemmaTokenizer:
         return max(0, len(ids) - room)
 
     def ids(self, text: str) -> list[int]:
-        """BOS and the tokens of this text as it stands. Raises ConfigError for a token the weights have no row for."""
+        """BOS and the tokens of this text as it stands. Raises ConfigError for what the text encoder cannot read."""
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ConfigError("the prompt holds half a character (a surrogate without its other half); type it again")
         found = [BOS, *self.encode(text)]
         if max(found) >= self.vocab_size:
             raise ConfigError(
@@ -218,6 +221,8 @@ def load_gemma(file: GemmaFile, dtype: torch.dtype, instruction: str, *, on_byte
     more = {"disable_dynamic": True} if disable_dynamic else {}
     clip = comfy.sd.CLIP(target, tokenizer_data=told, parameters=config.num_parameters, model_options=options, **more)
     clip.load_sd(file.read(dtype, on_bytes))
+    if not _host.is_dynamic(clip.patcher):
+        clip.cond_stage_model.to(clip.patcher.offload_device)
     clip.patcher.cached_patcher_init = (_patcher_again, (str(file.source.path), dtype, instruction))
     return clip
 

@@ -236,6 +236,11 @@ def test_a_layer_of_the_users_choice_is_refused_and_the_clip_goes_on(ours, core,
     assert encode(ours, clip, prompts[0])[0][0][0].isfinite().all()
 
 
+def test_half_a_character_is_refused(ours, clip):
+    with pytest.raises(ValueError, match="half a character"):
+        encode(ours, clip, "a cat \ud83d")
+
+
 def test_prompt_weights_are_read_as_text_and_said_in_the_log(ours, clip, caplog):
     encode(ours, clip, "a (cat:1.2)")
     assert "prompt weights have no effect" in caplog.text
@@ -259,18 +264,30 @@ def test_the_trainer_reads_captions_with_it_and_tells_instructions_apart(ours, c
     assert len(prints) == 2
 
 
-def test_our_model_samples_with_it_and_refuses_text_of_another_width(ours, core, models_folder, text_folder, clip):
+@pytest.fixture
+def sample(ours, core, models_folder):
+    """Two steps of a tiny model whose text has the width of the tiny Gemma."""
     tiny.tiny_file(models_folder / "with_text.safetensors")
     (model,) = ours["LoadModel"].execute("with_text.safetensors").args
+
+    def run(positive, negative):
+        (out,) = core(
+            "KSampler", model=model, seed=1, steps=2, cfg=3.0, sampler_name="euler", scheduler="normal",
+            positive=positive, negative=negative, denoise=1.0,
+            latent_image={"samples": torch.zeros(1, tiny.CHANNELS, tiny.FRAMES, 6, 6)},
+        )  # fmt: skip
+        return out["samples"]
+
+    return run
+
+
+def test_our_model_samples_with_it_and_refuses_text_of_another_width(ours, sample, text_folder, clip):
     positive, negative = encode(ours, clip, "waves", "jitter")
-    run = {"model": model, "seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
-           "latent_image": {"samples": torch.zeros(1, tiny.CHANNELS, tiny.FRAMES, 6, 6)}, "denoise": 1.0}  # fmt: skip
-    (out,) = core("KSampler", positive=positive, negative=negative, **run)
-    (other,) = core("KSampler", positive=negative, negative=positive, **run)
-    assert out["samples"].isfinite().all() and not torch.equal(out["samples"], other["samples"])
+    out = sample(positive, negative)
+    assert out.isfinite().all() and not torch.equal(out, sample(negative, positive))
     wide = load(ours, tiny_gemma.write_folder(text_folder / "wide-it", hidden=32).name)
     with pytest.raises(ValueError, match="Gemma-2"):
-        core("KSampler", positive=encode(ours, wide, "a")[0], negative=negative, **run)
+        sample(encode(ours, wide, "a")[0], negative)
 
 
 def test_a_fresh_patcher_can_be_made_as_newer_hosts_ask(ours, clip):
@@ -299,7 +316,7 @@ def test_damage_is_refused_with_the_row_of_the_docs(ours, text_folder, folder, d
 
 if importlib.util.find_spec("comfy.text_encoders.pixeldit"):
 
-    def test_the_hosts_own_sana_path_agrees_where_it_has_one(ours, folder, prompts):
+    def test_the_hosts_own_sana_path_agrees_where_it_has_one(ours, core, sample, folder):
         import comfy.sd
         from comfy.text_encoders.pixeldit import _PIXELDIT_CHI_PROMPT
 
@@ -319,3 +336,8 @@ if importlib.util.find_spec("comfy.text_encoders.pixeldit"):
             need = theirs.encode_from_tokens(tokens, return_dict=True)
             positive, _ = encode(ours, own, prompt)
             assert deviation(positive, need["cond"], need["attention_mask"].long()) <= 1e-5
+        (plain,) = core("CLIPTextEncode", clip=theirs, text="a red lamp glows")
+        positive, negative = encode(ours, theirs, "a red lamp glows")
+        assert torch.equal(positive[0][0], plain[0][0]) and positive[0][1]["motion_bucket_id"] == 15
+        mine, _ = encode(ours, own, "a red lamp glows")
+        assert torch.allclose(sample(plain, negative), sample(mine, negative), atol=1e-4)
