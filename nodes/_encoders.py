@@ -60,11 +60,10 @@ def check_vae(vae, spec: MotionModelSpec) -> None:
     channels, ratio = getattr(vae, "latent_channels", need.channels), int(vae.spacial_compression_encode())
     if (channels, ratio) != (need.channels, need.spatial_ratio) or (space is not None and space != wanted):
         have = "" if space is None else f", as {space.title} does"
-        row = f" (docs/models.md, row {wanted.row})" if wanted.row else ""
         raise ShapeError(
             f"vae makes {channels} channels of 1/{ratio} the size{have}; the model needs {need.channels} of "
-            f"1/{need.spatial_ratio} (the {need.kind} latent space: {wanted.title}{row}); connect the VAE that belongs "
-            "to it"
+            f"1/{need.spatial_ratio} (the {need.kind} latent space, {wanted.title}); connect the VAE that belongs to it"
+            f"{wanted.where}"
         )
 
 

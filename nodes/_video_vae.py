@@ -16,6 +16,23 @@ class SpaceVAE(comfy.sd.VAE):
 
     latent_space: LatentSpace
 
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """IMAGE (t, h, w, 3), one video -> (1, c, t', h', w'). Raises ShapeError and ConfigError."""
+        self.check_pixels(pixel_samples)
+        return super().encode(pixel_samples)
+
+    def encode_tiled(self, pixel_samples: Tensor, *arguments, **keywords) -> Tensor:
+        """As `encode`, tile by tile."""
+        self.check_pixels(pixel_samples)
+        return super().encode_tiled(pixel_samples, *arguments, **keywords)
+
+    def check_pixels(self, pixels: Tensor) -> None:
+        """Refuse sides and frame counts that the host would cut without a word. Raises ShapeError and ConfigError."""
+        frames, height, width = pixels.shape[-4:-1]
+        self.latent_space.check_size(width, height, "the picture" if frames == 1 else "the video")
+        if self.latent_space.temporal_ratio > 1:
+            self.latent_space.latent_frames(frames)
+
     def decode(self, samples_in: Tensor, *arguments, **keywords) -> Tensor:
         """(b, c, t, h, w) -> (b, t, h, w, 3); of one frame (b, c, h, w) -> (b, h, w, 3). Raises ShapeError."""
         return self._decoded(super().decode, samples_in, *arguments, **keywords)
@@ -35,8 +52,8 @@ class SpaceVAE(comfy.sd.VAE):
         space = self.latent_space
         if samples.ndim not in (4, 5) or samples.shape[1] != space.channels:
             raise ShapeError(
-                f"the latent is {tuple(samples.shape)}; {space.title} decodes (b, {space.channels}, t, h, w); "
-                f"decode with the VAE that belongs to the model (docs/models.md, VAEs; this is row {space.row})"
+                f"the latent is {tuple(samples.shape)}; {space.title} decodes (b, {space.channels}, t, h, w); decode "
+                f"with the VAE that belongs to the model{space.where}"
             )
 
 

@@ -17,7 +17,7 @@ from .motion_model_file import compare_shapes
 from .weight_folder import DOCS, WeightSource, open_weights
 
 FOLDER = "vae"  # of a diffusers folder that holds network, text encoder and VAE side by side
-PREFIXES = ("first_stage_model.", "vae.")  # of a VAE cut out of a whole checkpoint
+PREFIXES = ("first_stage_model.", "vae.", "model.")  # of a VAE cut out of a whole checkpoint, or wrapped
 CLASSES = {"dcae": dcae_file.CLASS_NAME, "wan21": wan_vae_names.CLASS_NAME, "ltx2": ltx2_vae_names.CLASS_NAME}
 KNOWN = "; Load Video VAE takes DC-AE f32c32, Wan 2.1 and LTX-2"
 

@@ -26,11 +26,16 @@ class LatentSpace:
 
     def check_size(self, width: int, height: int, what: str) -> None:
         """Refuse sides that would be cropped without a word. Raises ShapeError naming the two nearest sizes."""
-        check_multiple(width, height, self.multiple, what, self.title)
+        check_multiple(width, height, self.multiple, what, self.title, self.where)
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a video. Raises ConfigError naming the nearest counts."""
-        return latent_frames(num_frames, self.temporal_ratio, self.title)
+        return latent_frames(num_frames, self.temporal_ratio, self.title, self.where)
+
+    @property
+    def where(self) -> str:
+        """The end of a message that points to its row, "" where it has none."""
+        return f" (docs/models.md, row {self.row})" if self.row else ""
 
 
 SPACES = {
@@ -45,23 +50,23 @@ SPACES = {
 }
 
 
-def latent_frames(num_frames: int, stride: int, title: str = "this VAE") -> int:
+def latent_frames(num_frames: int, stride: int, title: str = "this VAE", where: str = "") -> int:
     """Latent frames of a VAE that takes stride·k + 1 frames. Raises ConfigError naming the nearest counts."""
     if isinstance(num_frames, bool) or not isinstance(num_frames, int) or not 1 <= num_frames <= MAX_FRAMES:
         raise ConfigError(f"num_frames is {str(num_frames)[:60]}; it must be 1 to {MAX_FRAMES}")
     if (num_frames - 1) % stride:
         low = (num_frames - 1) // stride * stride + 1
         near = f"{low} or {low + stride}" if low > 1 else f"{low + stride}"
-        raise ConfigError(f"num_frames is {num_frames}; {title} needs {stride}k + 1; use {near}")
+        raise ConfigError(f"num_frames is {num_frames}; {title} needs {stride}k + 1; use {near}{where}")
     return (num_frames - 1) // stride + 1
 
 
-def check_multiple(width: int, height: int, multiple: int, what: str, title: str = "this VAE") -> None:
+def check_multiple(width: int, height: int, multiple: int, what: str, title: str = "this VAE", where: str = "") -> None:
     """Refuse sides in px that do not divide by `multiple`. Raises ShapeError naming the two nearest sizes."""
     if width % multiple or height % multiple or not width or not height:
         smaller = [max(side // multiple, 1) * multiple for side in (width, height)]
         larger = [math.ceil(side / multiple) * multiple for side in (width, height)]
         raise ShapeError(
             f"{what} is {width}x{height} px; {title} needs multiples of {multiple}; scale it to "
-            f"{smaller[0]}x{smaller[1]} or {larger[0]}x{larger[1]} with the core node Upscale Image (ImageScale)"
+            f"{smaller[0]}x{smaller[1]} or {larger[0]}x{larger[1]} with the core node Upscale Image (ImageScale){where}"
         )

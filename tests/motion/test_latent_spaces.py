@@ -16,7 +16,7 @@ def test_rules_are_those_of_the_public_vaes(kind, px, frames):
 
 
 def test_a_wrong_side_names_value_need_and_the_two_nearest_sizes():
-    words = r"start_image is 840x480 px; Wan 2.1 VAE needs multiples of 16; .*832x480 or 848x480"
+    words = r"start_image is 840x480 px; Wan 2.1 VAE needs multiples of 16; .*832x480 or 848x480 .*row Wan 2.1 VAE"
     with pytest.raises(ShapeError, match=words):
         SPACES["wan21"].check_size(840, 480, "start_image")
 
@@ -24,7 +24,7 @@ def test_a_wrong_side_names_value_need_and_the_two_nearest_sizes():
 def test_a_wrong_frame_count_names_the_nearest_counts():
     with pytest.raises(ConfigError, match="num_frames is 80; Wan 2.1 VAE needs 4k \\+ 1; use 77 or 81"):
         SPACES["wan21"].latent_frames(80)
-    with pytest.raises(ConfigError, match="use 9$"):
+    with pytest.raises(ConfigError, match="use 9 \\(docs/models.md, row LTX-2 VAE\\)$"):
         SPACES["ltx2"].latent_frames(3)
 
 

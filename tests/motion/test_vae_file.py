@@ -77,7 +77,7 @@ def test_names_go_back_to_diffusers_through_its_own_converter(kind, network, bac
     assert all(name == value for name, value in theirs.items()) and theirs.keys() == set(names)
 
 
-@pytest.mark.parametrize("prefix", ["", "vae.", "first_stage_model."])
+@pytest.mark.parametrize("prefix", ["", "vae.", "model.", "first_stage_model."])
 def test_host_names_are_taken_as_they_are_with_any_prefix(folder, prefix):
     shapes = {"decoder.middle.0.residual.0.gamma": (8, 1, 1, 1), "conv2.weight": (16, 16, 1, 1, 1),
               "decoder.head.0.gamma": (96, 1, 1, 1)}  # fmt: skip
