@@ -4,6 +4,7 @@ import comfy.model_management as host_memory
 import comfy.sampler_helpers
 import pytest
 import tiny
+import tiny_sana
 import torch
 from pack.motion.models.step_memory import step_bytes
 from pack.nodes import _host, _memory
@@ -126,6 +127,21 @@ def test_weights_larger_than_the_machine_are_refused_before_they_are_read(ours, 
     with pytest.raises(ValueError, match="made.safetensors: its weights take 40.0 GiB; this machine has 32.0 GiB"):
         machine_of(monkeypatch, 32 * GIB)
         _memory.check_weights_fit("made.safetensors", 40 * GIB)
+
+
+def test_sana_video_is_refused_in_frames_and_pixels_before_it_is_loaded(core, ours, models_folder, monkeypatch):
+    name = tiny_sana.folder_of(models_folder, "wan21", "memory_video")
+    video = ours["LoadModel"].execute(name, "fp32").args[0]
+    latent = {"samples": torch.zeros(1, 16, 21, 6, 8)}
+    need = _memory.step_memory(video.model, latent["samples"].shape)
+    machine_of(monkeypatch, video.model_size() + need // 2)
+    seen = calls_of(monkeypatch, video)
+    with pytest.raises(ValueError, match=r"of 81 frames, 64x48 px, need about .* \(about 37 fit at this size\)"):
+        core(
+            "KSampler", model=video, seed=1, steps=1, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+            positive=tiny.prompt(1), negative=tiny.prompt(2), latent_image=latent,
+        )  # fmt: skip
+    assert seen == {"network": 0, "loads": 0}
 
 
 @pytest.mark.parametrize("name", ["fp8_e4m3fn", "fp8_e5m2"])
