@@ -57,14 +57,13 @@ def test_the_host_reserves_the_estimate_of_one_call_with_a_margin(model):
     assert both == pytest.approx(1.1 * need) and one < both
 
 
-def test_half_precision_weights_computed_in_float32_are_counted_in_float32(ours, models_folder):
-    tiny.tiny_file(models_folder / "memory_half.safetensors", dtype=torch.bfloat16)
+def test_8_bit_weights_are_counted_in_the_numbers_they_are_computed_in(ours, model):
     shape = (1, tiny.CHANNELS, 40, 60, 60)
-    needs = {
-        name: ours["LoadModel"].execute("memory_half.safetensors", name).args[0].model.memory_required(shape)
-        for name in ("fp32", "bf16")
-    }
-    assert needs["fp32"] > 1.5 * needs["bf16"] or host_memory.unet_manual_cast(torch.bfloat16, torch.device("cpu"))
+    loaded = ours["LoadModel"].execute("memory.safetensors", "fp8_e4m3fn").args[0].model
+    assert loaded.get_dtype().itemsize == 1 and loaded.manual_cast_dtype.itemsize > 1
+    size = loaded.manual_cast_dtype.itemsize
+    need = step_bytes(loaded.spec.config, shape, itemsize=size, kernels=loaded.diffusion_model.kernels)
+    assert loaded.memory_required(shape) == pytest.approx(1.1 * need)
 
 
 def test_a_video_that_cannot_fit_is_refused_with_both_numbers_before_anything_is_loaded(core, model, monkeypatch):
