@@ -1,0 +1,45 @@
+"""Photo and prompt through our nodes and the host's KSampler: the latents of diffusers' whole pipeline."""
+
+import pytest
+import torch
+from comfy.latent_formats import Wan21
+from safetensors.torch import load_file
+
+NAME = "SANA-Video_2B_480p_diffusers"
+
+
+@pytest.fixture(scope="module")
+def truth(oracle, models_folder):
+    """What the pipeline made; its whole folder lies in the host's diffusion_models."""
+    source = oracle("whole_pipeline")
+    (models_folder / NAME).symlink_to(source / NAME, target_is_directory=True)
+    return load_file(source / "truth.safetensors")
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_one_diffusers_folder_animates_a_photo_as_its_own_pipeline_does(core, ours, truth):
+    (model,) = ours["LoadModel"].execute(NAME, "fp32").args
+    (clip,) = ours["LoadTextEncoder"].execute(NAME, "video", "fp32").args
+    (vae,) = ours["LoadVAE"].execute(NAME, "fp32").args
+    prompts = ours["EncodePrompts"].execute(
+        clip, "A Busy City Street at dusk, glowing lamps.", "flicker, Jump Cuts", 15, True
+    ).args
+    photo = truth["photo"].movedim(1, -1)
+    *prompts, latent, _ = ours["ImageToVideo"].execute(*prompts, vae, photo, 9, 15).args
+    first = Wan21().process_in(prompts[0][0][1]["first_latent"])
+    assert relative(first, truth["latents"][:, :, :1]) <= 1e-4
+
+    def sampled(positive, negative):
+        (out,) = core(
+            "KSampler", model=model, seed=5, steps=10, cfg=6.0, sampler_name="euler", scheduler="normal",
+            positive=positive, negative=negative, denoise=1.0, latent_image=latent,
+        )  # fmt: skip
+        return Wan21().process_in(out["samples"])
+
+    assert relative(sampled(*prompts), truth["latents"]) <= 1e-4
+    assert relative(sampled(*reversed(prompts)), truth["latents"]) > 1e-3, "the prompts must matter"
+    (still,) = ours["EncodePrompts"].execute(clip, "A Busy City Street at dusk, glowing lamps.", "", 0, True).args[:1]
+    assert not torch.equal(still[0][0], prompts[0][0][0]), "the motion score must reach the text"
