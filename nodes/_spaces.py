@@ -1,5 +1,6 @@
 """Which latent space a VAE of the host works in: ours say it themselves, the host's are told by class and channels."""
 
+from ..motion.io.ltx2_vae_names import LEAST_WIDTH
 from ..motion.models.latent_spaces import SPACES, LatentSpace
 
 # class of the network inside comfy.sd.VAE -> kind of space, if channels and px per cell agree as well
@@ -37,5 +38,5 @@ def _shaped_as(vae, space: LatentSpace) -> bool:
 def _of_ltx2(network) -> bool:
     """LTX-2's decoder takes no timestep, and its encoder ends in twice the channels of the first LTX-Video's."""
     conv = getattr(getattr(network.encoder, "conv_out", None), "conv", None)
-    wide = conv is not None and conv.weight.shape[1] >= 1024
+    wide = conv is not None and conv.weight.shape[1] >= LEAST_WIDTH
     return wide and not getattr(network, "timestep_conditioning", True)

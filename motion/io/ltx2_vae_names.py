@@ -15,6 +15,8 @@ LATENT_CHANNELS = 128
 CLASS_NAME = "AutoencoderKLLTX2Video"
 HOST_MARK = "per_channel_statistics.mean-of-means"
 DIFFUSERS_MARK = "latents_mean"
+ENCODER_END = "encoder.conv_out.conv.weight"
+LEAST_WIDTH = 1024  # of the encoder's end: 2048 in LTX-2, 512 in the first LTX-Video
 UNREAD = tuple(  # statistics in some files, which neither encoding nor decoding reads
     f"per_channel_statistics.{name}" for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
 )

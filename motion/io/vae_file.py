@@ -144,6 +144,12 @@ def _ltx2(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str
         )
     if ltx2_vae_names.DIFFUSERS_MARK in names:
         return ltx2_vae_names.host_names(names), ltx2_vae_names.host_config(source.config, source.path)
+    end = source.shapes.get(names.get(ltx2_vae_names.ENCODER_END, ""), ())
+    if end[1:2] < (ltx2_vae_names.LEAST_WIDTH,):
+        raise CheckpointError(
+            f"{source.path}: {f'the VAE of LTX-Video, whose encoder ends {end[1]} wide' if end[1:] else 'no encoder'}; "
+            f"LTX-2.0's, at least {ltx2_vae_names.LEAST_WIDTH} wide, is needed"
+        )
     said = (source.config or {}).get("vae")
     config = said if isinstance(said, dict) else ltx2_vae_names.host_config(None, source.path)
     return {name: name for name in names}, config

@@ -100,7 +100,7 @@ def test_ltx2_config_of_diffusers_becomes_the_hosts(folder):
 
 
 def test_ltx2_of_the_host_brings_its_own_config(folder):
-    shapes = {"per_channel_statistics.mean-of-means": (128,)}
+    shapes = {"per_channel_statistics.mean-of-means": (128,), ltx2_vae_names.ENCODER_END: (129, 1024, 1, 1, 1)}
     path = folder(shapes)
     own = {"vae": {"latent_channels": 128, "blocks": []}}
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path / NAME, {"config": json.dumps(own)})
@@ -115,6 +115,9 @@ def others():
     yield "Qwen-Image", WAN, {"_class_name": "AutoencoderKLQwenImage"}, "AutoencoderKLQwenImage of diffusers"
     yield "no decoder", {name: WAN[name] for name in list(WAN)[:2]}, None, "no decoder.head.0.gamma"
     yield "LTX-Video", LTX2 | {"decoder.time_embedder.x": (1,)}, None, "LTX-2.0's is needed"
+    first = {"per_channel_statistics.mean-of-means": (128,), ltx2_vae_names.ENCODER_END: (129, 512, 1, 1, 1)}
+    yield "first LTX-Video", first, None, "the VAE of LTX-Video, whose encoder ends 512 wide"
+    yield "half an LTX-2", {"per_channel_statistics.mean-of-means": (128,)}, None, "no encoder; LTX-2.0's"
     yield "LTX-2.4", {"per_channel_statistics.mean-of-means": (128,), "decoder.conv_in_x_t.weight": (1,)}, None, "later"
     yield "SD", {"encoder.conv_in.weight": (1,), "decoder.conv_in.weight": (1,)}, None, "use the core node Load VAE"
     yield "a network", {"patch_embed.proj.weight": (1,), "x.ff.conv_inverted.weight": (1,)}, None, "a SANA image model"

@@ -222,6 +222,35 @@ def test_ltx2_vae_in_diffusers_names_computes_what_diffusers_does(load, oracle, 
     assert apart(frames, shown(truth["decoded"][0].movedim(0, 1))) <= 1e-5
 
 
+def test_ltx2_vae_in_the_hosts_names_brings_its_own_config(load, vae_folder):
+    from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+
+    down = [["compress_space_res", 1], ["compress_time_res", 1], ["compress_all_res", 1], ["compress_all_res", 8]]
+    config = {
+        "dims": 3, "latent_channels": 128, "norm_layer": "pixel_norm", "patch_size": 4, "latent_log_var": "uniform",
+        "encoder_blocks": [[kind, {"multiplier": wider}] for kind, wider in down],
+        "decoder_blocks": [["compress_all", {"residual": True, "multiplier": 1}]] * 3 + [["res_x", {"num_layers": 1}]],
+        "causal_decoder": False,
+    }  # fmt: skip
+    with torch.inference_mode(False), torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = VideoVAE(config=config).eval()
+        state = {name: 0.02 * torch.randn(value.shape) for name, value in network.state_dict().items()}
+        state["per_channel_statistics.std-of-means"] = torch.ones(128)
+        network.load_state_dict(state)
+        kept = {name: value for name, value in state.items() if "of-stds" not in name and "channel" not in name[23:]}
+        save_file({"vae." + name: value for name, value in kept.items()}, vae_folder / "ltx.safetensors",
+                  {"config": json.dumps({"vae": config})})  # fmt: skip
+    pixels = tiny.randn(9, 64, 64, 3).sigmoid()
+    latent = load(vae_folder / "ltx.safetensors", weight_dtype="fp32").encode(pixels)
+    truth = network.encode(pixels.movedim(-1, 0).unsqueeze(0) * 2 - 1)
+    assert latent.shape == (1, 128, 2, 2, 2) and apart(latent, truth) <= 1e-6
+    save_file({"vae." + name: value for name, value in kept.items()}, vae_folder / "ltx.safetensors",
+              {"config": json.dumps({"vae": {"latent_channels": 128}})})  # fmt: skip
+    with pytest.raises(CheckpointError, match="cannot build the VAE that the file's config describes.*row LTX-2 VAE"):
+        load(vae_folder / "ltx.safetensors")
+
+
 def test_spaces_of_the_hosts_own_vaes_are_told_by_class():
     import comfy.sd
     from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
