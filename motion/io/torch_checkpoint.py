@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 from .file_signature import describe_bytes, shown
 from .safetensors_file import AGAIN, DTYPES, MAX_TENSORS
 
-HALVES = ("ema", "state_dict_ema", "state_dict", "model")  # where trainers keep the weights, the better ones first
+HALVES = ("ema", "state_dict", "state_dict_ema", "model")  # MiraMo is read as its ema, SANA as its authors read it
 MAX_PICKLE = 16 * 2**20
 STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 MAY_NAME = {

@@ -75,14 +75,17 @@ def test_nvlabs_names_go_to_ours_and_back_unchanged(tmp_path, dims, wrap):
     assert done.num_parameters == sum(tensor.numel() for tensor in given.values())
 
 
-def test_the_ema_half_is_preferred_and_what_is_left_out_is_told(tmp_path):
-    ema, model = nvlabs(VIDEO), {name: torch.zeros_like(tensor) for name, tensor in nvlabs(VIDEO).items()}
-    ema["y_embedder.y_embedding"] = torch.zeros(300, 6)
-    path = saved(tmp_path / "a.pth", {"state_dict": model, "state_dict_ema": ema, "epoch": 7, "optimizer": {"lr": 1.0}})
+def test_the_half_that_the_authors_read_is_taken_and_what_is_left_out_is_told(tmp_path):
+    state, other = nvlabs(VIDEO), {name: torch.zeros_like(tensor) for name, tensor in nvlabs(VIDEO).items()}
+    state["y_embedder.y_embedding"] = torch.zeros(300, 6)
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict_ema": other, "state_dict": state, "epoch": 7, "optimizer": {"lr": 1.0}}, path)
     done = convert_checkpoint(path, tmp_path / "out.safetensors")
-    assert done.half == "state_dict_ema"
-    assert set(done.left_out) == {"state_dict", "epoch", "optimizer", "y_embedder.y_embedding"}
+    assert done.half == "state_dict"
+    assert set(done.left_out) == {"state_dict_ema", "epoch", "optimizer", "y_embedder.y_embedding"}
     assert read_video_model(done.path).state_dict["proj_out.weight"].abs().max() > 0
+    done = convert_checkpoint(saved(path, {"model": other, "ema": state}), tmp_path / "out.safetensors")
+    assert done.half == "ema"
 
 
 def test_metadata_lets_the_file_be_read_without_the_tables_of_widths(tmp_path, monkeypatch):
