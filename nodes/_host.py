@@ -21,6 +21,10 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
+_ROWS = {  # parts of names of files that lie apart -> row of docs/models.md
+    "vae": (("wan", "Wan 2.1 VAE"), ("ltx", "LTX-2 VAE"), ("dc-ae", "DC-AE"), ("dcae", "DC-AE")),
+    "text_encoders": (("gemma", "Gemma-2"),),
+}
 COMPUTE_DTYPES = (torch.bfloat16, torch.float32)  # float16 overflows in the linear attention of large clips
 
 
@@ -47,9 +51,28 @@ def model_path(folder: str, name: str, part: str = "") -> str:
         for root in (root for place in places for root in folder_paths.get_folder_paths(place)):
             if (Path(root) / name).exists():
                 return str(Path(root) / name)
-    raise CheckpointError(
+    raise CheckpointError(_absent(folder, name))
+
+
+def check_model_name(folder: str, name: str | None, part: str = "") -> bool | str:
+    """For a node's validate_inputs: True, or what to get and where, which the host shows before anything runs.
+
+    The host's own check of the combo would only say that the value is not in the list. None: the input is linked.
+    """
+    return True if name is None or name in model_names(folder, part) else _absent(folder, name)
+
+
+def _absent(folder: str, name) -> str:
+    """What a user reads of a model that is not there, with the row of docs/models.md that its name belongs to."""
+    from ..motion.io.video_model_file import row_by_name
+
+    low = str(name)[:200].lower()
+    whole = row_by_name(low) if folder == WEIGHTS_FOLDER or "sana" in low else "VAEs and the text encoder"
+    row = next((row for mark, row in _ROWS.get(folder, ()) if mark in low), whole)
+    return (
         f"{str(name)[:80]!r} is not in models/{folder}; a .safetensors file or a diffusers folder in there is needed; "
-        "put it there and refresh the node definitions (press R); docs/models.md names files, folders and sources"
+        "put it there and refresh the node definitions (press R); docs/models.md names files, folders and sources: "
+        f"{row}"
     )
 
 

@@ -60,6 +60,10 @@ class InflateModel(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, source_name):
+        return _host.check_model_name(FOLDER, source_name)
+
+    @classmethod
     def fingerprint_inputs(cls, source_name, **choices):
         values = f"{source_name} {sorted(choices.items())}"
         try:

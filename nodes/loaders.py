@@ -69,6 +69,10 @@ class LoadModel(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, model_name):
+        return _host.check_model_name(_host.WEIGHTS_FOLDER, model_name)
+
+    @classmethod
     def fingerprint_inputs(cls, model_name, weight_dtype, kernels="auto"):
         choices = f"{model_name} {weight_dtype} {kernels}"
         try:

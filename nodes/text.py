@@ -51,6 +51,10 @@ class LoadTextEncoder(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, text_encoder_name):
+        return _host.check_model_name(FOLDER, text_encoder_name, PART)
+
+    @classmethod
     def fingerprint_inputs(cls, text_encoder_name, instruction="video", weight_dtype="default"):
         choices = f"{text_encoder_name} {instruction} {weight_dtype}"
         try:

@@ -45,6 +45,10 @@ class LoadVAE(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, vae_name):
+        return _host.check_model_name(FOLDER, vae_name, PART)
+
+    @classmethod
     def fingerprint_inputs(cls, vae_name, weight_dtype="default"):
         try:
             return f"{vae_name} {weight_dtype} {_host.stamp(_host.model_path(FOLDER, vae_name, PART))}"
