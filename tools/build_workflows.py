@@ -4,10 +4,12 @@
     python tools/build_workflows.py --host ~/comfyui-0.33.0 [--only animate_photo] [--thumbnails]
 
 The API graphs are the source. The page itself loads them, lays them out, adds groups and notes, and serialises.
-Needs playwright and an installed Chromium.
+Graphs that need public weights are built among tiny stand-ins (which need diffusers and sentencepiece); their thumbnail
+is a picture of the graph. Needs playwright and an installed Chromium.
 """
 
 import argparse
+import io
 import json
 import re
 import shutil
@@ -21,8 +23,9 @@ for folder in ("tests", "tests/host", "tools"):
 
 from host_page import open_browser, open_page  # noqa: E402
 from host_server import HostServer, decode_video, saved_video  # noqa: E402
-from workflow_layouts import LAYOUTS, NODE_SIZES, NODE_WIDTH, SIZES_IN  # noqa: E402
+from workflow_layouts import LAYOUTS, NEED_WEIGHTS, NODE_SIZES, NODE_WIDTH, SIZES_IN  # noqa: E402
 
+WIDTH, HEIGHT = 1920, 1080
 BUILD = """
 async ({api, name, stacks, sizes, width, pack}) => {
   const TITLE = 30, GAP = 24, PAD = 20, HEAD = 44, BETWEEN = 50;
@@ -106,6 +109,22 @@ def write_thumbnail(server, api, target, width=480):
     sheet.resize((width, round(sheet.height * width / sheet.width)), Image.LANCZOS).save(target, quality=85)
 
 
+def write_picture(page, graph, target, width=640, scale=0.8):
+    """Save a picture of the whole graph, as the page draws it at this scale, as a JPEG."""
+    from PIL import Image
+
+    boxes = [box["bounding"] for box in graph["groups"]]
+    right, bottom = (round(scale * max(box[i] + box[2 + i] for box in boxes)) for i in (0, 1))
+    page.set_viewport_size({"width": right + 500, "height": bottom + 400})  # menus keep clear of it
+    seen = {**graph, "extra": {"ds": {"scale": scale, "offset": [100 / scale, 110 / scale]}}}
+    page.evaluate("async (text) => { await app.loadGraphData(JSON.parse(text)); }", json.dumps(seen))
+    page.wait_for_timeout(2500)
+    clip = {"x": 92, "y": 102, "width": right + 16, "height": bottom + 16}
+    picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+    picture.resize((width, round(picture.height * width / picture.width)), Image.LANCZOS).save(target, quality=85)
+
+
 def main():
     """Build every workflow, or the one named."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -114,17 +133,27 @@ def main():
     parser.add_argument("--thumbnails", action="store_true", help="also run each graph and write its .jpg")
     args = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="motionblocks-"))
+    names = [args.only] if args.only else list(LAYOUTS)
+    if set(names) & set(NEED_WEIGHTS):
+        from tiny_weights import write_models
+
+        write_models(base / "base" / "models")
     try:
         with HostServer(args.host.expanduser().resolve(), base / "base") as server, open_browser() as browser:
-            page, _ = open_page(browser, server)
-            for name in [args.only] if args.only else LAYOUTS:
+            page, _ = open_page(browser, server, width=WIDTH, height=HEIGHT)
+            for name in names:
                 api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
                 target = ROOT / "workflows" / f"{name}.json"
-                target.write_text(json.dumps(build_page_graph(page, name, api), indent=1, ensure_ascii=False) + "\n")
+                graph = build_page_graph(page, name, api)
+                target.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n")
                 print(target)
                 if args.thumbnails:
-                    write_thumbnail(server, api, target.with_suffix(".jpg"))
-                    print(target.with_suffix(".jpg"))
+                    picture = target.with_suffix(".jpg")
+                    if name in NEED_WEIGHTS:
+                        write_picture(page, graph, picture)
+                    else:
+                        write_thumbnail(server, api, picture)
+                    print(picture)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

@@ -14,11 +14,19 @@ NODE_SIZES = {
     "VAEDecode": (220, 0),
     "MotionBlocksLoadClips": (340, 620),
     "MotionBlocksTrainMotionModel": (420, 1480),
+    "MotionBlocksLoadModel": (380, 260),
+    "MotionBlocksLoadTextEncoder": (380, 260),
+    "MotionBlocksLoadVAE": (380, 220),
+    "MotionBlocksEncodePrompts": (420, 480),
+    "MotionBlocksInflateModel": (420, 330),
+    "MotionBlocksGenerateClips": (420, 620),
+    "ImageScale": (320, 170),
 }
 NODE_WIDTH = 320
 SIZES_IN = {  # their videos are tall
     "compare_dynamics": {"SaveVideo": (420, 900)},
     "move_the_subject": {"SaveVideo": (480, 720), "MotionBlocksSamplePhoto": (320, 480)},
+    "sana_inflate_train_animate": {"SaveVideo": (480, 680)},
 }
 
 
@@ -140,6 +148,76 @@ It does not invent: no rain, no walking. A subject takes its surroundings along 
     (400, 400),
 )
 
+FILES_NOTE = """
+These models are not part of the pack, and nothing is downloaded by itself. Get, in the way you trust, the whole folder
+
+`{folder}`
+
+and put it into ComfyUI's `models/diffusion_models` as it is; then press **R**. Row *{row}* of the pack's
+`docs/models.md` names its source, size and licence. Network, VAE and text encoder all lie in that one folder, which is
+why the three loaders show the same name. They may also lie apart: rows *{vae}* and *Gemma-2*.
+"""
+
+TEXT_NOTE = note(
+    "Start here",
+    "# Text to video with SANA-Video\n"
+    + FILES_NOTE.format(folder="SANA-Video_2B_480p_diffusers", row="SANA-Video 480p", vae="Wan 2.1 VAE")
+    + """
+1. Say in *What the video shows* what there is and **how it moves**, in two or three sentences of plain English.
+2. **dynamics**, 0 to 19, is how much moves. SANA-Video reads it as the words `motion score: 30` behind your prompt.
+3. Press **Run**.
+""",
+    (520, 400),
+)
+
+PHOTO_NOTE = note(
+    "Start here",
+    "# A photo becomes a video with SANA-Video\n"
+    + FILES_NOTE.format(folder="SANA-Video_2B_480p_diffusers", row="SANA-Video 480p", vae="Wan 2.1 VAE")
+    + """
+1. **Your photo**: replace *Photo* by **Load Image**. The middle of it is scaled to 832x480; for a tall photo write
+   480 and 832 in *832x480, the middle*.
+2. Say in *What happens* what the photo shows and **how it moves**.
+3. **dynamics** of that node, 0 to 19, is how much moves: SANA-Video reads it as words behind your prompt. The
+   *dynamics* of *Photo to video* is for models with motion buckets; SANA-Video does not look at it.
+4. Press **Run**. Frame 1 of the video is the photo, as the VAE gives it back.
+""",
+    (520, 490),
+)
+
+VIDEO_NOTE = note(
+    "Good to know",
+    """
+Sides divide by 16, the number of frames is 4k + 1: 81 frames are 5 seconds. **Short of memory or patience?** Take 33
+frames, or 640x368. What cannot fit is refused before the first step, with the number of GB.
+
+50 steps, cfg 6 and 16 frames a second are what SANA-Video was published with. `fp8_e4m3fn` as *weight_dtype* of the
+model halves its memory; the text encoder leaves the card before the sampling.
+
+Every part was checked against another implementation with random weights. Pictures of the published weights were not
+compared.
+""",
+    (520, 260),
+)
+
+INFLATE_NOTE = note(
+    "Start here",
+    "# An image model learns to move\n"
+    + FILES_NOTE.format(folder="Sana_600M_512px_diffusers", row="SANA 0.6B", vae="DC-AE")
+    + """
+1. *SANA becomes a video model* adds temporal attention to the image model and saves it under
+   `output/diffusion_models`. Untrained, its frames do not belong together.
+2. *Train a LoRA* teaches it. The generated clips (pan, zoom) only show the way: replace *Clips (yours go here)* by
+   **Load Clips** and a folder of your own videos with captions in `input`. The more clips and steps, the better: MiraMo
+   was trained on millions. *mode* `full` trains every weight and takes 12 GB for weights and optimizer alone.
+3. The trained model animates *Photo*. Describe in *What happens* what your clips show.
+
+**Cancel** is safe: to go on set *resume_from* to `latest`. Later you need no training: *Load Motion Model* with the
+saved model, and **Load LoRA (Model only)** with `loras/sana_motion_00001.safetensors`.
+""",
+    (520, 530),
+)
+
 LAYOUTS = {
     "animate_photo": [
         [group("Read me", GREY, [START_NOTE, SAMPLE_NOTE])],
@@ -180,4 +258,28 @@ LAYOUTS = {
         [group("Animate, before and after", PURPLE, ["5", "6"], ["7", "8"], ["9", "10"])],
         [group("One video", YELLOW, ["11", "12", "13"])],
     ],
+    "sana_video_text_to_video": [
+        [group("Read me", GREY, [TEXT_NOTE, VIDEO_NOTE])],
+        [group("Model, text encoder and VAE", GREEN, ["1", "2", "3"])],
+        [group("Prompt and size", BLUE, ["4", "5"])],
+        [group("Sample", PURPLE, ["6", "7", "8"], ["9", "10", "11"])],
+        [group("Video", YELLOW, ["12", "13"])],
+    ],
+    "sana_video_image_to_video": [
+        [group("Read me", GREY, [PHOTO_NOTE, VIDEO_NOTE])],
+        [group("Model, text encoder and VAE", GREEN, ["1", "2", "3"])],
+        [group("Photo", GREEN, ["4", "5"])],
+        [group("Prompt and sampling", BLUE, ["6"], ["7", "8", "9"])],
+        [group("Video", YELLOW, ["10", "11"])],
+    ],
+    "sana_inflate_train_animate": [
+        [group("Read me", GREY, [INFLATE_NOTE])],
+        [group("Model, text encoder and VAE", GREEN, ["1", "2", "3"]), group("Photo", GREEN, ["5", "6"])],
+        [group("Clips and training", BLUE, ["4"], ["7"])],
+        [group("Animate", PURPLE, ["8", "9"], ["10", "11", "12"], ["13", "14", "15"])],
+        [group("Video", YELLOW, ["16", "17"])],
+    ],
 }
+
+# Their models are not part of the pack: built among tiny stand-ins, whose videos are noise; their picture is the graph.
+NEED_WEIGHTS = ("sana_video_text_to_video", "sana_video_image_to_video", "sana_inflate_train_animate")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from host_page import open_page
 from host_server import saved_video
-from shipped_workflows import PROMISES, api_graph, page_graph
+from shipped_workflows import ALL, PROMISES, api_graph, page_graph
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -72,7 +72,7 @@ def check_layout(page):
     assert [box["title"] for box in nodes if not any(inside(box, group) for group in groups)] == []
 
 
-@pytest.mark.parametrize("name", sorted(PROMISES))
+@pytest.mark.parametrize("name", ALL)
 def test_workflow_opens_without_a_red_node_or_a_dialog(page, host, name):
     open_workflow(page, name)
     assert page.evaluate(BROKEN) == [] and page.reported == []
@@ -81,13 +81,13 @@ def test_workflow_opens_without_a_red_node_or_a_dialog(page, host, name):
     take_screenshot(page, f"{name}-{host.folder.name}")
 
 
-@pytest.mark.parametrize("name", sorted(PROMISES))
+@pytest.mark.parametrize("name", ALL)
 def test_layout_has_no_overlaps_and_every_node_sits_in_a_group(page, name):
     open_workflow(page, name)
     check_layout(page)
 
 
-@pytest.mark.parametrize("name", sorted(PROMISES))
+@pytest.mark.parametrize("name", ALL)
 def test_page_graph_exports_to_its_api_twin(page, name):
     open_workflow(page, name)
     exported, twin = json.loads(page.evaluate(EXPORT)), api_graph(name)
