@@ -78,15 +78,15 @@ def peak_bytes(frames: int) -> dict[str, int]:
     return peaks
 
 
-def processor_times(steps: dict, rounds: int) -> dict[str, list[float]]:
-    """Seconds of processor time of each call, A B A B …"""
-    times = {name: [] for name in steps}
+def processor_times(steps: dict, rounds: int) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
+    """Seconds of processor time of each call, A B A B …, and the last answers."""
+    times, answers = {name: [] for name in steps}, {}
     for _ in range(rounds):
         for name, step in steps.items():
             started = time.process_time()
-            step()
+            answers[name] = step()
             times[name].append(time.process_time() - started)
-    return times
+    return times, answers
 
 
 @torch.inference_mode()
@@ -99,13 +99,10 @@ def measure(name: str, case: tuple[int, int, int], device: str) -> dict:
         clock = Clock(torch.device("cuda"), rounds)
         medians = {key: told["median"] for key, told in clock.interleaved(steps, cold=False).items()}
         return {**row, "ms": medians, "ours / diffusers": medians["ours"] / medians["diffusers"]}
-    answers = {key: step() for key, step in steps.items()} if rounds > 1 else {}  # also a warm-up
-    times = processor_times(steps, rounds)
-    if answers:
-        apart = (answers["ours"] - answers["diffusers"]).norm() / answers["diffusers"].norm()
-        row["relative distance of the answers"] = float(apart)
-    ratios = [a / b for a, b in zip(times["ours"], times["diffusers"])]
-    return {**row, "processor s": times, "ours / diffusers": statistics.median(ratios)}
+    times, answers = processor_times(steps, rounds)
+    apart = (answers["ours"] - answers["diffusers"]).norm() / answers["diffusers"].norm()
+    ratio = statistics.median(a / b for a, b in zip(times["ours"], times["diffusers"]))
+    return {**row, "processor s": times, "ours / diffusers": ratio, "relative distance of the answers": float(apart)}
 
 
 def main() -> None:

@@ -26,10 +26,13 @@ TABLES = {
     "pack_entry": "Time from the host's call to our list of nodes",
     "dynamics_measures": "What the dynamics degree says about shifted photographs",
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
+    "sana_video_speed": "SANA-Video's network beside diffusers', same weights, one process",
+    "memory_factors": "Memory that one call of a network takes beside its weights, and the estimate the nodes use",
     "kernels_ledger": "What one block moves beside its matrix products, in passes over one activation tensor (c)",
 }
 
 COMMANDS = {  # where it is not benchmarks/<name>.py alone
+    "memory_factors": "tools/memory_factors.py",
     "builtin_still_small": "benchmarks/builtin_still.py --weights motionblocks-small --name builtin_still_small",
     "builtin_photos_small": "benchmarks/builtin_photos.py --weights motionblocks-small --name builtin_photos_small",
 }
