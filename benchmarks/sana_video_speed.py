@@ -97,7 +97,7 @@ def measure(name: str, case: tuple[int, int, int], device: str) -> dict:
     row = {"case": name, "tokens": frames * ROWS * COLUMNS // 4, "blocks": num_layers}
     if device == "cuda":
         clock = Clock(torch.device("cuda"), rounds)
-        medians = {key: told["median"] for key, told in clock.interleaved(steps, cold=False).items()}
+        medians = {key: told["ms"] for key, told in clock.interleaved(steps, cold=False).items()}
         return {**row, "ms": medians, "ours / diffusers": medians["ours"] / medians["diffusers"]}
     times, answers = processor_times(steps, rounds)
     apart = (answers["ours"] - answers["diffusers"]).norm() / answers["diffusers"].norm()
