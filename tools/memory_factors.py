@@ -37,6 +37,7 @@ NETWORKS = {  # config, latent sizes (t, h, w): a clip as shipped workflows make
                                            qk_norm=True), ((16, 16, 16), (64, 32, 32), (1, 32, 32))),
 }  # fmt: skip
 DTYPES = (torch.bfloat16, torch.float32)
+FORMS = ("triton", "torch")
 RUNS = 3  # of the counting, whose largest is taken
 
 
@@ -74,7 +75,7 @@ def rows_of(name: str, device: str) -> list[dict]:
     """Measured and estimated bytes of one network in all forms and number types."""
     config, sizes = NETWORKS[name]
     rows = []
-    for kernels in ("torch", "triton"):
+    for kernels in FORMS:
         for dtype in DTYPES:
             for size in sizes:
                 measured = peak_bytes(config, size, kernels, dtype, device)
@@ -96,8 +97,13 @@ def main() -> None:
     ratios = [row["estimate / measured"] for row in rows]
     figures = {"measured": "by CUDA's allocator" if device == "cuda" else "live bytes on the meta device; no card here",
                "estimate / measured": f"{min(ratios):.2f} to {max(ratios):.2f}"}  # fmt: skip
-    for name, (config, _) in NETWORKS.items():
-        factors = [f"{memory_factor(config, kernels):.3f}" for kernels in ("triton", "torch")]
+    for name, (config, sizes) in NETWORKS.items():
+        clip = [row for row in rows if (row["network"], row["latent"], row["dtype"]) == (name, [*sizes[0]], "bfloat16")]
+        told = [f"{next(row for row in clip if row['kernels'] == form)['MiB'] / 1024:.2f}" for form in FORMS]
+        figures[f"GiB of one call, {name}, latent {'x'.join(map(str, sizes[0]))}, bfloat16: Triton, torch"] = (
+            ", ".join(told)
+        )
+        factors = [f"{memory_factor(config, kernels):.3f}" for kernels in FORMS]
         figures[f"memory factor, {name}: Triton, torch"] = ", ".join(factors)
     save("memory_factors", figures, rows)
 
