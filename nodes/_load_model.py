@@ -30,6 +30,7 @@ def load_and_describe(
             disable_dynamic=disable_dynamic,
         )  # fmt: skip
     patcher.cached_patcher_init = (load_video_model, (path, weight_dtype, kernels))
+    patcher.model.origin = dict(file.origin)
     return patcher, f"{text}\n{_kept(patcher.model)}"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..motion.conditioning.motion_bucket import motion_bucket
 from ..motion.errors import ConfigError
 from ..motion.io.motion_model_file import MotionModelFile, read_motion_model
+from ..motion.io.sana_file import origin_of
 from ..motion.models.flow_codec import rgb_factors
 from ..motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
 from ..motion.models.motion_model import MotionModelSpec
@@ -132,6 +133,7 @@ def build_patcher(
         disable_dynamic=disable_dynamic,
     )  # fmt: skip
     patcher.cached_patcher_init = (load_motion_model, (path, weight_dtype, kernels))
+    patcher.model.origin = origin_of(file.metadata)
     return patcher
 
 

@@ -204,9 +204,9 @@ class _Run:
         self.page.say(text)
 
     def _metadata(self) -> dict[str, str]:
-        """What the weights' file says of their training."""
+        """What the weights' file says of their training, and of the licence and source of the model it began with."""
         config, dataset = self.request.config, self.dataset
-        return {
+        return getattr(self.request.model.model, "origin", {}) | {
             "training": json.dumps(config.to_dict()), "training_steps": str(self.trainer.step),
             "training_data": dataset.fingerprint, "windows": json.dumps(self.request.windows.to_dict()),
         }  # fmt: skip

@@ -97,8 +97,10 @@ def _inflate(source_path: str, target, init: str, objective: str, dtype):
     from ..motion.io.atomic import make_folder, new_output, try_writing
     from ..motion.io.motion_model_file import save_motion_model
     from ..motion.io.sana_file import inflated_file, open_sana
+    from ._memory import check_weights_fit
 
     source, layout = open_sana(source_path)
+    check_weights_fit(source_path, 2 * source.num_bytes)  # as read, and as inflated
     try_writing(make_folder(target.parent))
     on_step = _host.progress_step()
     reading = _host.bytes_as_progress(on_step, 0, 2 * source.num_bytes)

@@ -5,7 +5,7 @@ Weights are opened once; everything that can be refused is refused before a tens
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from ..models.sana_video_spec import SanaVideoSpec, sana_video_spec
 from .families import OURS, detect_family
 from .file_signature import shown
 from .motion_model_file import LISTED, checked_motion_model
-from .sana_file import ROWS, inflated_file, row_of
+from .sana_file import ROWS, inflated_file, origin_of, row_of
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
 from .weight_folder import WeightSource, open_weights, pointing_to
 
@@ -66,13 +66,17 @@ class OpenedVideoModel:
 
 @dataclass(frozen=True)
 class VideoModelFile:
-    """A network's weights under our names and what is known of them. title, note: for the user."""
+    """A network's weights under our names and what is known of them. title, note: for the user.
+
+    origin: metadata that goes on to what is trained from it, licence and source.
+    """
 
     spec: MotionModelSpec | SanaVideoSpec
     state_dict: dict[str, Tensor]
     title: str
     row: str = ""
     note: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_video_model(path: str | os.PathLike) -> OpenedVideoModel:
@@ -117,7 +121,8 @@ def row_by_name(path: str | os.PathLike) -> str:
 def _ours(source: WeightSource, on_bytes) -> VideoModelFile:
     file = checked_motion_model(source.path, source.shapes, source.metadata, lambda: source.read(on_bytes))
     saved = "saved by MotionBlocks" if source.metadata.get("family") == FAMILY else "MiraMo layout"
-    return VideoModelFile(file.spec, file.state_dict, f"linear video model ({saved}, {file.spec.objective})")
+    title = f"linear video model ({saved}, {file.spec.objective})"
+    return VideoModelFile(file.spec, file.state_dict, title, origin=origin_of(source.metadata))
 
 
 def _inflated(source: WeightSource, layout: SanaLayout, on_bytes) -> VideoModelFile:
@@ -125,7 +130,7 @@ def _inflated(source: WeightSource, layout: SanaLayout, on_bytes) -> VideoModelF
     narrow = any(dtype.itemsize == 1 for dtype in _dtypes(source).values())
     file = inflated_file(source, layout, dtype=torch.bfloat16 if narrow else None, on_bytes=on_bytes)
     title = f"SANA image model ({_naming(source, layout)})"
-    return VideoModelFile(file.spec, file.state_dict, title, row_of(layout.dims), UNTRAINED)
+    return VideoModelFile(file.spec, file.state_dict, title, row_of(layout.dims), UNTRAINED, origin_of(file.metadata))
 
 
 def _spec(source: WeightSource, layout: SanaLayout) -> SanaVideoSpec:

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from pack.motion.data.clips import Clip, ClipCollection
 from pack.motion.io.motion_model_file import read_motion_model
+from pack.motion.io.safetensors_file import read_safetensors
 from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.sana_dims import SanaDims
 
@@ -88,6 +89,7 @@ def test_saved_file_loads_as_the_same_model(inflate, ours, models_folder):
     model, path, _ = inflate()
     shutil.copy(path, models_folder / "inflated.safetensors")  # the host's start-up lists output/diffusion_models too
     (loaded,) = ours["LoadModel"].execute("inflated.safetensors", "fp32").args
+    assert "NSCL" in loaded.model.origin["license"]
     assert torch.equal(predict(loaded, latents()), predict(model, latents()))
 
 
@@ -251,6 +253,8 @@ def test_the_trainer_takes_the_model_and_moves_the_new_branch(inflate, ours, mod
     assert len(loss["loss"]) == 3 and Path(path).is_file()
     assert not torch.equal(predict(trained, latents()), predict(model, latents()))
     assert all(torch.equal(value, before[n]) for n, value in model.model.diffusion_model.state_dict().items())
+    _, metadata = read_safetensors(path)
+    assert "NSCL" in metadata["license"] and NAME in metadata["source"] and "inflation" not in metadata
     if mode == "full":
         out = trained.model.diffusion_model.transformer_blocks[0].attn_temporal.to_out[0]
         assert out.weight.abs().max() > 0
