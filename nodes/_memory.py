@@ -18,12 +18,16 @@ MARGIN = 1.1  # of what the host is asked to keep free: allocators round up, lib
 GIB = 2**30
 
 
-def step_memory(model, shape) -> int:
-    """Bytes that one call of a MODEL's network takes beside its weights; shape: (b, c, t, h, w) of the latents."""
+def step_memory(model, shape, *, fused_norms: bool = False) -> int:
+    """Bytes that one call of a MODEL's network takes beside its weights; shape: (b, c, t, h, w) of the latents.
+
+    fused_norms: what it takes at least, where torch needs no copies for a norm.
+    """
     computes_in = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
     return step_bytes(
-        model.spec.config, tuple(shape), itemsize=computes_in.itemsize, kernels=model.diffusion_model.kernels
-    )
+        model.spec.config, tuple(shape), itemsize=computes_in.itemsize, kernels=model.diffusion_model.kernels,
+        fused_norms=fused_norms,
+    )  # fmt: skip
 
 
 def refuse_what_cannot_fit(executor, *args, **kwargs):
@@ -40,10 +44,10 @@ def refuse_what_cannot_fit(executor, *args, **kwargs):
 
 
 def check_step_fits(patcher, shape) -> None:
-    """Compare one call of the network with all memory of its device. Raises ShapeError with both and ways out."""
+    """Compare what one call takes at least with all memory of its device. Raises ShapeError with both and ways out."""
     device = patcher.load_device
     weights = patcher.model_size() if device.type == "cpu" else 0
-    need, total = step_memory(patcher.model, shape), _host.total_memory(device)
+    need, total = step_memory(patcher.model, shape, fused_norms=True), _host.total_memory(device)
     if need + weights <= total:
         return
     space = patcher.model.spec.space

@@ -11,10 +11,13 @@ from .sana_video_config import SanaVideoConfig
 HOST_UNIT = 0.01 * 2**20  # bytes a cell and byte of number size that a host's memory factor of 1 stands for
 HALF, FULL = 0, 1  # of the pairs below: numbers of two bytes, float32
 
-# Token tensors alive in the widest moment of the attentions. RMS norms that torch does not fuse count their copies.
-JOINT = {"torch": (10.1, 6.2), "triton": (10.1, 6.1)}
+# Token tensors alive in the widest moment of the attentions; where RMS norms are in them, by whether torch makes each
+# in one operation (newer ones on a card do) or through float32 copies.
 FRAMES_AND_SITES = {"torch": (18.1, 9.6), "triton": (5.1, 5.1)}
-FRAMES_AND_SITES_NORMED = {"torch": (18.1, 9.6), "triton": (12.1, 8.1)}
+FRAMES_AND_SITES_NORMED = {
+    False: {"torch": (18.1, 9.6), "triton": (12.1, 8.1)}, True: {"torch": (18.1, 9.6), "triton": (7.1, 7.1)},
+}  # fmt: skip
+JOINT = {False: {"torch": (10.1, 6.2), "triton": (10.1, 6.1)}, True: {"torch": (8.1, 6.2), "triton": (5.1, 5.1)}}
 # In the Mix-FFN: token tensors, and copies of the part of the wide tensor that goes through it at once.
 FFN_TOKENS = 3.5
 FFN_WIDE = {"torch": (6.8, 2.9), "triton": (1.5, 1.5)}
@@ -24,11 +27,14 @@ HEAD_LATENTS = 16.5
 Config = LinearVideoDiTConfig | SanaVideoConfig
 
 
-def step_bytes(config: Config, shape: tuple[int, ...], *, itemsize: int = 2, kernels: str = "torch") -> int:
+def step_bytes(
+    config: Config, shape: tuple[int, ...], *, itemsize: int = 2, kernels: str = "torch", fused_norms: bool = False
+) -> int:
     """Bytes that one call of the network needs beside its weights, gradients off.
 
     shape: (b, c, t, h, w) of the latents. itemsize: bytes of the numbers it computes in. kernels: the form of the
-    operators; all but "torch" counts as Triton's. An estimate; workspaces of the device's libraries are not in it.
+    operators; all but "torch" counts as Triton's. fused_norms: torch makes an RMS norm in one operation. An estimate;
+    workspaces of the device's libraries are not in it.
     """
     b, _, t, h, w = shape
     frames, tokens = b * t, (h // config.patch_size) * (w // config.patch_size)
@@ -36,7 +42,7 @@ def step_bytes(config: Config, shape: tuple[int, ...], *, itemsize: int = 2, ker
     chunk = _at_once(frames, frames * tokens * 2 * config.hidden_width * itemsize)
     form, size = "torch" if kernels == "torch" else "triton", FULL if itemsize >= 4 else HALF
     ffn = FFN_TOKENS + FFN_WIDE[form][size] * wide * chunk
-    passes = max(_attention(config)[form][size], ffn)
+    passes = max(_attention(config, fused_norms)[form][size], ffn)
     stream = int(passes * frames * tokens * config.width * itemsize)
     return max(stream, _head_values(config) * frames * h * w * itemsize)
 
@@ -44,14 +50,14 @@ def step_bytes(config: Config, shape: tuple[int, ...], *, itemsize: int = 2, ker
 def memory_factor(config: Config, kernels: str = "torch") -> float:
     """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size: a large clip in bfloat16."""
     form = "torch" if kernels == "torch" else "triton"
-    cells = config.width * _attention(config)[form][HALF] / config.patch_size**2
+    cells = config.width * _attention(config, False)[form][HALF] / config.patch_size**2
     return max(cells, _head_values(config)) / HOST_UNIT
 
 
-def _attention(config: Config) -> dict[str, tuple[float, float]]:
+def _attention(config: Config, fused_norms: bool) -> dict[str, tuple[float, float]]:
     if isinstance(config, SanaVideoConfig):
-        return JOINT
-    return FRAMES_AND_SITES_NORMED if config.qk_norm else FRAMES_AND_SITES
+        return JOINT[fused_norms]
+    return FRAMES_AND_SITES_NORMED[fused_norms] if config.qk_norm else FRAMES_AND_SITES
 
 
 def _at_once(frames: int, wide_bytes: int) -> float:

@@ -21,10 +21,10 @@ finally:
 CLIP = (1, 16, 21, 60, 104)  # 81 frames of 832x480 px through the Wan 2.1 VAE
 
 
-def compared(name, size, kernels, dtype):
+def compared(name, size, kernels, dtype, **more):
     config = NETWORKS[name][0]
     shape = (1, config.in_channels, *size)
-    estimate = step_bytes(config, shape, itemsize=dtype.itemsize, kernels=kernels)
+    estimate = step_bytes(config, shape, itemsize=dtype.itemsize, kernels=kernels, **more)
     return estimate / peak_bytes(config, size, kernels, dtype, "meta")
 
 
@@ -36,6 +36,14 @@ def compared(name, size, kernels, dtype):
 )  # fmt: skip
 def test_a_clip_takes_what_is_estimated_within_a_fifth(name, size, kernels, dtype):
     assert 1.0 <= compared(name, size, kernels, dtype) <= 1.2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+@pytest.mark.parametrize("name, size", [("SANA-Video 480p", (21, 60, 104)), ("SANA-1.5 1.6B", (64, 32, 32))])
+def test_norms_in_one_operation_take_less_by_what_is_estimated(monkeypatch, name, size, kernels, dtype):
+    monkeypatch.setattr(torch.nn.functional, "rms_norm", lambda x, *_, **__: torch.empty_like(x))
+    assert 1.0 <= compared(name, size, kernels, dtype, fused_norms=True) <= 1.2
 
 
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
