@@ -62,13 +62,12 @@ def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVA
 
     Raises CheckpointError for other files, ConfigError for a type this device cannot compute in.
     """
-    from ._dcae import dcae_vae
+    from ._frame_vae import dcae_vae, svd_vae
 
     check_dtype(dtype)
     with torch.inference_mode(False):
         file = open_vae(path)
-        make = dcae_vae if file.space.kind == "dcae" else _host_vae
-        vae = make(file, dtype)
+        vae = {"dcae": dcae_vae, "svd": svd_vae}.get(file.space.kind, _host_vae)(file, dtype)
     vae.latent_space = file.space
     return vae, file
 

@@ -12,6 +12,7 @@ MODELS = {  # kind of latent space -> the models that work in it
     "dcae": "SANA image models, and the video models inflated from them",
     "wan21": "SANA-Video 480p, and Wan 2.1",
     "ltx2": "SANA-Video 720p, and LTX-2",
+    "svd": "linear video models trained in its latents (patch 2), as MiraMo's published code is",
 }
 
 
@@ -24,8 +25,8 @@ class LoadVAE(io.ComfyNode):
             node_id="MotionBlocksLoadVAE",
             display_name="Load Video VAE",
             category=CATEGORY,
-            description="Loads the VAE of a SANA or SANA-Video model: DC-AE f32c32, Wan 2.1 or LTX-2, as one file or "
-            "diffusers folder. Other VAEs are named and refused: use Load VAE for them.",
+            description="Loads the VAE of a SANA or SANA-Video model (DC-AE f32c32, Wan 2.1, LTX-2) or SVD's, from one "
+            "file or folder. Other VAEs are named and refused: use Load VAE for them.",
             search_aliases=["dc-ae", "dcae", "sana vae", "wan vae", "ltx vae", "autoencoder"],
             inputs=[
                 inp(

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..models.latent_spaces import SPACES, LatentSpace
-from . import dcae_file, ltx2_vae_names, wan_vae_names
+from . import dcae_file, ltx2_vae_names, svd_vae_names, wan_vae_names
 from .families import detect_family
 from .file_signature import shown
 from .motion_model_file import compare_shapes
@@ -18,24 +19,32 @@ from .weight_folder import DOCS, WeightSource, open_weights
 
 FOLDER = "vae"  # of a diffusers folder that holds network, text encoder and VAE side by side
 PREFIXES = ("first_stage_model.", "vae.", "model.")  # of a VAE cut out of a whole checkpoint, or wrapped
-CLASSES = {"dcae": dcae_file.CLASS_NAME, "wan21": wan_vae_names.CLASS_NAME, "ltx2": ltx2_vae_names.CLASS_NAME}
-KNOWN = "; Load Video VAE takes DC-AE f32c32, Wan 2.1 and LTX-2"
+CLASSES = {
+    "dcae": dcae_file.CLASS_NAME, "wan21": wan_vae_names.CLASS_NAME, "ltx2": ltx2_vae_names.CLASS_NAME,
+    "svd": svd_vae_names.CLASS_NAME,
+}  # fmt: skip
+KNOWN = "; Load Video VAE takes DC-AE f32c32, Wan 2.1, LTX-2 and SVD's"
 
 
 @dataclass(frozen=True)
 class VAEFile:
-    """Weights of a known VAE. places: the host's tensor names -> the file's. config: of the network, for the host."""
+    """Weights of a known VAE. places: the host's tensor names -> the file's. config: of the network, for the host.
+
+    adapt: what else the host has otherwise, from and to tensors by its names.
+    """
 
     source: WeightSource
     space: LatentSpace
     places: dict[str, str]
     config: dict
+    adapt: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by the host's names."""
+        """Shapes by the host's names, as the host has them."""
         shapes = self.source.shapes
-        return {name: shapes[place] for name, place in self.places.items()}
+        stand_ins = {name: torch.empty(shapes[place], device="meta") for name, place in self.places.items()}
+        return {name: tuple(tensor.shape) for name, tensor in self.adapt(stand_ins).items()}
 
     def check_shapes(self, needed: Mapping[str, tuple[int, ...]], unread: tuple[str, ...] = ()) -> None:
         """Compare with the weights that the host's network has; unread: those that may be absent. CheckpointError."""
@@ -46,11 +55,11 @@ class VAEFile:
     def read(self, on_bytes: Callable[[int], None] | None = None) -> dict[str, Tensor]:
         """Every tensor by the host's names, in memory of its own. Raises CheckpointError."""
         tensors = self.source.read(on_bytes)
-        return {name: tensors[place] for name, place in self.places.items()}
+        return self.adapt({name: tensors[place] for name, place in self.places.items()})
 
 
 def open_vae(path: str | os.PathLike) -> VAEFile:
-    """Recognise DC-AE f32c32, Wan 2.1 and LTX-2 VAEs in the names of diffusers or of the host.
+    """Recognise DC-AE f32c32, Wan 2.1, LTX-2 and SVD VAEs in the names of diffusers, the first three in the host's too.
 
     Raises CheckpointError, which names what it is otherwise, the way out, and the row of docs/models.md.
     """
@@ -61,7 +70,8 @@ def open_vae(path: str | os.PathLike) -> VAEFile:
     source = replace(source, row=SPACES[kind].row)
     with pointing_to(source.row):
         places, config = _READERS[kind](plain, source)
-    return VAEFile(source, SPACES[kind], {name: plain[place] for name, place in places.items()}, config)
+    adapt = svd_vae_names.host_tensors if kind == "svd" else dict
+    return VAEFile(source, SPACES[kind], {name: plain[place] for name, place in places.items()}, config, adapt)
 
 
 @contextmanager
@@ -70,7 +80,7 @@ def pointing_to(row: str) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        raise CheckpointError(f"{error} (file, folder and source: {DOCS}, {row})") from error
+        raise CheckpointError(f"{error} (file, folder and source: {DOCS}, {row or 'VAEs'})") from error
 
 
 def _without_prefix(names) -> dict[str, str]:
@@ -89,6 +99,8 @@ def _kind(names: Mapping[str, str], source: WeightSource) -> str:
     kind = next((kind for kind, found in marks.items() if any(mark in names for mark in found)), "")
     if not kind and any(".to_qkv_multiscale." in name for name in names):
         kind = "dcae"
+    if not kind and any(svd_vae_names.MARK in name for name in names):
+        kind = "svd"
     host_layout = names.keys() & {wan_vae_names.HOST_MARK, ltx2_vae_names.HOST_MARK}
     if not kind or (said.startswith("Autoencoder") and said != CLASSES[kind] and not host_layout):
         _refuse_others(names, said, source)
@@ -155,4 +167,8 @@ def _ltx2(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str
     return {name: name for name in names}, config
 
 
-_READERS = {"dcae": _dcae, "wan21": _wan, "ltx2": _ltx2}
+def _svd(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str], dict]:
+    return svd_vae_names.host_names(names), svd_vae_names.host_config(source.config, source.path)
+
+
+_READERS = {"dcae": _dcae, "wan21": _wan, "ltx2": _ltx2, "svd": _svd}

@@ -86,6 +86,27 @@ def test_host_names_are_taken_as_they_are_with_any_prefix(folder, prefix):
     assert file.read().keys() == shapes.keys()
 
 
+def test_svd_vae_gets_the_shapes_of_the_host_and_its_last_convolution_folded(folder):
+    shapes = {"encoder.mid_block.attentions.0.to_q.weight": (64, 64), "encoder.conv_out.weight": (8, 64, 3, 3),
+              "encoder.conv_out.bias": (8,), "quant_conv.weight": (8, 8, 1, 1), "quant_conv.bias": (8,),
+              "decoder.up_blocks.0.resnets.1.temporal_res_block.conv2.weight": (64, 64, 3, 1, 1)}  # fmt: skip
+    file = open_vae(folder(shapes, {"_class_name": "AutoencoderKLTemporalDecoder"}))
+    assert file.space.kind == "svd" and file.config == {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+    assert file.shapes == {
+        "encoder.mid.attn_1.q.weight": (64, 64, 1, 1), "encoder.conv_out.weight": (8, 64, 3, 3),
+        "encoder.conv_out.bias": (8,), "decoder.up.3.block.1.time_stack.out_layers.3.weight": (64, 64, 3, 1, 1),
+    }  # fmt: skip
+    assert file.read().keys() == file.shapes.keys()
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"latent_channels": 16}, "4 is needed"), ({"block_out_channels": [128, 256]}, "4 are needed"),
+    ({"layers_per_block": 1}, "2 is needed"), ({"scaling_factor": 1.0}, "0.18215 is needed"),
+])  # fmt: skip
+def test_svd_configs_that_are_not_svds_are_refused(folder, change, words):
+    assert words in refusal(folder({"decoder.x.temporal_res_block.y": (1,)}, change))
+
+
 def test_ltx2_config_of_diffusers_becomes_the_hosts(folder):
     said = {"_class_name": "AutoencoderKLLTX2Video", "layers_per_block": [4, 6, 6, 2, 2], "decoder_causal": False}
     file = open_vae(folder(LTX2, said))

@@ -12,7 +12,7 @@ from pack.motion.io.dcae_file import dcae_network
 from pack.motion.io.vae_file import open_vae
 from pack.motion.models.latent_spaces import SPACES
 from pack.motion.models.motion_model import LatentSpec, MotionModelSpec
-from pack.nodes import _dcae, _encoders, _spaces, _video_vae
+from pack.nodes import _encoders, _frame_vae, _spaces, _video_vae
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -76,8 +76,8 @@ def test_dcae_encodes_and_decodes_as_diffusers_does(load, oracle, core, kind):
 def test_frames_in_chunks_give_what_all_at_once_give(dcae, truth, monkeypatch):
     pixels, latents = image(truth["pixels"][0]), truth["latents"][:1].movedim(2, 1)
     together = dcae.encode(pixels), dcae.decode(latents)
-    monkeypatch.setattr(_dcae, "CHUNK", 64 * 96)
-    assert _dcae.frames_at_once(64 * 96) == 1
+    monkeypatch.setattr(_frame_vae, "CHUNK", 64 * 96)
+    assert dcae.first_stage_model.load.frames_at_once(64 * 96, decodes=True) == 1
     assert apart(dcae.encode(pixels), together[0]) <= 1e-5 and apart(dcae.decode(latents), together[1]) <= 1e-5
 
 
@@ -141,10 +141,10 @@ def test_bf16_weights_compute_in_bf16_and_float16_is_never_chosen(load, oracle, 
     frames = vae.decode(truth["latents"][:1].movedim(2, 1))
     assert 0 < apart(frames[0].float(), shown(truth["decoded"][0])) < 0.2
     monkeypatch.setattr(args, "fp16_vae", True)
-    assert _dcae.chosen_dtype() == torch.float32
+    assert _frame_vae.chosen_dtype() == torch.float32
     monkeypatch.setattr(args, "fp16_vae", False)
     monkeypatch.setattr(args, "bf16_vae", True)
-    assert _dcae.chosen_dtype() == torch.bfloat16
+    assert _frame_vae.chosen_dtype() == torch.bfloat16
 
 
 def test_low_memory_changes_no_pixel(dcae, truth):
@@ -209,6 +209,18 @@ def test_wan_vae_in_diffusers_names_and_in_the_hosts_computes_what_diffusers_doe
     again = load(own, weight_dtype="fp32")
     assert apart(core("VAEEncode", vae=again, pixels=image(truth["pixels"][0].movedim(0, 1)))[0]["samples"],
                  truth["latents"]) <= 1e-5  # fmt: skip
+
+
+def test_svd_vae_decodes_fourteen_frames_together_as_diffusers_does(load, oracle, core):
+    truth = load_file(oracle("svd_vae") / "svd.safetensors")
+    vae = load(oracle("svd_vae") / "vae", "svd", weight_dtype="fp32")
+    assert _spaces.space_of_vae(vae) is SPACES["svd"]
+    latent = core("VAEEncode", vae=vae, pixels=image(truth["pixels"]))[0]["samples"]
+    assert latent.shape == (1, 4, 16, 4, 6) and apart(latent[0].movedim(1, 0), truth["latents"]) <= 1e-5
+    both = truth["latents"].movedim(1, 0).expand(2, -1, -1, -1, -1)  # runs never reach into the next video
+    frames = core("VAEDecode", vae=vae, samples={"samples": both})[0]
+    assert frames.shape == (32, 32, 48, 3)
+    assert apart(frames.unflatten(0, (2, 16)), shown(truth["decoded"]).expand(2, -1, -1, -1, -1)) <= 1e-5
 
 
 def test_ltx2_vae_in_diffusers_names_computes_what_diffusers_does(load, oracle, core):
@@ -313,7 +325,7 @@ def test_layers_that_the_host_fills_late_are_counted_and_filled(oracle, truth, m
     monkeypatch.setattr(memory, "aimdo_enabled", True)
     file = open_vae(oracle("dcae") / "conv")
     with torch.inference_mode(False):
-        vae = _dcae.dcae_vae(file, torch.float32)
+        vae = _frame_vae.dcae_vae(file, torch.float32)
     monkeypatch.setattr(memory, "aimdo_enabled", False)
     assert not any(weight.is_meta for weight in vae.first_stage_model.state_dict().values())
     assert apart(vae.decode(truth["latents"][:1].movedim(2, 1))[0], shown(truth["decoded"][0])) <= 1e-5
