@@ -82,6 +82,10 @@ class FrameVAE(SpaceVAE):
         self.device, self.output_device = _host.vae_device(), _host.output_device()
         self.patcher = _patcher(self.first_stage_model, self.device)
 
+    def get_sd(self) -> dict[str, Tensor]:
+        """Weights by the host's names, so that what VAE Save writes can be loaded again."""
+        return self.first_stage_model.network.state_dict()
+
 
 def _bytes(shape, dtype: torch.dtype, ratio: int, load: Load, *, decodes: bool) -> int:
     """Memory of a call: the chunk in the network, and all frames going in and coming out."""

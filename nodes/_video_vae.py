@@ -1,5 +1,8 @@
 """VAEs of public video models behind the VAE socket: DC-AE on the host's port, Wan 2.1 and LTX-2 as it has them."""
 
+import inspect
+import json
+
 import comfy.sd
 import torch
 from torch import Tensor, nn
@@ -9,6 +12,9 @@ from ..motion.io.ltx2_vae_names import UNREAD
 from ..motion.io.vae_file import VAEFile, open_vae
 from ..motion.models.latent_spaces import LatentSpace
 from . import _host
+from ._memory import check_weights_fit
+
+WAN_WIDTH = 96  # of the published weights; older hosts build no other
 
 
 class SpaceVAE(comfy.sd.VAE):
@@ -67,6 +73,7 @@ def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVA
     check_dtype(dtype)
     with torch.inference_mode(False):
         file = open_vae(path)
+        check_weights_fit(path, 2 * file.source.num_bytes)  # as read, and as the host copies them
         vae = {"dcae": dcae_vae, "svd": svd_vae}.get(file.space.kind, _host_vae)(file, dtype)
     vae.latent_space = file.space
     return vae, file
@@ -88,8 +95,6 @@ def _host_vae(file: VAEFile, dtype: torch.dtype | None) -> SpaceVAE:
     file.check_shapes(network_shapes(network), UNREAD)
     state = file.read()
     if file.space.kind == "ltx2":
-        import json
-
         return SpaceVAE(sd=_with_unread(state), dtype=dtype, metadata={"config": json.dumps({"vae": file.config})})
     return SpaceVAE(sd=state, dtype=dtype)
 
@@ -103,8 +108,6 @@ def _wan_network(file: VAEFile) -> nn.Module:
 
 def _wan_width(file: VAEFile) -> int:
     """Width of the file; hosts before `conv_out_channels` build every Wan VAE 96 wide. Raises CheckpointError."""
-    import inspect
-
     from comfy.ldm.wan.vae import WanVAE
 
     width = file.config["dim"]
@@ -114,9 +117,6 @@ def _wan_width(file: VAEFile) -> int:
             f"ComfyUI, or get the usual file (docs/models.md, row {file.space.row})"
         )
     return width
-
-
-WAN_WIDTH = 96
 
 
 def _ltx2_network(file: VAEFile) -> nn.Module:

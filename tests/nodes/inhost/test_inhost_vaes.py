@@ -382,6 +382,38 @@ def test_names_that_are_not_listed_and_types_that_are_not_offered_are_refused(ou
         load(oracle("dcae") / "conv", weight_dtype="fp16")
 
 
+def test_older_hosts_refuse_a_wan_vae_of_another_width(tmp_path):
+    import inspect
+
+    from comfy.ldm.wan.vae import WanVAE
+
+    shapes = {"decoder.middle.0.residual.0.gamma": 8, "conv2.weight": 16, "decoder.head.0.gamma": 8}
+    path = tmp_path / "small.safetensors"
+    save_file({name: torch.zeros(size, 1, 1, 1) for name, size in shapes.items()}, path)
+    if "conv_out_channels" in inspect.signature(WanVAE.__init__).parameters:
+        with pytest.raises(CheckpointError, match="weights missing.*docs/models.md, Wan 2.1 VAE"):
+            _video_vae.load_video_vae(path)
+    else:
+        with pytest.raises(CheckpointError, match="a Wan VAE of width 8; this ComfyUI knows width 96 only"):
+            _video_vae.load_video_vae(path)
+
+
+def test_photo_to_latent_and_back_through_image_to_video(ours, dcae, core):
+    photo = tiny.randn(1, 64, 96, 3).sigmoid()
+    *_, latent, vae = ours["ImageToVideo"].execute([], [], dcae, photo, 5).args
+    assert latent["samples"].shape == (1, 32, 5, 2, 3)
+    assert torch.equal(latent["samples"][:, :, :1], dcae.encode(photo))
+    assert core("VAEDecode", vae=vae, samples=latent)[0].shape == (5, 64, 96, 3)
+    with pytest.raises(ShapeError, match="start_image is 100x64 px; .*96x64 or 128x64 .*row DC-AE"):
+        ours["ImageToVideo"].execute([], [], dcae, torch.zeros(1, 64, 100, 3), 5)
+
+
+def test_weights_are_saved_under_the_names_they_are_loaded_by(dcae, oracle):
+    state = load_file(oracle("dcae") / "conv" / WEIGHTS)
+    saved = dcae.get_sd()
+    assert saved.keys() == state.keys() and all(torch.equal(saved[name], state[name]) for name in state)
+
+
 def test_training_encodes_with_dcae_and_refuses_the_vae_of_another_space(dcae, truth, load, oracle):
     config = replace(tiny.tiny_spec().config, in_channels=32, patch_size=1)
     spec = MotionModelSpec(config=config, latent=LatentSpec())
