@@ -156,12 +156,28 @@ def test_parts_that_lie_apart_serve_as_well_as_those_of_the_whole_folder(stocked
     assert np.array_equal(apart, together)
 
 
+def test_sana_image_weights_make_a_video_without_a_file_in_between_and_say_untrained(stocked):
+    from tiny_weights import SANA
+
+    graph = small(T2V)
+    for class_type, widget in LOADERS.items():
+        if class_type != "MotionBlocksInflateModel":
+            node_of(graph, class_type)[widget] = SANA
+    node_of(graph, "MotionBlocksEmptyLatent").update(height=64, num_frames=4)
+    assert run(stocked, graph)[0].shape == (4, 64, 64, 3)
+    node_of(graph, "RandomNoise")["noise_seed"] = 2
+    node_of(graph, "MotionBlocksLoadModel")["weight_dtype"] = "fp32"
+    assert "untrained" in texts(stocked, graph)["MotionBlocksLoadModel"]
+
+
 def refusals():
     """name of a graph, what is changed in it, words of the message; the row of docs/models.md is among them."""
-    from tiny_weights import DCAE, SANA_VIDEO
+    from tiny_weights import DCAE, SANA, SANA_VIDEO
 
     yield I2V, "MotionBlocksLoadVAE", {"vae_name": DCAE}, ("Wan 2.1 VAE", "docs/models.md")
+    yield T2V, "MotionBlocksLoadVAE", {"vae_name": DCAE}, ("(1, 16, 2, 4, 8)", "DC-AE", "docs/models.md")
     yield TRAINED, "MotionBlocksLoadVAE", {"vae_name": SANA_VIDEO}, ("DC-AE", "docs/models.md")
+    yield I2V, "MotionBlocksLoadModel", {"model_name": SANA}, ("(1, 16, 2, 4, 8)", "DC-AE", "docs/models.md")
     yield I2V, "MotionBlocksImageToVideo", {"num_frames": 6}, ("num_frames is 6", "4k + 1", "5 or 9")
     yield I2V, "ImageScale", {"width": 72}, ("72x32", "multiples of 16", "64x32 or 80x32")
     yield T2V, "MotionBlocksEmptyLatent", {"num_frames": 8}, ("num_frames is 8", "4k + 1", "5 or 9")
