@@ -44,7 +44,7 @@ SPACES = {
         LatentSpace("dcae", "DC-AE f32c32", "DC-AE", 32, 32, 1, 32),
         LatentSpace("wan21", "Wan 2.1 VAE", "Wan 2.1 VAE", 16, 8, 4, 16),
         LatentSpace("ltx2", "LTX-2 VAE", "LTX-2 VAE", 128, 32, 8, 32),
-        LatentSpace("svd", "Stable Video Diffusion VAE", "", 4, 8, 1, 16),
+        LatentSpace("svd", "Stable Video Diffusion VAE", "SVD VAE", 4, 8, 1, 16),
         LatentSpace("builtin", "built-in VAE", "", 200, 8, 1, 1),
     )
 }
