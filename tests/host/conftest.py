@@ -1,11 +1,19 @@
 """Servers and a browser for the tests against real hosts; everything skips in one line where they are missing."""
 
+import signal
+
 import pytest
 from host_page import find_browser, open_browser
 from host_server import HostServer
 from real_hosts import MISSING, find_hosts
 
 HOSTS = find_hosts()
+
+
+def pytest_configure():
+    """Being asked to end is like Ctrl-C: servers and browsers are stopped on the way out."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 
 def pytest_terminal_summary(terminalreporter):
     """Say which hosts the run used, loudly when it was fewer than two."""
