@@ -56,7 +56,7 @@ def test_norms_in_one_operation_take_less_by_what_is_estimated(monkeypatch, name
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize("name", ["SANA-Video 480p", "SANA 0.6B"])
 def test_a_single_frame_takes_no_more_than_is_estimated(name, kernels):
-    assert 0.99 <= compared(name, (1, 60, 104), kernels, torch.bfloat16) <= 1.2
+    assert 0.99 <= compared(name, (1, 60, 104), kernels, torch.bfloat16) <= 1.4
 
 
 def test_estimate_grows_with_every_size_and_is_nothing_for_nothing():
