@@ -15,9 +15,10 @@ from ..motion.errors import CheckpointError, ConfigError, ShapeError
 from ..motion.models.latent_spaces import SPACES, LatentSpace
 from ..motion.models.motion_model import MotionModelSpec
 from ..motion.models.sana_video_spec import SanaVideoSpec
+from ..motion.models.step_memory import memory_factor
 from . import _host
 from ._host_network import FLOW_MULTIPLIER
-from ._memory import MARGIN, check_number_type, memory_factor, refuse_what_cannot_fit, step_memory
+from ._memory import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
 from ._text_cache import keep_texts_for_a_run
 
 Spec = MotionModelSpec | SanaVideoSpec

@@ -9,12 +9,11 @@ import math
 import torch
 
 from ..motion.errors import ConfigError, ShapeError
-from ..motion.models.step_memory import memory_factor, step_bytes
+from ..motion.models.step_memory import step_bytes
 from . import _host
 
-__all__ = ["MARGIN", "check_number_type", "check_weights_fit", "memory_factor", "refuse_what_cannot_fit", "step_memory"]
-
 MARGIN = 1.1  # of what the host is asked to keep free: allocators round up, libraries take workspaces
+LATENTS_HELD = 5  # float32 copies a sampler of the host cannot do without: noise, state, two sums, clean estimate
 GIB = 2**30
 
 
@@ -28,6 +27,11 @@ def step_memory(model, shape, *, fused_norms: bool = False) -> int:
         model.spec.config, tuple(shape), itemsize=computes_in.itemsize, kernels=model.diffusion_model.kernels,
         fused_norms=fused_norms,
     )  # fmt: skip
+
+
+def least_memory(model, shape) -> int:
+    """Bytes without which latents (b, c, t, h, w) cannot be sampled: one call, and what the sampler holds meanwhile."""
+    return step_memory(model, shape, fused_norms=True) + LATENTS_HELD * 4 * math.prod(shape)
 
 
 def refuse_what_cannot_fit(executor, *args, **kwargs):
@@ -44,10 +48,10 @@ def refuse_what_cannot_fit(executor, *args, **kwargs):
 
 
 def check_step_fits(patcher, shape) -> None:
-    """Compare what one call takes at least with all memory of its device. Raises ShapeError with both and ways out."""
+    """Compare what sampling takes at least with all memory of its device. Raises ShapeError with both and ways out."""
     device = patcher.load_device
     weights = patcher.model_size() if device.type == "cpu" else 0
-    need, total = step_memory(patcher.model, shape, fused_norms=True), _host.total_memory(device)
+    need, total = least_memory(patcher.model, shape), _host.total_memory(device)
     if need + weights <= total:
         return
     space = patcher.model.spec.space
@@ -58,7 +62,7 @@ def check_step_fits(patcher, shape) -> None:
     beside = f" beside {weights / GIB:.1f} GiB of weights" if weights else ""
     raise ShapeError(
         f"{b} video(s) of {frames[0]} frames, {w * space.spatial_ratio}x{h * space.spatial_ratio} px, need about "
-        f"{need / GIB:.1f} GiB in one call of the model{beside}; {device} has {total / GIB:.1f} GiB: make {fewer}, a "
+        f"{need / GIB:.1f} GiB to be sampled{beside}; {device} has {total / GIB:.1f} GiB: make {fewer}, a "
         "smaller size or fewer videos at a time"
     )
 

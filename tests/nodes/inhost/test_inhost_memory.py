@@ -68,7 +68,7 @@ def test_8_bit_weights_are_counted_in_the_numbers_they_are_computed_in(ours, mod
 
 def test_a_video_that_cannot_fit_is_refused_with_both_numbers_before_anything_is_loaded(core, model, monkeypatch):
     weights = model.model_size()
-    need = _memory.step_memory(model.model, tiny.start()["samples"].shape)
+    need = _memory.least_memory(model.model, tiny.start()["samples"].shape)
     machine_of(monkeypatch, weights + need - 1)
     seen = calls_of(monkeypatch, model)
     with pytest.raises(ValueError, match=r"1 video\(s\) of 4 frames, 48x48 px, need about 0\.0 GiB") as refusal:
@@ -80,7 +80,7 @@ def test_a_video_that_cannot_fit_is_refused_with_both_numbers_before_anything_is
 def test_the_same_video_runs_once_it_fits_and_the_refusal_left_the_model_as_it_was(core, model, monkeypatch):
     expected = sample(core, model)
     weights = model.model_size()
-    need = _memory.step_memory(model.model, tiny.start()["samples"].shape)
+    need = _memory.least_memory(model.model, tiny.start()["samples"].shape)
     machine_of(monkeypatch, weights + need - 1)
     with pytest.raises(ValueError, match="need about"):
         sample(core, model)
@@ -90,15 +90,21 @@ def test_the_same_video_runs_once_it_fits_and_the_refusal_left_the_model_as_it_w
 
 def test_weights_count_on_a_cpu_and_not_on_a_device_that_streams_them(model, monkeypatch):
     shape = tiny.start()["samples"].shape
-    machine_of(monkeypatch, _memory.step_memory(model.model, shape))
+    machine_of(monkeypatch, _memory.least_memory(model.model, shape))
     with pytest.raises(ValueError, match="GiB of weights"):
         _memory.check_step_fits(model, shape)
     streaming = model.clone()
     streaming.load_device = torch.device("cuda", 0)
     _memory.check_step_fits(streaming, shape)
-    machine_of(monkeypatch, _memory.step_memory(model.model, shape) - 1)
+    machine_of(monkeypatch, _memory.least_memory(model.model, shape) - 1)
     with pytest.raises(ValueError, match="cuda:0 has"):
         _memory.check_step_fits(streaming, shape)
+
+
+def test_latents_that_outgrow_a_small_network_count_as_well(model):
+    shape = (1, tiny.CHANNELS, 40, 60, 60)
+    held = _memory.least_memory(model.model, shape) - _memory.step_memory(model.model, shape, fused_norms=True)
+    assert held >= 4 * torch.zeros(shape).nbytes
 
 
 def test_a_clip_cut_up_by_context_windows_is_let_through(core, model, monkeypatch):
@@ -132,7 +138,7 @@ def test_sana_video_is_refused_in_frames_and_pixels_before_it_is_loaded(core, ou
     name = tiny_sana.folder_of(models_folder, "wan21", "memory_video")
     video = ours["LoadModel"].execute(name, "fp32").args[0]
     latent = {"samples": torch.zeros(1, 16, 21, 6, 8)}
-    need = _memory.step_memory(video.model, latent["samples"].shape)
+    need = _memory.least_memory(video.model, latent["samples"].shape)
     machine_of(monkeypatch, video.model_size() + need // 2)
     seen = calls_of(monkeypatch, video)
     with pytest.raises(ValueError, match=r"of 81 frames, 64x48 px, need about .* \(about 37 fit at this size\)"):
