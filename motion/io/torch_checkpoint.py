@@ -2,7 +2,7 @@
 
 No node imports it. A checkpoint is a zip archive of a pickle and of raw numbers. Before torch sees it, the archive's
 directory is held against the size of the file, and the pickle is parsed without being run: it may name tensors, their
-storages and ordered dictionaries, and nothing else. torch then reads it with weights_only, from a memory map.
+storages, and plain containers and values, and nothing else. torch then reads it with weights_only, from a memory map.
 """
 
 import os
@@ -22,9 +22,12 @@ from .safetensors_file import AGAIN, DTYPES, MAX_TENSORS
 HALVES = ("ema", "state_dict", "state_dict_ema", "model")  # MiraMo is read as its ema, SANA as its authors read it
 MAX_PICKLE = 16 * 2**20
 STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-MAY_NAME = {
-    "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "torch Size",
-    *(f"torch {kind}Storage" for kind in STORAGES),
+NUMBER_TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+MAY_NAME = {  # part of what torch allows with weights_only
+    "collections OrderedDict", "collections Counter", "__builtin__ set", "builtins set", "_codecs encode",
+    "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3", "torch._utils _rebuild_parameter",
+    "torch Size", "torch device", "torch.storage UntypedStorage",
+    *(f"torch {kind}Storage" for kind in STORAGES), *(f"torch {name}" for name in NUMBER_TYPES),
 }  # fmt: skip
 MAKES_OBJECTS = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "PERSID", "BYTEARRAY8",
                  "NEXT_BUFFER"}  # fmt: skip

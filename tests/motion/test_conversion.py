@@ -88,6 +88,14 @@ def test_the_half_that_the_authors_read_is_taken_and_what_is_left_out_is_told(tm
     assert done.half == "ema"
 
 
+def test_plain_values_that_a_trainer_keeps_beside_the_weights_are_left_out(tmp_path):
+    beside = {"dtype": torch.bfloat16, "device": torch.device("cpu"), "seen": {1, 2}, "key": b"\x01\xff",
+              "count": collections.Counter("aab"), "rng": torch.get_rng_state()}  # fmt: skip
+    path = saved(tmp_path / "a.pth", {"state_dict": nvlabs(VIDEO), **beside})
+    done = convert_checkpoint(path, tmp_path / "out.safetensors")
+    assert set(done.left_out) == set(beside)
+
+
 def test_metadata_lets_the_file_be_read_without_the_tables_of_widths(tmp_path, monkeypatch):
     done = convert_checkpoint(saved(tmp_path / "a.pth", {"state_dict": nvlabs(VIDEO)}), tmp_path / "out.safetensors")
     monkeypatch.delitem(sana_layouts.VIDEO_HEADS, 16)
