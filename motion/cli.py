@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_animate(commands)
     _add_train(commands)
     info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
-    info.add_argument("file", nargs="?", help=".safetensors file or name of a built-in model")
+    info.add_argument("file", nargs="?", help=".safetensors file, diffusers folder, or name of a built-in model")
     info.set_defaults(run=_info)
     _add_inflate(commands)
     _add_convert(commands)
@@ -294,13 +294,25 @@ def _info(options) -> None:
     from .io.motion_model_file import describe_motion_model
 
     path = weights_path(options.file)
+    if os.path.isdir(path):
+        print(f"folder: {path}\n{_public_weights(path)}")
+        return
     family, spec, metadata = describe_motion_model(path)
     print(f"file: {path}\nfamily: {family or 'not known here'}")
+    if family.startswith(("a SANA image model", "a SANA-Video model")):
+        print(_public_weights(path))
     for name, value in ({} if spec is None else asdict(spec)).items():
         print(f"{name}: {_plain(value)}")
     for name, value in sorted(metadata.items()):
         if name not in ("spec", "family"):
             print(f"{shown(name)[1:-1]}: {shown(value, 2000)[1:-1]}")
+
+
+def _public_weights(path) -> str:
+    """What SANA or SANA-Video weights are, by their headers."""
+    from .io.video_model_file import describe_headers, open_video_model
+
+    return describe_headers(open_video_model(path))
 
 
 def _plain(value) -> str:

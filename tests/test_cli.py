@@ -174,6 +174,25 @@ def test_info_names_foreign_files_and_refuses_broken_ones(desk, capsys):
     assert "a PNG picture" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_info_says_what_sana_weights_need_by_their_headers(desk, capsys, as_folder):
+    from pack.motion.io.sana_layouts import sana_shapes
+    from pack.motion.models.sana_dims import SanaDims
+    from safetensors.torch import save_file
+
+    dims = SanaDims(num_layers=1, num_attention_heads=36, hidden_width=144, caption_channels=4)
+    folder = desk / "Sana" / "transformer"
+    folder.mkdir(parents=True)
+    tensors = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in sana_shapes(dims).items()}
+    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    (folder / "config.json").write_text('{"_class_name": "SanaTransformer2DModel"}')
+    given = desk / "Sana" if as_folder else folder / "diffusion_pytorch_model.safetensors"
+    assert cli.main(["info", str(given)]) == 0
+    out = capsys.readouterr().out
+    count = sum(tensor.numel() for tensor in tensors.values())
+    assert f"{count:,} parameters" in out and "DC-AE f32c32 (row DC-AE)" in out and "untrained" in out
+
+
 def test_motions_of_a_model_are_those_its_file_names(capsys):
     assert cli.main(["motions", "--model", "motionblocks-small"]) == 0
     assert {"bounce", "clouds", "pan left"} < set(capsys.readouterr().out.split("\n"))

@@ -81,7 +81,7 @@ def inflated_file(
     """
     if dtype is not None and (dtype not in DTYPES.values() or not dtype.is_floating_point or dtype.itemsize == 1):
         raise ConfigError(f"dtype is {dtype}; float32, bfloat16 or float16 is needed")
-    spec = _spec(source, layout, objective)
+    spec = image_spec(source, layout, objective)
     for name, header in ((name, source.headers[place].tensors[name]) for name, place in source.places.items()):
         _check_usable(name, header.dtype, source, dtype)
     state = to_our_names(layout, source.read(on_bytes))
@@ -96,8 +96,8 @@ def inflated_file(
     return MotionModelFile(spec, state, None, about)
 
 
-def _spec(source: WeightSource, layout: SanaLayout, objective: str) -> MotionModelSpec:
-    """What the video model says about itself: SANA's latent space and MiraMo's sampling."""
+def image_spec(source: WeightSource, layout: SanaLayout, objective: str = "t2v") -> MotionModelSpec:
+    """What the video model says about itself: SANA's latent space and MiraMo's sampling. Raises CheckpointError."""
     dims = layout.dims
     if dims.family != "sana":
         raise CheckpointError(

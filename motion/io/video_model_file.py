@@ -3,6 +3,7 @@
 Weights are opened once; everything that can be refused is refused before a tensor is read.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from ..models.sana_video_spec import SanaVideoSpec, sana_video_spec
 from .families import OURS, detect_family
 from .file_signature import shown
 from .motion_model_file import LISTED, checked_motion_model
-from .sana_file import ROWS, inflated_file, origin_of, row_of
+from .sana_file import ROWS, image_spec, inflated_file, origin_of, row_of
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
 from .weight_folder import WeightSource, open_weights, pointing_to
 
@@ -157,15 +158,35 @@ def _check_floating(source: WeightSource) -> None:
 
 def describe(file: VideoModelFile) -> str:
     """A few lines for the user: what it is, which VAE and text encoder it needs, how it is sampled."""
-    config, sampling = file.spec.config, file.spec.sampling
-    count = sum(tensor.numel() for tensor in file.state_dict.values())
-    size = sum(tensor.nbytes for tensor in file.state_dict.values())
+    tensors = file.state_dict.values()
+    count, size = sum(tensor.numel() for tensor in tensors), sum(tensor.nbytes for tensor in tensors)
+    return _lines(file.title, file.row, (count, size), file.spec, file.note)
+
+
+def describe_headers(opened: OpenedVideoModel) -> str:
+    """The lines of `describe` for SANA and SANA-Video weights as they are stored, without reading them.
+
+    Raises CheckpointError for weights that the loader would refuse.
+    """
+    source, layout = opened.source, opened.layout
+    if layout is None:
+        raise CheckpointError(f"{source.path}: a linear video model; choose its .safetensors file")
+    video = layout.dims.family == "sana_video"
+    spec = _spec(source, layout) if video else image_spec(source, layout)
+    count = sum(math.prod(shape) for shape in source.shapes.values())
+    title = f"{'SANA-Video' if video else 'SANA image model'} ({_naming(source, layout)})"
+    return _lines(title, opened.row, (count, source.num_bytes), spec, "" if video else UNTRAINED)
+
+
+def _lines(title: str, row: str, size: tuple[int, int], spec: MotionModelSpec | SanaVideoSpec, note: str) -> str:
+    """size: parameters and bytes."""
+    config, sampling = spec.config, spec.sampling
     frames = f"{sampling.num_frames} frames at {sampling.fps:g} fps"
     lines = (
-        f"{file.title}{f', row {file.row}' if file.row in ROWS else ''}",
-        f"{count:,} parameters, {size / 2**30:.2f} GiB; {config.num_layers} blocks {config.width} wide",
-        file.note,
-        *_partners(file.spec),
+        f"{title}{f', row {row}' if row in ROWS else ''}",
+        f"{size[0]:,} parameters, {size[1] / 2**30:.2f} GiB; {config.num_layers} blocks {config.width} wide",
+        note,
+        *_partners(spec),
         f"defaults: {sampling.num_steps} steps, cfg {sampling.guidance_scale:g}, shift {sampling.shift:g}, {frames}",
     )
     return "\n".join(line for line in lines if line)
