@@ -62,9 +62,9 @@ lint: $(VENV)/.test
 
 test: lint
 	@$(TOGETHER); \
-	$(PYTEST) tests/host tests/nodes -rs > "$$logs/hosts" 2>&1 & hosts=$$!; \
-	$(PYTEST) tests --ignore tests/kernels/compiled --ignore tests/host --ignore tests/nodes -rs $(NOTE_FAILURE); \
-	echo "waiting for the tests on real hosts"; wait $$hosts || failed=1; cat "$$logs/hosts"; exit $${failed:-0}
+	$(PYTEST) tests/host -rs > "$$logs/hosts" 2>&1 & hosts=$$!; \
+	$(PYTEST) tests --ignore tests/kernels/compiled --ignore tests/host -rs $(NOTE_FAILURE); \
+	echo "waiting for the tests against running hosts"; wait $$hosts || failed=1; cat "$$logs/hosts"; exit $${failed:-0}
 	@$(if $(KERNELS_FOLLOW),true,TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs)
 
 check: lint
