@@ -15,6 +15,11 @@ from pack.motion.models.motion_model import LatentSpec, MotionModelSpec
 from pack.nodes import _encoders, _frame_vae, _spaces, _video_vae
 from safetensors.torch import load_file, save_file
 
+try:
+    from comfy import memory_management
+except ImportError:  # the oldest host
+    memory_management = None
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -318,15 +323,12 @@ def test_published_dcae_has_the_weights_of_the_table(oracle):
     assert round(sum(weight.numel() for weight in network.state_dict().values()) / 1e6, 1) == 312.3
 
 
-def test_layers_that_the_host_fills_late_are_counted_and_filled(oracle, truth, monkeypatch):
-    memory = pytest.importorskip("comfy.memory_management", reason="older hosts make every weight at once")
-    if not hasattr(memory, "aimdo_enabled"):
-        pytest.skip("this host makes every weight at once")
-    monkeypatch.setattr(memory, "aimdo_enabled", True)
-    file = open_vae(oracle("dcae") / "conv")
-    with torch.inference_mode(False):
-        vae = _frame_vae.dcae_vae(file, torch.float32)
-    monkeypatch.setattr(memory, "aimdo_enabled", False)
+@pytest.mark.parametrize("late", [True] if hasattr(memory_management, "aimdo_enabled") else [False])
+def test_layers_are_counted_and_filled_also_where_the_host_fills_them_late(oracle, truth, monkeypatch, late):
+    with monkeypatch.context() as patch, torch.inference_mode(False):
+        if late:  # older hosts make every weight at once
+            patch.setattr(memory_management, "aimdo_enabled", True)
+        vae = _frame_vae.dcae_vae(open_vae(oracle("dcae") / "conv"), torch.float32)
     assert not any(weight.is_meta for weight in vae.first_stage_model.state_dict().values())
     assert apart(vae.decode(truth["latents"][:1].movedim(2, 1))[0], shown(truth["decoded"][0])) <= 1e-5
 
