@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 def make(folder):
     torch.manual_seed(0)
     network = AutoencoderKLLTX2Video(
-        layers_per_block=(1, 0, 0, 0, 0), decoder_layers_per_block=(1, 0, 0, 1), decoder_causal=False
-    ).eval()
+        layers_per_block=(1, 0, 0, 0, 0), decoder_layers_per_block=(1, 0, 0, 1), decoder_causal=False,
+        spatial_compression_ratio=32, temporal_compression_ratio=8,
+    ).eval()  # fmt: skip
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half())
