@@ -77,18 +77,23 @@ def _absent(folder: str, name) -> str:
 
 
 def _model_folders(root: Path, depth: int = 2) -> list[str]:
-    """Names of model folders below root, by the files that mark them."""
+    """Names of model folders below root, by the files that mark them; what cannot be listed holds none."""
     found = []
-    try:
-        entries = sorted((entry for entry in os.scandir(root) if entry.is_dir()), key=lambda entry: entry.name)
-    except OSError:
-        return []
-    for entry in entries:
-        if any(_marks_a_model(name) for name in os.listdir(entry.path)):
+    for entry in sorted(_entries(root), key=lambda entry: entry.name):
+        if not entry.is_dir():
+            continue
+        if any(_marks_a_model(inner.name) for inner in _entries(entry.path)):
             found.append(entry.name)
         elif depth > 1:
             found += [os.path.join(entry.name, name) for name in _model_folders(Path(entry.path), depth - 1)]
     return found
+
+
+def _entries(folder: str | os.PathLike) -> list[os.DirEntry]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []
 
 
 def _marks_a_model(name: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -161,3 +162,33 @@ def test_a_family_that_cannot_be_imported_is_named_and_the_others_stay(monkeypat
 
 async def _nodes(pack):
     return await (await pack.comfy_entrypoint()).get_node_list()
+
+
+@pytest.fixture
+def two_folders(models_folder):
+    folders = [models_folder / name for name in ("listed", "locked")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    yield
+    for folder in folders:
+        (folder / "config.json").unlink()
+        folder.rmdir()
+
+
+@pytest.mark.usefixtures("two_folders")
+def test_a_model_folder_that_cannot_be_listed_costs_its_own_entry_only(ours, monkeypatch):
+    from pack.nodes import _host
+
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", guarded)
+        names = _host.model_names("diffusion_models")
+        assert ours["LoadModel"].GET_SCHEMA().node_id == "MotionBlocksLoadModel"
+    assert "listed" in names and "locked" not in names
