@@ -6,7 +6,7 @@ storages, and plain containers and values, and nothing else. torch then reads it
 """
 
 import os
-import pickletools
+import pickletools  # lists the opcodes of a pickle; nothing in it unpickles
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from ..errors import CheckpointError
 from .file_signature import describe_bytes, shown
 from .safetensors_file import AGAIN, DTYPES, MAX_TENSORS
 
+# What torch.load raises of a bad pickle. Only this class is taken: pickle itself is imported nowhere in the pack.
+PickleError = pickletools.pickle.PickleError
 HALVES = ("ema", "state_dict", "state_dict_ema", "model")  # MiraMo is read as its ema, SANA as its authors read it
 MAX_PICKLE = 16 * 2**20
 STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
@@ -56,10 +58,11 @@ def open_checkpoint(path: str | os.PathLike) -> TorchCheckpoint:
     size = _check_file(path)
     _check_pickle(path, _pickle_of(path, size))
     try:
+        # The ban on torch.load is lifted here alone: weights_only, and after the pickle has been checked.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
     except (
         RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError,
-        MemoryError, RecursionError, AssertionError, pickletools.pickle.PickleError,
+        MemoryError, RecursionError, AssertionError, PickleError,
     ) as error:  # fmt: skip
         raise CheckpointError(f"{path}: torch cannot read it ({shown(str(error), 160)}); {AGAIN}") from error
     return _weights(path, content, size)
@@ -122,8 +125,8 @@ def _check_pickle(path: Path, pickle: bytes) -> None:
                 named = "an object" if argument is None else shown(str(argument).replace(" ", "."), 80)
                 raise CheckpointError(
                     f"{path}: it asks for {named}, and a pickle that asks for more than tensors can run code; nothing "
-                    "of it was run. If you trust it, save its weights alone where it was trained: "
-                    "torch.save({'state_dict': weights}, file)"
+                    "of it was run. If you trust it, save its weights alone where it was trained, "
+                    "as {'state_dict': weights}"
                 )
     except (ValueError, LookupError, ArithmeticError, MemoryError) as error:
         if isinstance(error, CheckpointError):
