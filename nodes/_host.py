@@ -139,6 +139,14 @@ def stamp(path: str | os.PathLike) -> str:
     return " ".join(f"{os.path.basename(file)} {stamp(file)}" for file in files)
 
 
+def model_stamp(folder: str, name: str, part: str = "") -> str:
+    """The stamp of a model that `model_names` offers; '' when it is not there."""
+    try:
+        return stamp(model_path(folder, name, part))
+    except CheckpointError:
+        return ""
+
+
 def stamp_time(path: str | os.PathLike) -> int:
     """When a file was last changed, in ns; 0 when it is missing."""
     try:

@@ -1,10 +1,12 @@
 """What our networks share inside a MODEL of the host: its attention, its wrappers and its patches around blocks."""
 
+import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from einops import rearrange
 from torch import Tensor
 
 from ..motion.errors import ConfigError
+from ._module_weights import host_weights
 
 FLOW_MULTIPLIER = 1000
 
@@ -28,7 +30,18 @@ class HostNetwork:
     """The host's call of a BlockStack, first among its bases: wrappers around `_predict`, patches around blocks.
 
     Its heir gives `_predict(x, timestep, context, control, transformer_options, **conditions)`, the network's call.
+    Made without memory; weights are assigned.
     """
+
+    def __init__(
+        self, *, config, integer_timesteps: bool, kernels: str = "auto", dtype=None, device=None,
+        operations=torch.nn, **_unused,
+    ):  # fmt: skip
+        super().__init__(
+            config, operations=operations, attention=host_attention, kernels=kernels, weights_of=host_weights,
+            dtype=dtype, device="meta",
+        )  # fmt: skip
+        self.integer_timesteps = integer_timesteps
 
     def forward(self, x, timestep, context=None, control=None, transformer_options=None, **conditions):
         """x (b, c, t, h, w), timestep 1000·sigma, (b,) or (b, t) -> velocity. Wrappers of others run around it."""

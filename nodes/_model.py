@@ -14,14 +14,13 @@ from ..motion.errors import ConfigError
 from ..motion.io.motion_model_file import MotionModelFile, read_motion_model
 from ..motion.io.sana_file import origin_of
 from ..motion.models.flow_codec import rgb_factors
-from ..motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
+from ..motion.models.linear_video_dit import LinearVideoDiT
 from ..motion.models.motion_model import MotionModelSpec
 from ..motion.sampling.residual import residual_state_to_network
 from ..motion.sampling.schedules import sigma_to_timestep
 from . import _host
 from ._host_model import HostConfig, HostModel, assemble
-from ._host_network import FLOW_MULTIPLIER, HostNetwork, host_attention, need_text
-from ._module_weights import host_weights
+from ._host_network import FLOW_MULTIPLIER, HostNetwork, need_text
 from ._text_cache import texts_of_a_run
 
 
@@ -39,17 +38,7 @@ class MotionLatent(latent_formats.LatentFormat):
 
 
 class HostVideoDiT(HostNetwork, LinearVideoDiT):
-    """LinearVideoDiT with the host's call, block patches and wrappers. Made without memory; weights are assigned."""
-
-    def __init__(
-        self, *, config: LinearVideoDiTConfig, integer_timesteps: bool, kernels: str = "auto", dtype=None, device=None,
-        operations=torch.nn, **_unused,
-    ):  # fmt: skip
-        super().__init__(
-            config, operations=operations, attention=host_attention, kernels=kernels, weights_of=host_weights,
-            dtype=dtype, device="meta",
-        )  # fmt: skip
-        self.integer_timesteps = integer_timesteps
+    """LinearVideoDiT with the host's call, block patches and wrappers."""
 
     def _predict(
         self, x, timestep, context, control, transformer_options, *, attention_mask=None, motion_bucket_id=None,

@@ -9,29 +9,18 @@ from comfy import latent_formats
 from torch import Tensor
 
 from ..kernels.self_test import SANA_VIDEO
-from ..motion.models.sana_video import SanaVideoConfig, SanaVideoDiT
+from ..motion.models.sana_video import SanaVideoDiT
 from ..motion.models.sana_video_spec import SanaVideoSpec
 from ..motion.sampling.schedules import sigma_to_timestep
 from ._host_model import HostConfig, HostModel
-from ._host_network import FLOW_MULTIPLIER, HostNetwork, host_attention, need_text
-from ._module_weights import host_weights
+from ._host_network import FLOW_MULTIPLIER, HostNetwork, need_text
 from ._text_cache import texts_of_a_run
 
 FORMATS = {"wan21": latent_formats.Wan21, "ltx2": latent_formats.LTXV}
 
 
 class HostSanaVideo(HostNetwork, SanaVideoDiT):
-    """SanaVideoDiT with the host's call, block patches and wrappers. Made without memory; weights are assigned."""
-
-    def __init__(
-        self, *, config: SanaVideoConfig, integer_timesteps: bool, kernels: str = "auto", dtype=None, device=None,
-        operations=torch.nn, **_unused,
-    ):  # fmt: skip
-        super().__init__(
-            config, operations=operations, attention=host_attention, kernels=kernels, weights_of=host_weights,
-            dtype=dtype, device="meta",
-        )  # fmt: skip
-        self.integer_timesteps = integer_timesteps
+    """SanaVideoDiT with the host's call, block patches and wrappers."""
 
     def _predict(self, x, timestep, context, control, transformer_options, *, attention_mask=None, **_unused):
         """A timestep a sample is cut to whole numbers, one a frame is not: as the two published pipelines do."""

@@ -65,11 +65,7 @@ class InflateModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source_name, **choices):
-        values = f"{source_name} {sorted(choices.items())}"
-        try:
-            return f"{values} {_host.stamp(_host.model_path(FOLDER, source_name))}"
-        except (ValueError, OSError):
-            return values
+        return f"{source_name} {sorted(choices.items())} {_host.model_stamp(FOLDER, source_name)}"
 
     @classmethod
     def execute(

@@ -74,11 +74,8 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name, weight_dtype, kernels="auto"):
-        choices = f"{model_name} {weight_dtype} {kernels}"
-        try:
-            return f"{choices} {_host.stamp(_host.model_path(_host.WEIGHTS_FOLDER, model_name))}"
-        except (ValueError, OSError):
-            return choices
+        stamp = _host.model_stamp(_host.WEIGHTS_FOLDER, model_name)
+        return f"{model_name} {weight_dtype} {kernels} {stamp}".rstrip()
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default", kernels="auto") -> io.NodeOutput:

@@ -1,7 +1,5 @@
 """Nodes that read prompts for SANA and SANA-Video: text encoder, both prompts at once, the instruction before them."""
 
-from pathlib import Path
-
 import torch
 from comfy_api.latest import io, ui
 
@@ -56,11 +54,8 @@ class LoadTextEncoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, text_encoder_name, instruction="video", weight_dtype="default"):
-        choices = f"{text_encoder_name} {instruction} {weight_dtype}"
-        try:
-            return f"{choices} {_stamps(Path(_host.model_path(FOLDER, text_encoder_name, PART)))}"
-        except (ValueError, OSError):
-            return choices
+        stamp = _host.model_stamp(FOLDER, text_encoder_name, PART)
+        return f"{text_encoder_name} {instruction} {weight_dtype} {stamp}"
 
     @classmethod
     def execute(cls, text_encoder_name, instruction="video", weight_dtype="default") -> io.NodeOutput:
@@ -167,13 +162,6 @@ class SetInstruction(io.ComfyNode):
         from ._gemma import with_instruction
 
         return io.NodeOutput(with_instruction(clip, instruction))
-
-
-def _stamps(path: Path) -> str:
-    """Size and time of what is loaded, whole folders included."""
-    folder = path / PART if (path / PART).is_dir() else path
-    files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    return " ".join(_host.stamp(file) for file in files)
 
 
 def _about(file, dtype: torch.dtype, instruction: str) -> str:

@@ -51,10 +51,7 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, vae_name, weight_dtype="default"):
-        try:
-            return f"{vae_name} {weight_dtype} {_host.stamp(_host.model_path(FOLDER, vae_name, PART))}"
-        except (ValueError, OSError):
-            return f"{vae_name} {weight_dtype}"
+        return f"{vae_name} {weight_dtype} {_host.model_stamp(FOLDER, vae_name, PART)}"
 
     @classmethod
     def execute(cls, vae_name, weight_dtype="default") -> io.NodeOutput:

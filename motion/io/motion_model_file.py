@@ -4,7 +4,6 @@ A file is used whole or not at all: names and shapes of every weight are compare
 the meta device before anything is handed out.
 """
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from ...kernels.self_test import resolve_kernels
 from ..errors import CheckpointError, ConfigError
 from ..models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
 from ..models.motion_model import FAMILY, MotionModelSpec, check_version
+from ..models.sana_dims import ratio_of
 from ..text.encoder import MotionTextEncoder
 from .atomic import write_safetensors
 from .families import OURS, detect_family, strip_containers
@@ -195,7 +195,6 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> LinearVideoDiTC
         )
     blocks = {name.split(".")[1] for name in shapes if name.startswith("transformer_blocks.")}
     hidden = _shape(shapes, "transformer_blocks.0.ff.conv_point.weight", 4)[1]
-    ratio = hidden / width
     return LinearVideoDiTConfig(
         in_channels=channels,
         patch_size=patch,
@@ -203,7 +202,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> LinearVideoDiTC
         num_attention_heads=width // 32,
         num_cross_attention_heads=CROSS_HEADS[width],
         caption_channels=_shape(shapes, "caption_projection.linear_1.weight", 2)[1],
-        mlp_ratio=ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf),
+        mlp_ratio=ratio_of(hidden, width),
         qk_norm="transformer_blocks.0.attn1.norm_q.weight" in shapes,
         motion_buckets=20 if any("motion_guidance_emb" in name for name in shapes) else 0,
     )

@@ -4,7 +4,6 @@ Source: MiraMo's published code for where new weights come from; zero output of 
 frame is at first what the image model makes of it.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -24,19 +23,7 @@ def inflated_config(dims: SanaDims, *, motion_buckets: int = 20) -> LinearVideoD
     """Config of the video model that comes from a SANA image model. Raises ConfigError for other models."""
     if dims.family != "sana" or dims.patch_size[0] != 1:
         raise ConfigError(f"{dims.family} is a video model already; only SANA image models are inflated")
-    ratio = dims.hidden_width / dims.width
-    return LinearVideoDiTConfig(
-        in_channels=dims.in_channels,
-        patch_size=dims.patch_size[1],
-        num_layers=dims.num_layers,
-        num_attention_heads=dims.num_attention_heads,
-        attention_head_dim=dims.attention_head_dim,
-        num_cross_attention_heads=dims.num_cross_attention_heads,
-        caption_channels=dims.caption_channels,
-        mlp_ratio=ratio if int(ratio * dims.width) == dims.hidden_width else math.nextafter(ratio, math.inf),
-        qk_norm=dims.qk_norm,
-        motion_buckets=motion_buckets,
-    )
+    return LinearVideoDiTConfig(**dims.config_sizes(), motion_buckets=motion_buckets)
 
 
 def inflate(state: Mapping[str, Tensor], config: LinearVideoDiTConfig, *, init: str = "zero") -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Sizes of the public SANA networks, image and video, as their weight files tell them."""
 
+import math
 from dataclasses import dataclass
 
 from ..errors import ConfigError
@@ -41,3 +42,23 @@ class SanaDims:
     @property
     def width(self) -> int:
         return self.num_attention_heads * self.attention_head_dim
+
+    def config_sizes(self) -> dict:
+        """The sizes by the names that the configs of both our networks have."""
+        return {
+            "in_channels": self.in_channels,
+            "patch_size": self.patch_size[1],
+            "num_layers": self.num_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "attention_head_dim": self.attention_head_dim,
+            "num_cross_attention_heads": self.num_cross_attention_heads,
+            "caption_channels": self.caption_channels,
+            "mlp_ratio": ratio_of(self.hidden_width, self.width),
+            "qk_norm": self.qk_norm,
+        }
+
+
+def ratio_of(hidden_width: int, width: int) -> float:
+    """The mlp_ratio from which a config computes exactly this hidden width, which it rounds down."""
+    ratio = hidden_width / width
+    return ratio if int(ratio * width) == hidden_width else math.nextafter(ratio, math.inf)

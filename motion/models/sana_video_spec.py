@@ -1,6 +1,5 @@
 """What the loaders know of SANA-Video weights beside the weights: sizes, latent space, the published sampling."""
 
-import math
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
@@ -55,16 +54,4 @@ def sana_video_spec(dims: SanaDims) -> SanaVideoSpec:
         raise ConfigError("this is a SANA image model; a SANA-Video model is needed")
     if dims.patch_size[0] != 1:
         raise ConfigError(f"patches of {dims.patch_size[0]} latent frames; 1 is needed, as in the published weights")
-    ratio = dims.hidden_width / dims.width
-    config = SanaVideoConfig(
-        in_channels=dims.in_channels,
-        patch_size=dims.patch_size[1],
-        num_layers=dims.num_layers,
-        num_attention_heads=dims.num_attention_heads,
-        attention_head_dim=dims.attention_head_dim,
-        num_cross_attention_heads=dims.num_cross_attention_heads,
-        caption_channels=dims.caption_channels,
-        mlp_ratio=ratio if int(ratio * dims.width) == dims.hidden_width else math.nextafter(ratio, math.inf),
-        qk_norm=dims.qk_norm,
-    )
-    return SanaVideoSpec(config=config)
+    return SanaVideoSpec(config=SanaVideoConfig(**dims.config_sizes()))
