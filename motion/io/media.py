@@ -16,6 +16,7 @@ from ..models.flow_codec import check_photo_size
 from .atomic import atomic_path, new_output
 from .file_signature import shown
 from .output_names import check_output_name
+from .video_pictures import rgb_picture
 
 WHITE = (1.0, 1.0, 1.0)
 # Formats read by Pillow itself; others, such as EPS, would start programs.
@@ -213,7 +214,7 @@ def _decode_mp4(path: Path) -> tuple[list[np.ndarray], float]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            arrays = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+            arrays = [rgb_picture(frame, frame.height, frame.width) for frame in container.decode(stream)]
             return arrays, float(stream.average_rate or 0)
     except (av.FFmpegError, IndexError) as error:
         raise ShapeError(f"{path}: not a video that can be read ({error})") from error
