@@ -88,7 +88,10 @@ class LoadClips(io.ComfyNode):
         _host.in_range("fps", fps, 1.0, MAX_FPS)
         caption = None if require_captions else " ".join(default_caption.split())
         path = folder_path(folder)
-        return _shown(cls, open_clip_folder(path, fps=fps, default_caption=caption, on_step=_host.progress_step()))
+        collection = open_clip_folder(
+            path, fps=fps, default_caption=caption, on_step=_host.progress_step(), check=_host.throw_if_cancelled
+        )
+        return _shown(cls, collection)
 
 
 class GenerateClips(io.ComfyNode):

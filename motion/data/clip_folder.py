@@ -8,30 +8,33 @@ from ..errors import ConfigError
 from ..io.media import check_fps
 from .captions import LIST_NAME, read_captions
 from .clips import SHOWN, Clip, ClipCollection, digest
-from .video_file import UnusableVideo, VideoFile, index_video
-from .video_names import video_names
+from .video_container import UnusableVideo, pyav_version
+from .video_file import VideoFile, go_on
+from .video_index import index_video
+from .video_names import find_videos
 
-RULE_VERSION = 1  # of how frames are chosen and turned; part of every clip's fingerprint
+RULE_VERSION = 2  # of how frames are chosen and turned; part of every clip's fingerprint
 SLOWER = 0.98  # a file with less than this share of the wanted rate has frames repeated
 
 
 def open_clip_folder(
     folder: str | os.PathLike, *, fps: float = 24.0, default_caption: str | None = None, min_frames: int = 2,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None, check: Callable[[], None] = go_on,
 ) -> ClipCollection:  # fmt: skip
     """The videos of a folder and its sub-folders, by name, each resampled by its own time stamps to `fps`.
 
     Captions: see `read_captions`; default_caption stands in for missing ones, None refuses them. Files that cannot be
     read, are cut off or have fewer than min_frames frames are skipped, with the reason in the summary.
-    on_step(done, total) is called after every file; what it raises passes through.
+    on_step(done, total) is called after every file, check() often while one is read, also later when frames are
+    wanted; what they raise passes through.
     Raises ConfigError for a folder that is not there or has no usable clip, and for missing captions.
     """
     folder, fps = Path(folder), check_fps(fps)
-    names = video_names(folder)
-    videos, skipped = {}, []
+    names, skipped = find_videos(folder)
+    videos, places = {}, {}
     for done, name in enumerate(names, 1):
         try:
-            videos[name] = _usable(folder / name, fps, min_frames)
+            videos[name], places[name] = _usable(folder / name, fps, min_frames, check)
         except UnusableVideo as error:
             skipped.append((name, str(error)))
         if on_step is not None:
@@ -45,25 +48,28 @@ def open_clip_folder(
             f"{folder}: {len(missing)} of {len(videos)} clips have no caption ({_some(missing)}); write clip.txt "
             f"beside clip.mp4 or lines in {LIST_NAME}, or give a default caption"
         )
-    clips = tuple(_clip(name, captions.get(name, default_caption), video, fps) for name, video in videos.items())
-    return ClipCollection(clips, tuple(skipped), fps, tuple(_notes(videos, fps, missing, default_caption, unknown)))
+    clips = tuple(
+        _clip(name, captions.get(name, default_caption), video, places[name], fps) for name, video in videos.items()
+    )
+    notes = tuple(_notes(videos, fps, missing, default_caption, unknown))
+    return ClipCollection(clips, tuple(skipped), fps, notes, decoder=pyav_version())
 
 
-def _usable(path: Path, fps: float, min_frames: int) -> VideoFile:
+def _usable(path: Path, fps: float, min_frames: int, check: Callable[[], None]) -> tuple[VideoFile, list[int]]:
+    """A video with enough frames, and the frames that a clip at `fps` takes of it."""
     try:
-        video = index_video(path)
+        video = index_video(path, check)
     except OSError as error:
         raise UnusableVideo(f"cannot be opened ({error.strerror})") from error
     if len(video.times) < min_frames:
         raise UnusableVideo(f"only {len(video.times)} of the {min_frames} frames that are needed")
-    count = len(video.resampled(fps))
-    if count < min_frames:
-        raise UnusableVideo(f"only {count} of the {min_frames} frames that are needed, at {fps:g} fps")
-    return video
-
-
-def _clip(name: str, caption: str, video: VideoFile, fps: float) -> Clip:
     places = video.resampled(fps)
+    if len(places) < min_frames:
+        raise UnusableVideo(f"only {len(places)} of the {min_frames} frames that are needed, at {fps:g} fps")
+    return video, places
+
+
+def _clip(name: str, caption: str, video: VideoFile, places: list[int], fps: float) -> Clip:
     mark = digest("file", str(RULE_VERSION), video.fingerprint, str(fps))
     return Clip(name, caption, len(places), fps, video.height, video.width, mark,
                 lambda indices: video.read([places[index] for index in indices]))  # fmt: skip
@@ -78,6 +84,10 @@ def _notes(videos: dict[str, VideoFile], fps: float, missing: list[str], default
         yield f"{name}: variable rate, {low:.3g} to {high:.3g} fps; resampled by its time stamps"
     if len(varying) > SHOWN:
         yield f"and {len(varying) - SHOWN} more of variable rate"
+    noted = [f"{name}: {note}" for name, video in videos.items() for note in video.notes]
+    yield from noted[:SHOWN]
+    if len(noted) > SHOWN:
+        yield f"and {len(noted) - SHOWN} more such notes"
     slow = [name for name, video in videos.items() if video.fps < SLOWER * fps]
     if slow:
         yield f"{len(slow)} slower than {fps:g} fps ({_some(slow)}): their frames are repeated"

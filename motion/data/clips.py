@@ -54,6 +54,7 @@ class ClipCollection:
     skipped: tuple[tuple[str, str], ...] = ()  # (name, why)
     fps: float = 8.0
     notes: tuple[str, ...] = ()  # further lines for the summary: variable rates, captions that were missing
+    decoder: str = ""  # version of PyAV, where frames come from video files
 
     def __post_init__(self):
         if not self.clips:

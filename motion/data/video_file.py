@@ -1,4 +1,4 @@
-"""One video file on disk: where its frames lie in time, and reading some of them. PyAV, imported late.
+"""One video file on disk: where its frames lie in time, and reading some of them.
 
 Times come from the file's own time stamps, so a file whose rate varies is read as a player shows it.
 """
@@ -6,9 +6,8 @@ Times come from the file's own time stamps, so a file whose rate varies is read 
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -17,19 +16,18 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..models.flow_codec import MAX_SIDE
+from ..io.video_pictures import rgb_picture
+from .video_container import MAX_FRAMES, UnusableVideo, decoded, opened, stream_of
+from .video_orientation import Orientation
 
-# Containers only: a play list under a video's name could make FFmpeg open other files.
-_FORMATS = {"format_whitelist": "mov,matroska,webm,avi,gif,mpegts,mpeg", "protocol_whitelist": "file"}
-MIN_SIDE = 16  # px
-MAX_ASPECT = 16  # long side over short side, as the dynamics meter takes it
 UNEVEN = 1.5  # a gap this much longer or shorter than the median makes a rate variable
+STAMP_ERROR = 1e-3  # s; several containers count in milliseconds
 SEEK_FROM = 32  # frames to skip from which on seeking pays
 _HASH_BLOCK, _HASH_BLOCKS = 1 << 20, 64
 
 
-class UnusableVideo(Exception):
-    """Why a file cannot serve as a clip, in words for a list."""
+def go_on() -> None:
+    """A check that never cancels."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,16 @@ class VideoFile:
     """A readable video. Build with `index_video`."""
 
     path: Path
+    stream: int  # the film, by its place among the file's streams
     times: tuple[float, ...]  # seconds from the first frame
-    stamps: tuple[int, ...]  # the file's own time stamps; plain counts where it has none
+    stamps: tuple[int, ...]  # the file's own time stamps; plain counts where frames are counted
     is_stamped: bool
-    height: int  # px, upright
-    width: int  # px
+    height: int  # px, as shown
+    width: int  # px, as shown
+    orientation: Orientation
     fingerprint: str  # of its bytes
+    notes: tuple[str, ...] = ()  # what was assumed, in words for a list
+    check: Callable[[], None] = field(default=go_on, repr=False, compare=False)  # called while it is read; may raise
 
     @property
     def fps(self) -> float:
@@ -59,19 +61,22 @@ class VideoFile:
         return 1 / max(gaps), 1 / max(min(gaps), 1e-3)
 
     def resampled(self, fps: float) -> list[int]:
-        """For each frame of a clip at `fps`, the frame of the file that is nearest in time."""
-        found = []
-        for count in range(int(self.times[-1] * fps + 1e-3) + 1):
-            time = count / fps
-            after = min(bisect_left(self.times, time), len(self.times) - 1)
-            before = max(after - 1, 0)
-            found.append(after if self.times[after] - time < time - self.times[before] - 1e-6 else before)
-        return found
+        """For each frame of a clip at `fps`, the frame of the file that is nearest in time, the earlier one of two.
+
+        Raises UnusableVideo for more than 2^20 frames.
+        """
+        count = int((self.times[-1] + STAMP_ERROR) * fps) + 1
+        if count > MAX_FRAMES:
+            raise UnusableVideo(f"{count} frames at {fps:g} fps; up to {MAX_FRAMES} go; cut it into clips")
+        times, wanted = np.asarray(self.times), np.arange(count) / fps
+        after = np.searchsorted(times, wanted).clip(max=len(times) - 1)
+        before = (after - 1).clip(min=0)
+        return np.where(times[after] - wanted < wanted - times[before] - 1e-6, after, before).tolist()
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Frames of the file by their index, in the order asked for: (t, 3, height, width) in [0, 1].
 
-        Raises ShapeError when the file was damaged since it was indexed.
+        Raises ShapeError when the file was damaged since it was indexed; what `check` raises passes through.
         """
         wanted = sorted({self.stamps[index] for index in indices})
         is_far = self.is_stamped and bisect_left(self.stamps, wanted[0]) >= SEEK_FROM
@@ -87,109 +92,28 @@ class VideoFile:
     def _pick(self, wanted: list[int], *, seek: bool) -> dict[int, np.ndarray]:
         """Pictures by wanted stamp; a frame that the decoder left out is replaced by the next one."""
         pictures, place = {}, 0
-        with _opened(self.path) as (container, stream):
+        with opened(self.path) as container:
+            stream = stream_of(container, self.stream, self.path)
             if seek:
                 container.seek(wanted[0], stream=stream)
-            for count, (stamp, frame) in enumerate(_decoded(container, stream, self.is_stamped)):
+            for count, frame in enumerate(decoded(container, stream)):
+                self.check()
+                stamp = frame.pts if self.is_stamped else count
+                if stamp is None:
+                    continue
                 if seek and count == 0 and stamp > wanted[0]:
                     break  # the seek went too far
                 while place < len(wanted) and stamp >= wanted[place]:
-                    pictures[wanted[place]] = _upright(frame, self.height, self.width)
+                    pictures[wanted[place]] = self._shown(frame)
                     place += 1
                 if place == len(wanted):
                     break
         return pictures
 
-
-def index_video(path: Path) -> VideoFile:
-    """Find the frames of a file without decoding all of them: its first and its last ones only.
-
-    Raises UnusableVideo with the reason for what is no video, holds no picture, was cut off or has impossible sides.
-    """
-    if not os.path.getsize(path):
-        raise UnusableVideo("an empty file (0 bytes)")
-    try:
-        with _opened(path) as (container, stream):
-            base, promised = stream.time_base, stream.frames
-            found = [(packet.pts, packet.is_discard) for packet in container.demux(stream) if packet.size]
-        if len(found) < promised:
-            raise UnusableVideo(f"cut off: {len(found)} of {promised} frames are there")
-        packets = [stamp for stamp, is_discarded in found if not is_discarded]
-        is_stamped = bool(packets) and None not in packets and base is not None
-        first, last, height, width, rate = _ends(path, packets, is_stamped)
-    except ShapeError as error:
-        raise UnusableVideo(str(error).removeprefix(f"{path}: ")) from error
-    stamps = sorted(stamp for stamp in set(packets) if first <= stamp <= last) if is_stamped else range(last + 1)
-    unit = float(base) if is_stamped else 1 / rate
-    times = tuple((stamp - stamps[0]) * unit for stamp in stamps)
-    _check_sides(height, width)
-    return VideoFile(path, times, tuple(stamps), is_stamped, height, width, file_fingerprint(path))
-
-
-def _ends(path: Path, packets: list, is_stamped: bool) -> tuple[int, int, int, int, float]:
-    """Stamps of the first and last frame that can be decoded, upright size, mean rate the file states."""
-    with _opened(path) as (container, stream):
-        rate = float(stream.average_rate or 0) or 25.0
-        frames = _decoded(container, stream, is_stamped)
-        first = next(frames, None)
-        if first is None:
-            raise UnusableVideo("no picture in it can be decoded")
-        turned = _turns(first[1]) % 2
-        height, width = (first[1].width, first[1].height) if turned else (first[1].height, first[1].width)
-        last = first[0]
-        if is_stamped and len(packets) > SEEK_FROM:
-            container.seek(max(packets), stream=stream)
-            frames = _decoded(container, stream, is_stamped)
-        for stamp, _ in frames:
-            last = stamp
-    return first[0], last, height, width, rate
-
-
-def _check_sides(height: int, width: int) -> None:
-    short, long = sorted((height, width))
-    if short < MIN_SIDE or long > MAX_SIDE or long > MAX_ASPECT * short:
-        raise UnusableVideo(
-            f"{width}x{height} px; sides of {MIN_SIDE} to {MAX_SIDE} px, at most {MAX_ASPECT}:1, are possible"
-        )
-
-
-@contextmanager
-def _opened(path: Path):
-    """Container and its first video stream; what goes wrong inside is a ShapeError with the file's name."""
-    import av
-
-    try:
-        with av.open(os.path.abspath(path), options=_FORMATS) as container:
-            if not container.streams.video:
-                raise ShapeError(f"{path}: no video stream in it")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            yield container, stream
-    except (av.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ShapeError(f"{path}: cannot be read as a video ({reason})") from error
-
-
-def _decoded(container, stream, is_stamped: bool) -> Iterator[tuple[int, object]]:
-    """(stamp, frame) in the order shown; frames without a stamp are counted."""
-    for count, frame in enumerate(container.decode(stream)):
-        if not is_stamped:
-            yield count, frame
-        elif frame.pts is not None:
-            yield frame.pts, frame
-
-
-def _turns(frame) -> int:
-    """Quarter turns counter-clockwise that set the frame upright, as a phone's recording says."""
-    return round(getattr(frame, "rotation", 0) / 90) % 4
-
-
-def _upright(frame, height: int, width: int) -> np.ndarray:
-    """One frame as uint8 (3, height, width), turned upright."""
-    turns = _turns(frame)
-    size = (height, width) if turns % 2 else (width, height)
-    pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-    return np.ascontiguousarray(np.rot90(pixels, turns).transpose(2, 0, 1))
+    def _shown(self, frame) -> np.ndarray:
+        """One frame as uint8 (3, height, width), as players show it."""
+        size = (self.width, self.height) if self.orientation.is_swapped else (self.height, self.width)
+        return np.ascontiguousarray(self.orientation.applied(rgb_picture(frame, *size)).transpose(2, 0, 1))
 
 
 def file_fingerprint(path: Path) -> str:

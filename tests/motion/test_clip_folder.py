@@ -8,7 +8,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from pack.motion.data import video_file
 from pack.motion.data.clip_folder import open_clip_folder
 from pack.motion.data.video_names import folders_with_videos
 from pack.motion.errors import ConfigError, ShapeError
@@ -241,11 +240,36 @@ def test_a_file_that_vanishes_or_changes_later_is_named(tmp_path):
         clip.frames([0])
 
 
-def test_phone_recordings_are_set_upright(tmp_path, monkeypatch):
-    put_clip(tmp_path / "clips")
-    monkeypatch.setattr(video_file, "_turns", lambda frame: 1)
-    (clip,) = open_clip_folder(tmp_path / "clips", fps=8).clips
-    assert (clip.height, clip.width) == (48, 32) and whole(clip) == list(range(16))
+def with_display_matrix(path, a, b, c, d):
+    """Put a display matrix of quarter turns and mirrors into an mp4's track header."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # version and flags, times, ids, layer, volume
+    assert data[at : at + 4] == b"\0\1\0\0", "the unit matrix was expected"
+    for place, value in zip((0, 4, 12, 16), (a, b, c, d)):
+        data[at + place : at + place + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("matrix", [
+    (1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
+    (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0),
+])  # fmt: skip
+def test_recordings_are_turned_and_mirrored_as_their_display_matrix_says(tmp_path, matrix):
+    """Truth: each pixel moved by x' = a x + c y, y' = b x + d y, in whole numbers."""
+    (tmp_path / "clips").mkdir()
+    y, x = np.mgrid[0:32, 0:48]
+    stored = (40 + 3 * x + 2 * y).astype(np.uint8)
+    video = torch.from_numpy(stored).float().div(255)[None, :, :, None].expand(4, -1, -1, 3)
+    write_video(tmp_path / "clips" / "clip.mp4", video, 8)
+    a, b, c, d = matrix
+    with_display_matrix(tmp_path / "clips" / "clip.mp4", *matrix)
+    to_x, to_y = a * x + c * y, b * x + d * y
+    to_x, to_y = to_x - to_x.min(), to_y - to_y.min()
+    truth = np.zeros((to_y.max() + 1, to_x.max() + 1))
+    truth[to_y, to_x] = stored
+    (clip,) = open_clip_folder(tmp_path / "clips", fps=8, default_caption="").clips
+    assert (clip.height, clip.width) == truth.shape
+    assert np.abs(clip.frames([2])[0].mean(0).numpy() * 255 - truth).mean() < 3
 
 
 def test_impossible_sides_are_skipped(tmp_path):

@@ -7,34 +7,17 @@ into a cache folder of the user and lent to the host's Python through PYTHONPATH
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from lent_packages import lent_package
 from real_hosts import MISSING, find_hosts, host_python
 
 ROOT = Path(__file__).resolve().parents[2]
 INHOST = Path(__file__).resolve().parent / "inhost"
 LEAST_TESTS, LEAST_INTERPRETED = 150, 6
 SECONDS = 900
-
-
-def lent_pytest(python):
-    """Folder with pytest for this interpreter; installed when missing."""
-    tag = subprocess.run(
-        [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motionblocks"
-    target = cache / f"pytest-{tag}"
-    if not (target / "pytest").is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        staged = tempfile.mkdtemp(dir=cache)
-        command = [python, "-m", "pip", "install", "-q", "--target", staged, "pytest>=8"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"pytest for the host's Python could not be installed:\n{done.stderr[-2000:]}"
-        os.replace(staged, target)
-    return target
 
 
 HOSTS = find_hosts()
@@ -71,7 +54,7 @@ def run_inside(host, tmp_path, *, least, **more):
         pytest.skip(MISSING)
     python, report = host_python(host), tmp_path / "report.xml"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COMFYUI_"))}
-    environment |= {"PYTHONPATH": str(lent_pytest(python)), "MOTIONBLOCKS_HOST": str(host), **more}
+    environment |= {"PYTHONPATH": str(lent_package(python, "pytest>=8")), "MOTIONBLOCKS_HOST": str(host), **more}
     command = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(INHOST)]
     command += ["-p", "no:cacheprovider", "--junitxml", str(report), "--basetemp", str(tmp_path / "base")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
