@@ -216,7 +216,10 @@ def _train(options) -> None:
             show("training", "step", report.step, report.num_steps, figures)
             check(f"the state of step {report.step} is in {job.states}; --resume goes on from there")
 
-        done = run_job(job, on_step=on_step, on_encode=on_encode, on_text=None if silent else tqdm.write, world=world)
+        done = run_job(
+            job, on_step=on_step, on_encode=on_encode, on_text=None if silent else tqdm.write,
+            check=lambda: check("nothing was trained; the clips encoded so far are kept"), world=world,
+        )  # fmt: skip
     if done.path is not None:
         result = done.training
         if result.problem:

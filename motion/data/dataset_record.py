@@ -10,12 +10,15 @@ from .windows import WindowConfig
 def dataset_record(
     collection: ClipCollection, spec: MotionModelSpec, encoders: str, windows: WindowConfig, keys: Sequence[str]
 ) -> dict:
-    """Plain JSON values that name everything that went in. encoders: their fingerprint; keys: of the samples."""
+    """Plain JSON values that name everything that went in. encoders: their fingerprint; keys: of the samples.
+
+    "decoder" stands beside it, the version of PyAV that read the clips: told, never compared.
+    """
     clips = [{"name": clip.name, "caption": clip.caption, "fingerprint": clip.fingerprint} for clip in collection.clips]
     latent = {**spec.latent.to_dict(), **{f"dynamics {k}": v for k, v in spec.dynamics.to_dict().items()}}
     whole = digest(collection.fingerprint, str(sorted(latent.items())), *keys)
     return {"fingerprint": whole, "clips": clips, "windows": windows.to_dict(), "encoders": encoders,
-            "latent": latent}  # fmt: skip
+            "latent": latent, **({"decoder": collection.decoder} if collection.decoder else {})}  # fmt: skip
 
 
 def record_differences(old: dict, new: dict) -> Iterator[str]:
@@ -38,3 +41,11 @@ def record_differences(old: dict, new: dict) -> Iterator[str]:
         yield "the VAE, the text encoder or their number type is another one"
     if old.get("fingerprint") != new["fingerprint"] and [*before] != [*now] and not added and not gone:
         yield "the clips are in another order"
+
+
+def record_remarks(old: dict, new: dict) -> list[str]:
+    """What changed between two records without making them differ."""
+    before, now = old.get("decoder"), new.get("decoder")
+    if before and now and before != now:
+        return [f"the clips were read with PyAV {before}, now with {now}; frames may differ by a grey level"]
+    return []

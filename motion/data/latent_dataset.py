@@ -24,7 +24,7 @@ from ..metrics.dynamics import degree_to_bucket, dynamics_degree
 from ..models.flow_codec import FLOW_UNIT
 from ..models.motion_model import MotionModelSpec
 from .clips import ClipCollection, digest
-from .dataset_record import dataset_record, record_differences
+from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders
 from .grid_flow import FLOW_VERSION, estimate_grid_flow
 from .windows import Window, WindowConfig, cut_windows
@@ -82,7 +82,11 @@ class LatentDataset:
 
     def differences(self, other: dict) -> list[str]:
         """What changed since another data set's `record()`, in words; empty when nothing did."""
-        return list(record_differences(other, self._record)) if other != self._record else []
+        return list(record_differences(other, self._record))
+
+    def remarks(self, other: dict) -> list[str]:
+        """What changed since another `record()` without making a difference, in words."""
+        return record_remarks(other, self._record)
 
     def summary(self) -> str:
         """Lines of text: samples, sizes, strides, buckets, and how much came from the cache."""

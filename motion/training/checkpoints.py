@@ -102,6 +102,8 @@ class Checkpoints:
                 "settings of now"
             )
         self._fill(state)
+        for line in self._remarks(state.record):
+            _log.warning("MotionBlocks training: %s", line)
         if changes:
             _log.warning("MotionBlocks training: resumed with changes: %s", "; ".join(changes))
 
@@ -152,6 +154,11 @@ class Checkpoints:
         lines = differences(before, {"training": now, "processes": trainer.world.size})
         in_words = getattr(trainer.task, "differences", None)
         return lines + (in_words(task) if in_words else differences(task, trainer.task.fingerprint()))
+
+    def _remarks(self, record: dict) -> list[str]:
+        """What a task wants said of an earlier state that it goes on from."""
+        in_words = getattr(self.trainer.task, "remarks", None)
+        return in_words(_dict(record.get("task"))) if in_words else []
 
     def _fill(self, state: TrainingState) -> None:
         """Put a state into the trainer, after everything of it has been compared."""

@@ -16,6 +16,7 @@ from ..data.clip_folder import open_clip_folder
 from ..data.clips import ClipCollection
 from ..data.generated_clips import generate_collection
 from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
+from ..data.video_file import go_on
 from ..errors import ConfigError
 from ..io.atomic import make_folder, try_writing
 from ..io.builtin import BuiltinModel, bundle
@@ -124,11 +125,12 @@ def read_job(path: str | Path) -> TrainingJob:
 def run_job(
     job: TrainingJob, *, on_step: Callable[[StepReport], None] | None = None,
     on_encode: Callable[[int, int], None] | None = None, on_text: Callable[[str], None] | None = None,
-    world: World | None = None,
+    check: Callable[[], None] = go_on, world: World | None = None,
 ) -> JobResult:  # fmt: skip
     """Encode, train and save. Everything that can be refused is refused before the first step.
 
-    on_encode(done, total) and on_step(StepReport) show progress and may raise to cancel; on_text gets lines to show.
+    on_encode(done, total) and on_step(StepReport) show progress and may raise to cancel; check() is called often while
+    clips are read and may raise too; on_text gets lines to show.
     Raises ConfigError, CheckpointError and ShapeError; what ends the training passes after its state is saved.
     """
     from ..pipeline import pick_device
@@ -138,7 +140,7 @@ def run_job(
     device = pick_device(job.device if job.device is not None else getattr(world, "device", None))
     file = read_motion_model(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
     model = bundle(file, device=device, kernels=job.kernels)
-    clips = _open_clips(job)
+    clips = _open_clips(job, check)
     with world.main_first():
         dataset = build_latent_dataset(
             clips, model.spec, builtin_encoders(model), job.windows, cache_folder=job.latents, on_step=on_encode
@@ -170,9 +172,9 @@ def _check_places(job: TrainingJob, world: World) -> None:
     try_writing(make_folder(job.states))
 
 
-def _open_clips(job: TrainingJob) -> ClipCollection:
+def _open_clips(job: TrainingJob, check: Callable[[], None]) -> ClipCollection:
     if job.clips is not None:
-        return open_clip_folder(job.clips, fps=job.fps, default_caption=job.caption)
+        return open_clip_folder(job.clips, fps=job.fps, default_caption=job.caption, check=check)
     try:
         return generate_collection(**job.generate)
     except TypeError as error:

@@ -78,6 +78,10 @@ class LatentTask:
                 lines.append(what)
         return lines
 
+    def remarks(self, before: dict) -> list[str]:
+        """What changed since an earlier fingerprint without standing in the way of a resume."""
+        return self.dataset.remarks(before.get("data", {}))
+
     def draw(self, keys: list[SampleKey]) -> LatentBatch:
         """One batch of one size; the step's key chooses the size, as often as it has samples."""
         indices = self._bucket_of(keys[0])

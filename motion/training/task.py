@@ -30,8 +30,8 @@ class Task(Protocol):
     """Anything that can be trained.
 
     A task may also have `running()`, a context manager that holds for the whole run (adapters attached, the base
-    frozen); `matrices()`, the names of the parameters that Muon takes; and `differences(before)`, which says in words
-    how an earlier fingerprint differs from its own.
+    frozen); `matrices()`, the names of the parameters that Muon takes; `differences(before)`, which says in words how
+    an earlier fingerprint differs from its own; and `remarks(before)`, what to tell of it that does not matter as much.
     """
 
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -4,12 +4,14 @@ import json
 import signal
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from pack.motion.adapters.lora import LoRA, load_lora, save_lora
 from pack.motion.cli import main
 from pack.motion.errors import ConfigError
 from pack.motion.io.builtin import bundle, load_builtin
+from pack.motion.io.media import write_video
 from pack.motion.io.motion_model_file import read_motion_model
 from pack.motion.io.training_state import list_states
 from pack.motion.training import job as jobs
@@ -41,6 +43,43 @@ def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_p
     lora = load_lora(tmp_path / "demo" / "pan_left.safetensors", model.dit)
     assert lora.rank == 8 and any(layer.up.abs().max() > 0 for layer in lora.layers.values())
     assert [state.name for state in list_states(tmp_path / "demo" / "pan_left.states")] == ["state-00000002"]
+
+
+def test_another_pyav_is_told_on_resume_and_does_not_stand_in_its_way(tmp_path, monkeypatch, caplog):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for number in range(2):
+        frames = torch.rand(6, 32, 48, 3, generator=torch.Generator().manual_seed(number))
+        write_video(clips / f"{number}.mp4", frames, 24)
+    common = {"generate": None, "clips": str(clips), "caption": "still"}
+
+    def stop(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(read_job(write_job(tmp_path, **common)), on_step=stop)
+    (state,) = list_states(tmp_path / "out" / "a.states")
+    assert json.loads((state / "state.json").read_text())["task"]["data"]["decoder"] == av.__version__
+    real = av.__version__
+    monkeypatch.setattr(av, "__version__", "99.1.0")
+    done = run_job(read_job(write_job(tmp_path, resume="latest", **common)))
+    assert done.training.step == 3 and f"read with PyAV {real}, now with 99.1.0" in caplog.text
+
+
+def test_clips_of_a_job_may_be_cancelled_while_they_are_read(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    write_video(clips / "a.mp4", torch.rand(6, 32, 48, 3), 24)
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(read_job(write_job(tmp_path, generate=None, clips=str(clips), caption="still")), check=check)
+    assert len(asked) == 3
 
 
 def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
