@@ -25,11 +25,9 @@ def clip_folders() -> list[str]:
 
 
 def folder_path(name: str) -> Path:
-    """Where a listed folder lies. Raises ConfigError for another name."""
+    """Where a listed folder lies: below its root, or behind a link in the input folder. Raises ConfigError."""
     _host.choose("folder", name, clip_folders())
-    if name.startswith(SHIPPED):
-        return _host.safe_join(SHIPPED_CLIPS, name.removeprefix(SHIPPED))
-    return _host.safe_join(_host.input_folder(), name)
+    return SHIPPED_CLIPS / name.removeprefix(SHIPPED) if name.startswith(SHIPPED) else _host.input_folder() / name
 
 
 class LoadClips(io.ComfyNode):

@@ -86,16 +86,18 @@ def _packets(path: Path, check: Callable[[], None]) -> _Packets:
                 found[packet.stream.index].append((packet.pts, packet.is_discard))
         stream = next((stream for stream in streams if len(found[stream.index]) > 1), streams[0])
         stamps = [stamp for stamp, is_discarded in found[stream.index] if not is_discarded]
-        _check_whole(stream, len(found[stream.index]), stamps)
+        _check_whole(container, stream, len(found[stream.index]), stamps)
         return _Packets(stream.index, stamps, stream.time_base, float(stream.average_rate or 0) or _RATE)
 
 
-def _check_whole(stream, count: int, stamps: list[int | None]) -> None:
+def _check_whole(container, stream, count: int, stamps: list[int | None]) -> None:
     """Refuse a stream with fewer packets than promised that also ends before its stated end."""
     if count >= stream.frames:
         return
     if len(stamps) > 1 and None not in stamps:
-        end = (stream.start_time or 0) + (stream.duration or 0)
+        # AVI counts frames; its duration is FFmpeg's guess from the bytes that are there.
+        is_avi = container.format.name == "avi"
+        end = stream.frames if is_avi else (stream.start_time or 0) + (stream.duration or 0)
         gap = (max(stamps) - min(stamps)) / (len(stamps) - 1)
         if end - max(stamps) <= _LATE * gap:
             return

@@ -309,3 +309,155 @@ def test_folders_are_offered_when_videos_lie_in_them_and_not_too_deep(tmp_path):
 def test_impossible_rates_are_refused(tmp_path, fps):
     with pytest.raises(ConfigError, match="fps is"):
         open_clip_folder(tmp_path, fps=fps)
+
+
+@pytest.mark.parametrize("suffix, kind", [(".ts", "mpegts"), (".m2ts", "mpegts"), (".mts", "mpegts"), (".3gp", "3gp"),
+                                          (".MOV", "mov")])  # fmt: skip
+def test_containers_of_cameras_and_phones_are_read(tmp_path, suffix, kind):
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(24):
+            picture = np.full((32, 48, 3), level(number), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    (clip,) = open_clip_folder(tmp_path, fps=24, default_caption="").clips
+    assert whole(clip) == list(range(24))
+
+
+def test_videos_that_are_not_read_are_named_with_the_reason(tmp_path):
+    put_clip(tmp_path / "clips")
+    for name in ("old.WMV", "sub.flv", "anim.webp", "notes.txt", ".hidden.wmv", "photo.png"):
+        (tmp_path / "clips" / name).write_bytes(b"x")
+    collection = open_clip_folder(tmp_path / "clips", fps=8)
+    assert dict(collection.skipped) == {
+        "old.WMV": ".wmv files are not read; save it as mp4", "sub.flv": ".flv files are not read; save it as mp4",
+        "anim.webp": ".webp files are not read; save it as mp4",
+    }  # fmt: skip
+    assert "old.WMV: .wmv files are not read" in collection.summary()
+
+
+def test_a_name_that_is_no_text_is_skipped_with_a_reason_that_can_be_printed(tmp_path):
+    path = put_clip(tmp_path / "clips")
+    try:
+        os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/caf\xe9.mp4")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    put_clip(tmp_path / "clips")
+    collection = open_clip_folder(tmp_path / "clips", fps=8)
+    assert [clip.name for clip in collection.clips] == ["clip.mp4"]
+    assert collection.skipped == (("caf\\udce9.mp4", "its name is not UTF-8; rename it"),)
+    collection.summary().encode()
+
+
+def linked(path, target, is_folder=False):
+    try:
+        path.symlink_to(target, target_is_directory=is_folder)
+    except OSError:
+        pytest.skip("links cannot be made here")
+
+
+def test_the_folder_may_be_a_link_and_links_inside_may_not_lead_out_of_it(tmp_path):
+    secret = put_clip(tmp_path / "private", "secret.mp4")
+    put_clip(tmp_path / "real", "a.mp4")
+    linked(tmp_path / "real" / "again.mp4", tmp_path / "real" / "a.mp4")
+    linked(tmp_path / "real" / "out.mp4", secret)
+    linked(tmp_path / "real" / "folder", tmp_path / "private", is_folder=True)
+    linked(tmp_path / "real" / "gone.mp4", tmp_path / "nowhere.mp4")
+    linked(tmp_path / "clips", tmp_path / "real", is_folder=True)
+    collection = open_clip_folder(tmp_path / "clips", fps=8, default_caption="")
+    assert [clip.name for clip in collection.clips] == ["a.mp4", "again.mp4"]
+    assert dict(collection.skipped) == {
+        "out.mp4": "a link that leads out of the folder", "gone.mp4": "a link that leads out of the folder",
+        "folder": "a link to a folder; it is not followed",
+    }  # fmt: skip
+
+
+def test_a_link_in_the_root_is_offered_and_links_further_down_are_not(tmp_path):
+    put_clip(tmp_path / "disk", "a.mp4")
+    put_clip(tmp_path / "disk" / "sub", "b.mp4")
+    root = tmp_path / "input"
+    (root / "own").mkdir(parents=True)
+    linked(root / "shared", tmp_path / "disk", is_folder=True)
+    linked(root / "own" / "trap", tmp_path / "disk", is_folder=True)
+    linked(root / "loop", root, is_folder=True)
+    assert [name for name in folders_with_videos(root) if not name.startswith("loop")] == ["shared", "shared/sub"]
+
+
+def put_packets(path, kind, places, count):
+    """A motion JPEG video of `count` frames of which only those at `places` are kept, at their own times."""
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level(number), np.uint8), format="rgb24")
+            frame.pts = number
+            for packet in stream.encode(frame):
+                if number in places:
+                    container.mux(packet)
+        container.mux(stream.encode())
+
+
+def test_frames_that_a_recorder_dropped_are_held_and_do_not_make_a_clip_cut_off(tmp_path):
+    kept = [*range(0, 10), *range(14, 24)]
+    put_packets(tmp_path / "dropped.avi", "avi", kept, 24)
+    (clip,) = open_clip_folder(tmp_path, fps=24, default_caption="").clips
+    assert whole(clip) == [*range(0, 10), 9, 9, 14, 14, *range(14, 24)]
+
+
+@pytest.mark.parametrize("kind", ["avi", "mp4"])
+def test_a_clip_that_ends_early_in_time_is_cut_off(tmp_path, kind):
+    put_packets(tmp_path / f"whole.{kind}", kind, range(24), 24)
+    if kind == "mp4":  # its list of frames must stand in front to be read at all
+        write_video(tmp_path / "whole.mp4", torch.rand(24, 64, 64, 3), 24, overwrite=True)
+    data = (tmp_path / f"whole.{kind}").read_bytes()
+    (tmp_path / f"cut.{kind}").write_bytes(data[: len(data) * 2 // 3])
+    collection = open_clip_folder(tmp_path, fps=24, default_caption="")
+    assert "cut off" in dict(collection.skipped)[f"cut.{kind}"]
+    assert [clip.num_frames for clip in collection.clips] == [24]
+
+
+def test_pixels_that_are_higher_than_wide_make_the_clip_higher(tmp_path):
+    with av.open(str(tmp_path / "tall.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt, stream.sample_aspect_ratio = 64, 32, "yuv420p", Fraction(1, 2)
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    (clip,) = open_clip_folder(tmp_path, fps=24, default_caption="").clips
+    assert (clip.height, clip.width) == (64, 64) and clip.frames([1]).shape == (1, 3, 64, 64)
+
+
+def test_reading_a_file_looks_at_cancel_packet_by_packet_and_frame_by_frame(tmp_path):
+    put_clip(tmp_path / "clips", count=40)
+    asked, limit = [], [10**6]
+
+    def check():
+        asked.append(1)
+        if len(asked) > limit[0]:
+            raise KeyboardInterrupt
+
+    (clip,) = open_clip_folder(tmp_path / "clips", fps=8, check=check).clips
+    opening = len(asked)
+    assert opening >= 40
+    for stop in (3, opening - 2):
+        asked.clear()
+        limit[0] = stop
+        with pytest.raises(KeyboardInterrupt):
+            open_clip_folder(tmp_path / "clips", fps=8, check=check)
+    asked.clear()
+    limit[0] = 5
+    with pytest.raises(KeyboardInterrupt):
+        clip.frames(range(20))
+
+
+def test_stamps_that_lead_far_away_and_clips_without_end_are_skipped_at_once(tmp_path):
+    put_at_times(tmp_path / "jump.mkv", [0, 40, 80, 10**9, 10**9 + 40])
+    put_at_times(tmp_path / "long.mkv", [3_600_000 * hour for hour in range(30)])
+    put_at_times(tmp_path / "day.mkv", [0, 80_000_000])
+    put_clip(tmp_path)
+    skipped = dict(open_clip_folder(tmp_path, fps=24, default_caption="").skipped)
+    assert skipped["jump.mkv"] == "its time stamps jump by 1e+06 s at frame 3; encode it again"
+    assert "lasts 29 hours; up to 24 go; cut it into clips" in skipped["long.mkv"]
+    assert "frames at 24 fps; up to 1048576 go; cut it into clips" in skipped["day.mkv"]
