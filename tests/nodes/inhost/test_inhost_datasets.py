@@ -7,8 +7,10 @@ import folder_paths
 import pytest
 import torch
 from conftest import BASE
+from pack.motion.data.clip_folder import open_clip_folder
 from pack.motion.data.clips import ClipCollection
 from pack.motion.io.media import write_video
+from pack.nodes import _host
 
 INPUT = BASE / "input"
 SHIPPED = "shipped: jelly"
@@ -86,6 +88,41 @@ def test_cancel_stops_the_reading(ours):
             ours["LoadClips"].execute(SHIPPED, 8.0)
     finally:
         comfy.model_management.interrupt_current_processing(False)
+
+
+def test_cancel_stops_the_reading_of_one_long_file_and_what_was_opened_can_be_cancelled_later(ours):
+    put_clip("long/a.mp4", count=40)
+    path, shown = BASE / "input" / "long", []
+
+    def press_cancel():
+        shown.append(1)
+        if len(shown) == 5:
+            comfy.model_management.interrupt_current_processing(True)
+        _host.throw_if_cancelled()
+
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            open_clip_folder(path, fps=8, default_caption="", check=press_cancel)
+        assert len(shown) == 5
+        (clip,) = ours["LoadClips"].execute("long", 8.0).args[0].clips
+        comfy.model_management.interrupt_current_processing(True)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            clip.frames([39])
+        assert clip.frames([39]).shape == (1, 3, 32, 48)
+    finally:
+        comfy.model_management.interrupt_current_processing(False)
+
+
+def test_a_link_in_the_input_folder_is_a_folder_of_clips_and_one_further_down_is_not(ours, tmp_path):
+    real = put_clip("elsewhere/a.mp4").parent.rename(tmp_path / "disk")
+    (INPUT / "linked").symlink_to(real, target_is_directory=True)
+    put_clip("holder/a.mp4")
+    (INPUT / "holder" / "trap").symlink_to(real, target_is_directory=True)
+    assert len(ours["LoadClips"].execute("linked", 8.0).args[0]) == 1
+    with pytest.raises(ValueError, match="folder is 'holder/trap'; it must be one of"):
+        ours["LoadClips"].execute("holder/trap", 8.0)
+    summary = ours["LoadClips"].execute("holder", 8.0).args[2]
+    assert "trap: a link to a folder; it is not followed" in summary
 
 
 def test_generated_clips_come_with_preview_and_summary(ours):
