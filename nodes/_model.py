@@ -6,9 +6,10 @@ made around the network, so every sampler, preview and denoise < 1 works and fra
 
 import torch
 from comfy import latent_formats
-from comfy.conds import CONDRegular
+from comfy.conds import CONDConstant, CONDRegular
 from torch import Tensor
 
+from ..motion.conditioning.clip_places import GO_ON
 from ..motion.conditioning.motion_bucket import motion_bucket
 from ..motion.errors import ConfigError
 from ..motion.io.motion_model_file import MotionModelFile, read_motion_model
@@ -19,6 +20,7 @@ from ..motion.models.motion_model import MotionModelSpec
 from ..motion.sampling.residual import residual_state_to_network
 from ..motion.sampling.schedules import sigma_to_timestep
 from . import _host
+from ._clip_places import frame_numbers, places_of
 from ._host_model import HostConfig, HostModel, assemble
 from ._host_network import FLOW_MULTIPLIER, HostNetwork, need_text
 from ._text_cache import texts_of_a_run
@@ -42,11 +44,13 @@ class HostVideoDiT(HostNetwork, LinearVideoDiT):
 
     def _predict(
         self, x, timestep, context, control, transformer_options, *, attention_mask=None, motion_bucket_id=None,
-        pooled=None, first_latent=None, **_unused,
+        pooled=None, first_latent=None, numbers=None, clip=None, **_unused,
     ):  # fmt: skip
+        motion, detail = (None, None) if clip is None else places_of(numbers, clip, x.device)
         return LinearVideoDiT.forward(
             self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=self.integer_timesteps), need_text(context),
             attention_mask=attention_mask, motion_bucket_id=motion_bucket_id, pooled=pooled, first_latent=first_latent,
+            frame_indices=motion, detail_indices=detail,
             run_block=self._block_runner(timestep, context, transformer_options),
             **texts_of_a_run(transformer_options, x.shape[0]),
         )  # fmt: skip
@@ -64,16 +68,20 @@ class MotionModel(HostModel):
         """Clean estimate of x at sigma t. first_latent (b, c, t, h, w), scaled: makes the state a motion residual.
 
         With y = z1 + residual the host's own clean estimate of the shifted state is that of y: frames 2..N are used as
-        they are, frame 1 is z1.
+        they are, frame 1 is z1. A context window that begins later gets z1 put in front, as the network was trained.
         """
         options = {} if transformer_options is None else transformer_options
         run = super()._apply_model
+        numbers = frame_numbers(x.shape[2], options)
         if first_latent is None:
-            return run(x, t, None, c_crossattn, control, options, **conditions)
+            return run(x, t, None, c_crossattn, control, options, numbers=numbers, **conditions)
         first = first_latent[:, :, :1].to(x)
-        seen = residual_state_to_network(x, t, first)
-        clean = run(seen, t, None, c_crossattn, control, options, first_latent=first, **conditions)
-        return torch.cat((first, clean[:, :, 1:]), dim=2)
+        starts = numbers[0] == 0
+        state = x if starts else torch.cat((first, x), dim=2)
+        numbers = numbers if starts else [0, *numbers]
+        seen = residual_state_to_network(state, t, first)
+        clean = run(seen, t, None, c_crossattn, control, options, first_latent=first, numbers=numbers, **conditions)
+        return torch.cat((first, clean[:, :, 1:]), dim=2) if starts else clean[:, :, 1:]
 
     def extra_conds(self, **given):
         """Host conditions for one prompt: those of all our models, pooled text and motion bucket."""
@@ -87,6 +95,8 @@ class MotionModel(HostModel):
             conditions["pooled"] = CONDRegular(given["pooled_output"])
         if self.spec.config.motion_buckets:
             conditions["motion_bucket_id"] = CONDRegular(self._bucket(given.get("motion_bucket_id")))
+        longer = given.get("longer") or GO_ON
+        conditions["clip"] = CONDConstant((given["noise"].shape[2], self.spec.sampling.num_frames, longer))
         return conditions
 
     def _bucket(self, bucket) -> Tensor:

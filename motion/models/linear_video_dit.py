@@ -101,6 +101,7 @@ class LinearVideoDiT(BlockStack):
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
+        detail_indices: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -108,7 +109,8 @@ class LinearVideoDiT(BlockStack):
         context: (b, m, caption_channels). attention_mask: (b, m), 1 = real token. motion_bucket_id: (b,) long.
         pooled: (b, caption_channels). first_latent: (b, c, 1, h, w), scaled; needed by the flow head and
         concat_first_frame. run_block(index, call, hidden_states): seam for block patches. frame_indices: (t,) or
-        (b, t), default 0..t-1. text_cache: texts of one sampling run, with text_keys naming the text of each row; used
+        (b, t), may be fractional, default 0..t-1. detail_indices: the same for the skip head, whole numbers, default
+        frame_indices. text_cache: texts of one sampling run, with text_keys naming the text of each row; used
         where gradients are off and no layer that reads the text is hooked.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
@@ -123,7 +125,8 @@ class LinearVideoDiT(BlockStack):
         if self.config.flow_channels:
             clean = compose_clean(raw, first_latent, indices, dead_zone=True)[0]
         if self.config.skip_channels:
-            clean = self.skip_head(clean, latents, timestep / 1000, first_latent, indices, pooled, motion_bucket_id)
+            places = indices if detail_indices is None else detail_indices
+            clean = self.skip_head(clean, latents, timestep / 1000, first_latent, places, pooled, motion_bucket_id)
         sigma = (timestep.float() / 1000).clamp_min(1e-5).view(-1, 1, 1, 1, 1)
         return ((latents.float() - clean.float()) / sigma).to(latents.dtype)
 

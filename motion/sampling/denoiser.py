@@ -29,9 +29,10 @@ class MotionDenoiser:
     context (b or 1, n, d), attention_mask (b or 1, n), pooled (b or 1, d): the prompt. negative: a TextCondition,
     needed when guidance_scale is not 1. motion_bucket_id: a number or (b or 1,), the same in both branches.
     first_latent: (b or 1, c, 1 or t, h, w), scaled; with it the network is a residual model and frame 0 stays
-    first_latent; None: the network predicts whole frames. integer_timesteps: tell it floor(1000·sigma). text_cache: a
-    fresh TextCache of the network, which then is also called with text_cache= and text_keys=, one a row; the network
-    and the prompts must stay as they are while this denoiser is used.
+    first_latent; None: the network predicts whole frames. places: (2, t) of `clip_places`, which reach the network as
+    frame_indices= and detail_indices=; None: it counts frames itself. integer_timesteps: tell it floor(1000·sigma).
+    text_cache: a fresh TextCache of the network, which then is also called with text_cache= and text_keys=, one a row;
+    the network and the prompts must stay as they are while this denoiser is used.
     Raises ShapeError and ConfigError for conditions that do not fit together.
     """
 
@@ -39,9 +40,9 @@ class MotionDenoiser:
         self, dit: Callable[..., Tensor], *, context: Tensor, attention_mask: Tensor | None = None,
         pooled: Tensor | None = None, motion_bucket_id: Tensor | int | None = None, first_latent: Tensor | None = None,
         negative: TextCondition | None = None, guidance_scale: float = 1.0, integer_timesteps: bool = False,
-        text_cache=None,
+        text_cache=None, places: Tensor | None = None,
     ):  # fmt: skip
-        self.dit, self.text_cache = dit, text_cache
+        self.dit, self.text_cache, self.places = dit, text_cache, places
         self.positive = _check_text(TextCondition(context, attention_mask, pooled), "prompt")
         self.guidance_scale = check_guidance_scale(guidance_scale)
         self.negative = None
@@ -99,6 +100,9 @@ class MotionDenoiser:
         keys: tuple,
     ) -> Tensor:  # fmt: skip
         kept = {} if self.text_cache is None else {"text_cache": self.text_cache, "text_keys": keys}
+        if self.places is not None:
+            places = self.places.to(seen.device)
+            kept |= {"frame_indices": places[0], "detail_indices": places[1]}
         velocity = self.dit(
             seen.to(self._dtype(seen)), sigma_to_timestep(sigma, integer=self.integer_timesteps), text.context,
             attention_mask=text.attention_mask, motion_bucket_id=bucket, pooled=text.pooled, first_latent=start,
