@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import ShapeError, ToldError
 from ..models.flow_codec import MAX_SIDE
 
 # Containers only: a play list under a video's name could make FFmpeg open other files.
@@ -28,7 +28,7 @@ SEEK_FROM = 32  # frames to skip from which on seeking pays
 _HASH_BLOCK, _HASH_BLOCKS = 1 << 20, 64
 
 
-class UnusableVideo(Exception):
+class UnusableVideo(ToldError):
     """Why a file cannot serve as a clip, in words for a list."""
 
 
