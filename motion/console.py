@@ -4,9 +4,7 @@ import sys
 from io import TextIOWrapper
 from typing import TextIO
 
-from ..kernels.foreign_text import safe_text
-
-MAX_SHOWN = 20_000  # characters of one text
+from ..kernels.foreign_text import LONG, safe_text
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -16,7 +14,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 def for_console(text: str) -> str:
     """A text as `say` prints it."""
-    return safe_text(text, limit=MAX_SHOWN, lines=True)
+    return safe_text(text, limit=LONG, lines=True)
 
 
 def take_any_letter() -> None:

@@ -35,6 +35,8 @@ def test_line_breaks_are_kept_or_folded_as_asked():
 
 def test_markup_turns_into_look_alikes_where_it_could_be_read_as_html():
     assert safe_text("<img src=x onerror=go()>", markup=False) == "‹img src=x onerror=go()›"
+    assert safe_text("[[click here|https://x.y]] [[[", markup=False) == "[ [click here|https://x.y]] [ [ ["
+    assert safe_text("&lt;b&gt; &#60; AT&T", markup=False) == "＆lt;b＆gt; ＆#60; AT&T"
 
 
 def test_long_text_keeps_its_two_ends_and_never_exceeds_the_limit():
@@ -46,7 +48,7 @@ def test_long_text_keeps_its_two_ends_and_never_exceeds_the_limit():
 
 def test_safe_text_comes_back_unchanged():
     for letter in HIDDEN:
-        for text in (f"a{letter}<b", letter * LIMIT, letter * (LIMIT + 7)):
+        for text in (f"a{letter}<b [[[c&amp;lt;", "[[" * LIMIT, letter * LIMIT, letter * (LIMIT + 7)):
             for way in ({}, {"lines": True}, {"markup": False}, {"lines": True, "markup": False}):
                 once = safe_text(text, **way)
                 assert safe_text(once, **way) == once
