@@ -73,6 +73,13 @@ def queue(page, host, nodes, links=()):
     raise TimeoutError(host.log_tail())
 
 
+def open_details(page):
+    """Newer frontends tell the text of an error on request."""
+    if page.get_by_text("View details").count():
+        page.get_by_text("View details").first.click()
+        page.wait_for_timeout(2000)
+
+
 def check(page, name):
     """Nothing ran and nothing was built. Keeps a picture when MOTIONBLOCKS_SCREENSHOTS names a folder."""
     if os.environ.get("MOTIONBLOCKS_SCREENSHOTS"):
@@ -96,9 +103,7 @@ def test_a_script_in_a_refused_widget_is_text_in_the_errors_dialog(page, host):
     nodes = [["MotionBlocksLoadBuiltin", {}], ["MotionBlocksEncodePrompts", {"positive": bad}], ["PreviewAny", {}]]
     entry = queue(page, host, nodes, [[0, 1, 1, 0], [1, 0, 2, 0]])
     assert entry["status"]["status_str"] == "error"
-    if page.get_by_text("View details").count():  # newer frontends tell the text on request
-        page.get_by_text("View details").first.click()
-        page.wait_for_timeout(2000)
+    open_details(page)
     check(page, "script-in-error")
     assert "unknown word" in page.evaluate("() => document.body.innerText")
     page.keyboard.press("Escape")
@@ -108,5 +113,7 @@ def test_a_script_in_a_name_that_is_not_there_is_text_where_the_page_shows_it(pa
     nodes = [["MotionBlocksLoadModel", {"model_name": script("name")}], ["PreviewAny", {}]]
     page.evaluate(QUEUE, [nodes, [[0, 0, 1, 0]]])
     page.wait_for_timeout(2000)
+    open_details(page)
     check(page, "script-in-validation")
+    assert "is not in models/diffusion_models" in page.evaluate("() => document.body.innerText")
     page.keyboard.press("Escape")
