@@ -6,7 +6,6 @@ the torch form, and the verdict holds for the process.
 """
 
 import functools
-import logging
 from collections.abc import Callable
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ._dispatch import KERNELS, STORED_TYPES, triton_problem
 from .errors import ConfigError
+from .foreign_text import safe_logger
 from .gate_norm_modulate import Rows, gate_norm_modulate
 from .glu_depthwise import glu_depthwise
 from .joint_linear_attention import axis_rotary, joint_linear_attention
@@ -21,7 +21,7 @@ from .spatial_linear_attention import spatial_linear_attention
 from .temporal_cosine_attention import temporal_cosine_attention
 from .token_rstd import token_rstd
 
-_log = logging.getLogger(__name__)
+_log = safe_logger("motionblocks.kernels")
 LINEAR_VIDEO_DIT = (
     "spatial_linear_attention", "temporal_cosine_attention", "gate_norm_modulate", "glu_depthwise",
 )  # fmt: skip

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from .console import for_console, say, take_any_letter
 from .errors import CheckpointError, ConfigError, ShapeError
 
 PROGRAM = "motionblocks"
@@ -16,6 +17,7 @@ FAILED, CANCELLED = 2, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 refused with one line on stderr, 130 cancelled by Ctrl-C."""
+    take_any_letter()
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(text: str) -> int:
-    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
+    say(f"{PROGRAM}: {' '.join(text.split())}", sys.stderr)
     return FAILED
 
 
@@ -99,9 +101,9 @@ def _animate(options) -> None:
         written = write_video(output, _sample(photo, model, options), fps, overwrite=options.overwrite)
     sides = tuple(photo.shape[-2:])
     if sides != (written.height, written.width):
-        print(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
+        say(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
     content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
-    print(f"video: {os.path.abspath(written.path)} ({content})")
+    say(f"video: {os.path.abspath(written.path)} ({content})")
 
 
 def _add_inflate(commands) -> None:
@@ -129,9 +131,9 @@ def _inflate(options) -> None:
     dtype = options.dtype and getattr(torch, options.dtype)
     done = inflate_sana(options.source, options.output, init=options.init, objective=options.objective, dtype=dtype)
     for name in done.dropped:
-        print(f"note: {name!r} is not used and was left out")
-    print("note: its temporal branch is untrained; train it before you expect frames that belong together")
-    print(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.spec.objective})")
+        say(f"note: {name!r} is not used and was left out")
+    say("note: its temporal branch is untrained; train it before you expect frames that belong together")
+    say(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.spec.objective})")
 
 
 def _add_convert(commands) -> None:
@@ -158,12 +160,12 @@ def _convert(options) -> None:
     dtype = options.dtype and getattr(torch, options.dtype)
     done = convert_checkpoint(options.source, options.output, dtype=dtype)
     if done.half:
-        print(f"note: its weights {done.half!r} were taken")
+        say(f"note: its weights {done.half!r} were taken")
     for name in done.left_out[:5]:
-        print(f"note: {shown(name)} is not used and was left out")
+        say(f"note: {shown(name)} is not used and was left out")
     if len(done.left_out) > 5:
-        print(f"note: {len(done.left_out) - 5} more were left out")
-    print(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
+        say(f"note: {len(done.left_out) - 5} more were left out")
+    say(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
 
 
 def _check_weights_output(options) -> None:
@@ -197,6 +199,10 @@ def _train(options) -> None:
     silent = options.quiet or world.rank > 0
     bars: dict[str, tqdm] = {}
 
+    def on_text(text: str) -> None:
+        if not silent:
+            tqdm.write(for_console(text))
+
     def show(desc: str, unit: str, done: int, total: int, figures: dict | None = None) -> None:
         if desc not in bars:
             bars[desc] = tqdm(desc=desc, unit=unit, total=total, initial=done - 1, disable=silent)
@@ -217,15 +223,15 @@ def _train(options) -> None:
             check(f"the state of step {report.step} is in {job.states}; --resume goes on from there")
 
         done = run_job(
-            job, on_step=on_step, on_encode=on_encode, on_text=None if silent else tqdm.write,
+            job, on_step=on_step, on_encode=on_encode, on_text=on_text,
             check=lambda: check("nothing was trained; the clips encoded so far are kept"), world=world,
         )  # fmt: skip
     if done.path is not None:
         result = done.training
         if result.problem:
-            print(f"note: the last state was not saved: {result.problem}", file=sys.stderr)
+            say(f"note: the last state was not saved: {result.problem}", sys.stderr)
         what = "LoRA" if job.training.mode == "lora" else "model"
-        print(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
+        say(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
 
 
 @contextmanager
@@ -298,17 +304,17 @@ def _info(options) -> None:
 
     path = weights_path(options.file)
     if os.path.isdir(path):
-        print(f"folder: {path}\n{_public_weights(path)}")
+        say(f"folder: {path}\n{_public_weights(path)}")
         return
     family, spec, metadata = describe_motion_model(path)
-    print(f"file: {path}\nfamily: {family or 'not known here'}")
+    say(f"file: {path}\nfamily: {family or 'not known here'}")
     if family.startswith(("a SANA image model", "a SANA-Video model")):
-        print(_public_weights(path))
+        say(_public_weights(path))
     for name, value in ({} if spec is None else asdict(spec)).items():
-        print(f"{name}: {_plain(value)}")
+        say(f"{name}: {_plain(value)}")
     for name, value in sorted(metadata.items()):
         if name not in ("spec", "family"):
-            print(f"{shown(name)[1:-1]}: {shown(value, 2000)[1:-1]}")
+            say(f"{shown(name)[1:-1]}: {shown(value, 2000)[1:-1]}")
 
 
 def _public_weights(path) -> str:
@@ -326,10 +332,10 @@ def _motions(options) -> None:
     from .text.vocabulary import MOTIONS
 
     if options.model is None:  # answers without torch
-        print("\n".join(MOTIONS))
+        say("\n".join(MOTIONS))
         return
     from .io.builtin_names import weights_path
     from .io.file_motions import file_motions
     from .io.motion_model_file import describe_motion_model
 
-    print("\n".join(file_motions(describe_motion_model(weights_path(options.model))[2])))
+    say("\n".join(file_motions(describe_motion_model(weights_path(options.model))[2])))

@@ -1,14 +1,15 @@
 """Prompts as token ids for SANA's networks: instruction in front, small letters, padded to what the pipelines give."""
 
-import logging
 import re
 from functools import partial
 
 import torch
 
+from ..kernels.foreign_text import has_half_character, safe_logger
 from ..motion.errors import ConfigError
 from ..motion.io.gemma_tokenizer import SENTENCEPIECE, TokenizerFile, refused
 
+_log = safe_logger("motionblocks.text")
 TOKENS = "gemma2_2b"  # the host's name for this text encoder
 LENGTH = 300  # text tokens that SANA's networks take
 PAD, BOS = 0, 2
@@ -32,7 +33,7 @@ class GemmaTokenizer:
         tokenizer_options: "instruction" stands in for the clip's own; an empty text has none, as in training.
         """
         if _WEIGHTED.search(text):
-            logging.warning("MotionBlocks: Gemma reads %r as it stands; prompt weights have no effect", text[:80])
+            _log.warning("MotionBlocks: Gemma reads %r as it stands; prompt weights have no effect", text[:80])
         instruction = (tokenizer_options or {}).get("instruction", self.instruction)
         ids = self.fitted(text, instruction)
         return {TOKENS: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
@@ -49,7 +50,7 @@ class GemmaTokenizer:
 
     def ids(self, text: str) -> list[int]:
         """BOS and the tokens of this text as it stands. Raises ConfigError for what the text encoder cannot read."""
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        if has_half_character(text):
             raise ConfigError("the prompt holds half a character (a surrogate without its other half); type it again")
         found = [BOS, *self.encode(text)]
         if max(found) >= self.vocab_size:

@@ -10,6 +10,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ..kernels.foreign_text import LONG, has_half_character, safe_text
 from ..motion.errors import CheckpointError, ConfigError, ShapeError
 
 WEIGHTS_FOLDER = "diffusion_models"
@@ -111,6 +112,13 @@ def in_range(name: str, value, low, high):
     """Re-check a number against the range its widget shows. Raises ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ConfigError(f"{name} is {str(value)[:60]}; it must be {low} to {high}")
+    return value
+
+
+def whole_text(name: str, value: str) -> str:
+    """Refuse text that no encoder and no file can take. Raises ConfigError."""
+    if not isinstance(value, str) or has_half_character(value):
+        raise ConfigError(f"{name} is {value!r:.60}: not text, or half a character in it; type it again")
     return value
 
 
@@ -267,11 +275,16 @@ def release_memory() -> None:
     memory.soft_empty_cache()
 
 
+def page_text(text: str) -> str:
+    """Text as the page may have it: hosts put what a node says into their document as HTML."""
+    return safe_text(text, limit=LONG, lines=True, markup=False)
+
+
 def show_text(text: str, node_id: str | None) -> None:
-    """Show a line under the running node in the page, where there is a page."""
-    server = _server() if node_id is not None else None
+    """Show lines under the running node in the page, where there is a page. Foreign text is made safe."""
+    server = _server() if node_id is not None and not has_half_character(node_id) else None
     if server is not None:
-        server.send_progress_text(text, node_id)
+        server.send_progress_text(page_text(text), node_id)
 
 
 def send_event(name: str, data: dict) -> None:

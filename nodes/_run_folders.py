@@ -65,7 +65,7 @@ def check_prefix(name: str, what: str = "file_prefix") -> str:
 
     if not isinstance(name, str) or "/" in name or "\\" in name or ":" in name or name.startswith("."):
         raise ConfigError(f"{what} is {str(name)[:60]!r}; a plain name is needed, without / \\ : or a leading dot")
-    return check_output_name(name).name
+    return check_output_name(_host.whole_text(what, name)).name
 
 
 def prepare(folders: RunFolders) -> None:

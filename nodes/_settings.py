@@ -88,4 +88,4 @@ def _names(text: str) -> list[str]:
 def _text(name: str, value) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ConfigError(f"{name} is {str(value)[:40]!r}; text of up to {MAX_TEXT} characters is needed")
-    return value.strip()
+    return _host.whole_text(name, value).strip()

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import logging
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..kernels.foreign_text import safe_logger
 from ..motion.adapters.lora import LoRA, target_names
 from ..motion.data.clips import ClipCollection
 from ..motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
@@ -23,7 +23,7 @@ from . import _encoders, _host, _network, _samples
 from ._page import Page
 from ._run_folders import RunFolders, prepare
 
-_log = logging.getLogger("motionblocks.training")
+_log = safe_logger("motionblocks.training")
 
 
 @dataclass(frozen=True)

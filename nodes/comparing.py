@@ -2,13 +2,16 @@
 
 from comfy_api.latest import io, ui
 
+from ..kernels.foreign_text import safe_text
 from . import _convert, _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/measuring"
 MISSING = -1.0
 BEST_DB = 100.0  # stands for equal pictures, whose PSNR is infinite
 LETTERS = "abcd"
+MAX_LABEL = 200  # characters
 ALIGN = ("frame number", "share of the video")
 
 
@@ -60,15 +63,14 @@ class MeasureQuality(io.ComfyNode):
         check_frames(clip)
         start = None if photo is None else _convert.start_photo(photo, "photo")
         report = measure_quality(clip, photo=start, motion=motion.strip() or None, on_step=_host.progress_step())
-        text = describe(report)
-        _host.show_text(text, unique_id(cls))
+        shown = text_under(cls, describe(report))
         agrees = report.direction_agrees
         figures = (
             _decibel(report.psnr_db), _known(report.delta_e), report.max_drift, _known(report.flicker_percent),
             _known(report.flow_px), _known(report.moving_share), _decibel(report.smoothness_db),
             MISSING if agrees is None else float(agrees),
         )  # fmt: skip
-        return io.NodeOutput(*figures, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(*figures, shown.value, ui=shown)
 
 
 class CompareVideos(io.ComfyNode):
@@ -134,16 +136,21 @@ class CompareVideos(io.ComfyNode):
         _host.in_range("cell_size", cell_size, 64, 512)
         by_share = _host.choose("align", align, ALIGN) == ALIGN[1]
         given = zip(LETTERS, (video_a, video_b, video_c, video_d), (label_a, label_b, label_c, label_d))
-        found = [(_convert.moving_frames(video, f"video_{letter}"), label.strip() or letter.upper())
+        found = [(_convert.moving_frames(video, f"video_{letter}"), _label(label, letter))
                  for letter, video, label in given if video is not None]  # fmt: skip
         clips, names = zip(*found)
         made = compare_clips(
             clips, names, num_columns=columns, cell=cell_size, by_share=by_share, on_step=_host.progress_step()
         )
-        _host.show_text(made.table, unique_id(cls))
+        table = text_under(cls, made.table)
         sheet, plot = (ui.PreviewImage(picture, cls=cls).as_dict() for picture in (made.contact_sheet, made.plot))
-        shown = sheet | {"images": [*sheet["images"], *plot["images"]]} | ui.PreviewText(made.table).as_dict()
-        return io.NodeOutput(made.contact_sheet, made.plot, made.table, ui=shown)
+        shown = sheet | {"images": [*sheet["images"], *plot["images"]]} | table.as_dict()
+        return io.NodeOutput(made.contact_sheet, made.plot, table.value, ui=shown)
+
+
+def _label(text: str, letter: str) -> str:
+    """A video's name in the pictures and the table: the user's own, or its letter."""
+    return safe_text(text, limit=MAX_LABEL).strip() or letter.upper()
 
 
 def _known(value: float | None) -> float:

@@ -1,12 +1,13 @@
 """Nodes that turn a photo and prompts into what a motion model is conditioned on."""
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
 from . import _convert, _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/conditioning"
 MAX_BATCH = 64
@@ -86,8 +87,7 @@ class ImageToVideo(io.ComfyNode):
             text += f"\n{space.title}: {count} latent frames of {first.shape[-1]}x{first.shape[-2]}"
         if size != (w, h):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(positive, negative, latent, decoder, ui=ui.PreviewText(text))
+        return io.NodeOutput(positive, negative, latent, decoder, ui=text_under(cls, text))
 
 
 def _encode(vae, photo: torch.Tensor, num_frames: int):

@@ -6,7 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
 from . import _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/training"
 SHIPPED_CLIPS = Path(__file__).resolve().parents[1] / "assets" / "clips"
@@ -84,7 +85,8 @@ class LoadClips(io.ComfyNode):
         from ..motion.data.clip_folder import open_clip_folder
 
         _host.in_range("fps", fps, 1.0, MAX_FPS)
-        caption = None if require_captions else " ".join(default_caption.split())
+        caption = _host.whole_text("default_caption", default_caption)
+        caption = None if require_captions else " ".join(caption.split())
         path = folder_path(folder)
         collection = open_clip_folder(
             path, fps=fps, default_caption=caption, on_step=_host.progress_step(), check=_host.throw_if_cancelled
@@ -145,7 +147,8 @@ def _wanted(motions: str) -> dict:
     """The text as `motions` or `words` of the generator. Raises ConfigError for an empty text."""
     from ..motion.data.procedural_scenes import AXES, WORDS
 
-    lines = [" ".join(line.lower().split()) for line in motions.splitlines() if line.strip()]
+    lines = _host.whole_text("motions", motions).lower().splitlines()
+    lines = [" ".join(line.split()) for line in lines if line.strip()]
     if not lines:
         raise ConfigError(f"motions is empty; write one a line, or {ANY!r}; there are: {', '.join(WORDS)}")
     if lines in ([ANY], [ANY_CAMERA]):
@@ -163,7 +166,6 @@ def _outputs() -> list:
 
 def _shown(cls, collection) -> io.NodeOutput:
     """Clips, preview and summary as outputs and in the node."""
-    preview, summary = collection.preview(PREVIEW), collection.summary()
-    _host.show_text(summary, unique_id(cls))
-    shown = ui.PreviewImage(preview, cls=cls).as_dict() | ui.PreviewText(summary).as_dict()
-    return io.NodeOutput(collection, preview, summary, ui=shown)
+    preview, summary = collection.preview(PREVIEW), text_under(cls, collection.summary())
+    shown = ui.PreviewImage(preview, cls=cls).as_dict() | summary.as_dict()
+    return io.NodeOutput(collection, preview, summary.value, ui=shown)

@@ -1,10 +1,12 @@
 """The list of nodes handed to the host. Models and trainers are imported later, when a node runs."""
 
 import importlib
-import logging
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..kernels.foreign_text import safe_logger
+
+_log = safe_logger("motionblocks.nodes")
 FAMILIES = {
     "loaders": ("LoadModel", "LoadBuiltin", "SamplePhoto"),
     "conditioning": ("ImageToVideo", "EmptyLatent"),
@@ -30,5 +32,5 @@ class MotionBlocksExtension(ComfyExtension):
                 module = importlib.import_module(f".{family}", __package__)
                 nodes += [getattr(module, name) for name in names]
             except (ImportError, AttributeError) as error:
-                logging.warning("MotionBlocks: nodes %s are missing on this host: %s", ", ".join(names), error)
+                _log.warning("MotionBlocks: nodes %s are missing on this host: %s", ", ".join(names), error)
         return nodes

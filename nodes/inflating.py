@@ -1,9 +1,10 @@
 """The node that makes a video model of an image model: SANA with temporal attention, ready for the trainer."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/training"
 FOLDER = "diffusion_models"
@@ -84,8 +85,7 @@ class InflateModel(io.ComfyNode):
             file, row, path = _inflate(_host.model_path(FOLDER, source_name), target, init, objective, dtype)
             model = build_patcher(file, path)
         text = _describe(file, row, path)
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(model, path, ui=ui.PreviewText(text))
+        return io.NodeOutput(model, path, ui=text_under(cls, text))
 
 
 def _inflate(source_path: str, target, init: str, objective: str, dtype):

@@ -5,7 +5,8 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from . import _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/loaders"
 KERNELS_TOOLTIP = (
@@ -84,8 +85,7 @@ class LoadModel(io.ComfyNode):
         dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, _host.WEIGHT_DTYPES)]
         path = _host.model_path(_host.WEIGHTS_FOLDER, model_name)
         model, text = load_and_describe(path, dtype, chosen_kernels(kernels))
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(model, ui=ui.PreviewText(text))
+        return io.NodeOutput(model, ui=text_under(cls, text))
 
 
 class LoadBuiltin(io.ComfyNode):

@@ -1,10 +1,11 @@
 """Nodes that measure how much a video moves."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
 from . import _convert, _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/measuring"
 
@@ -62,8 +63,8 @@ class MeasureDynamics(io.ComfyNode):
         scale = _scale(model, measure_size)
         report = measure_dynamics(clip, spec=scale)
         text = describe(report, clip.shape[0], scale.num_buckets, scale.measure_size)
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(report.bucket, report.degree, text, ui=ui.PreviewText(text))
+        shown = text_under(cls, text)
+        return io.NodeOutput(report.bucket, report.degree, shown.value, ui=shown)
 
 
 def _scale(model, measure_size: int):

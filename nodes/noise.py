@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..motion.errors import ConfigError, ShapeError
 from . import _convert, _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/sampling"
 METHODS = ("dct", "fft", "none")
@@ -183,6 +184,5 @@ def _result(cls, noise: StartNoise, text: str, kept: Tensor) -> io.NodeOutput:
     """NOISE with the line and the map of kept frequencies as its preview."""
     amount = kept.float().unsqueeze(-1)
     rows = amount * torch.tensor(KEPT_COLOUR) + (1 - amount) * torch.tensor(NOISE_COLOUR)
-    _host.show_text(text, unique_id(cls))
-    shown = ui.PreviewImage(_convert.picture(rows), cls=cls).as_dict() | ui.PreviewText(text).as_dict()
+    shown = ui.PreviewImage(_convert.picture(rows), cls=cls).as_dict() | text_under(cls, text).as_dict()
     return io.NodeOutput(noise, ui=shown)

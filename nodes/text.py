@@ -1,12 +1,13 @@
 """Nodes that read prompts for SANA and SANA-Video: text encoder, both prompts at once, the instruction before them."""
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
 from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
 from . import _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/conditioning"
 FOLDER, PART = "text_encoders", "text_encoder"
@@ -72,8 +73,7 @@ class LoadTextEncoder(io.ComfyNode):
             on_bytes = _host.bytes_as_progress(_host.progress_step(), 0, file.source.num_bytes)
             clip = load_gemma(file, dtype, INSTRUCTIONS[instruction], on_bytes=on_bytes)
         text = _about(file, dtype, instruction)
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(clip, ui=ui.PreviewText(text))
+        return io.NodeOutput(clip, ui=text_under(cls, text))
 
 
 class EncodePrompts(io.ComfyNode):
@@ -127,12 +127,13 @@ class EncodePrompts(io.ComfyNode):
         if clip is None:
             raise ConfigError("clip is empty: the checkpoint that was loaded holds no text encoder; load one for it")
         wanted = motion_score and not _is_motion_vocabulary(clip)
+        for name, text in (("positive", positive), ("negative", negative)):
+            _host.whole_text(name, text)
         prompt = with_motion_score(positive, dynamics) if wanted else positive
         told = {"motion_bucket_id": dynamics}
         encoded = [_encode(clip, prompt, told), _encode(clip, negative, told, alone=True)]
         text = "\n".join(_remarks(clip, prompt, negative, dynamics, wanted))
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(*encoded, ui=ui.PreviewText(text))
+        return io.NodeOutput(*encoded, ui=text_under(cls, text))
 
 
 class SetInstruction(io.ComfyNode):
@@ -161,7 +162,7 @@ class SetInstruction(io.ComfyNode):
     def execute(cls, clip, instruction) -> io.NodeOutput:
         from ._gemma import with_instruction
 
-        return io.NodeOutput(with_instruction(clip, instruction))
+        return io.NodeOutput(with_instruction(clip, _host.whole_text("instruction", instruction)))
 
 
 def _about(file, dtype: torch.dtype, instruction: str) -> str:

@@ -3,9 +3,10 @@
 from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
-from . import _convert, _host
+from . import _convert
 from ._compat import inp, out, schema, unique_id
 from ._run_folders import LATEST, NEW, listed_states
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/training"
 MODES = ("lora", "full")
@@ -49,11 +50,11 @@ class TrainMotionModel(io.ComfyNode):
         node_id = unique_id(cls)
         done = train(request, node_id)
         trained, lora = _trained(request, done)
-        _host.show_text(done.report, node_id)
+        report = text_under(cls, done.report)
         samples = _batch(done.strips)
         return io.NodeOutput(
-            trained, lora, {"loss": list(done.result.losses)}, samples, done.report, done.path,
-            ui=_shown(cls, done, samples, request.config.num_steps),
+            trained, lora, {"loss": list(done.result.losses)}, samples, report.value, done.path,
+            ui=_shown(cls, done, samples, report, request.config.num_steps),
         )  # fmt: skip
 
 
@@ -242,10 +243,10 @@ def _batch(strips: list):
     return torch.stack(strips)
 
 
-def _shown(cls, done, samples, num_steps: int) -> dict:
+def _shown(cls, done, samples, report, num_steps: int) -> dict:
     """Report, strips and loss curve under the node."""
     from ._page import curve_of
 
     curve = curve_of(list(done.result.losses), num_steps)
-    shown = ui.PreviewImage(samples, cls=cls).as_dict() | ui.PreviewText(done.report).as_dict()
+    shown = ui.PreviewImage(samples, cls=cls).as_dict() | report.as_dict()
     return shown | {"motionblocks_loss": [curve]}

@@ -1,9 +1,10 @@
 """The node that brings the VAEs of public video models into a graph."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import _host
-from ._compat import inp, out, schema, unique_id
+from ._compat import inp, out, schema
+from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/loaders"
 FOLDER, PART = "vae", "vae"
@@ -60,8 +61,7 @@ class LoadVAE(io.ComfyNode):
         dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)]
         vae, file = load_video_vae(_host.model_path(FOLDER, vae_name, PART), dtype)
         text = told(vae, file)
-        _host.show_text(text, unique_id(cls))
-        return io.NodeOutput(vae, ui=ui.PreviewText(text))
+        return io.NodeOutput(vae, ui=text_under(cls, text))
 
 
 def told(vae, file) -> str:

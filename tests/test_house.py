@@ -17,6 +17,12 @@ OUTSIDE = {
     "motion": {"torch", "einops", "safetensors", "numpy", "scipy", "tqdm", "PIL", "av", "cv2", "yaml",
                "accelerate"},
 }
+ONE_WAY_OUT = {  # foreign text is made safe on its way to a person: what leads there, and the files that may take it
+    "send_progress_text": {"nodes/_host.py"}, "PreviewText": {"nodes/_text_under.py"}, "print": {"motion/console.py"},
+    "tqdm.write": {"motion/cli.py"},
+    "getLogger": {"kernels/foreign_text.py", "nodes/_vae.py"},  # the latter adds a filter
+    **{f"logging.{level}": set() for level in ("debug", "info", "warning", "error", "exception", "critical", "log")},
+}  # fmt: skip
 NOT_FROM = {"models": {"io", "training", "data"}, "sampling": {"io", "models", "training"}, "layers": {"models", "io"}}
 
 
@@ -67,6 +73,34 @@ def test_heavy_libraries_are_imported_late(path):
             assert name.split(".")[0] not in heavy, name
         elif inside and top and path.parent.name != "_triton":
             assert not name.startswith("kernels._triton"), f"{path.name} imports {name} before its first use"
+
+
+def ways_out(source):
+    """The names of ONE_WAY_OUT that a source uses, called or handed on."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            yield from (node.attr, f"{getattr(node.value, 'id', '')}.{node.attr}")
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.ImportFrom):
+            yield from (item.name for item in node.names)
+
+
+def test_foreign_text_reaches_page_console_and_log_by_one_way_each():
+    found = {name: set() for name in ONE_WAY_OUT}
+    for path in SHIPPED:
+        for name in set(ways_out(path.read_text())) & set(ONE_WAY_OUT):
+            found[name].add(path.relative_to(ROOT).as_posix())
+    assert found == ONE_WAY_OUT
+
+
+@pytest.mark.parametrize("source", [
+    "server.send_progress_text(text, node_id)", "ui.PreviewText(text)", "from comfy_api.latest.ui import PreviewText",
+    "print(text)", "run(on_text=print)", "import logging\nlogging.getLogger().warning(text)",
+    "from logging import getLogger", "import logging\nlogging.warning(text)",
+])  # fmt: skip
+def test_a_second_way_out_is_seen(source):
+    assert set(ways_out(source)) & set(ONE_WAY_OUT)
 
 
 def test_cv2_lives_in_metrics_and_data_only():

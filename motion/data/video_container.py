@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ShapeError
+from ..errors import ShapeError, ToldError
 from ..models.flow_codec import MAX_SIDE
 
 MAX_FRAMES = 1 << 20  # of one file, and of one clip once it is resampled
@@ -17,7 +17,7 @@ _PROGRAM_STREAM, _SINCE = b"\x00\x00\x01\xba", 17  # below PyAV 17 one that is o
 _ATTACHED_PICTURE, _DEFAULT = 0x400, 0x1
 
 
-class UnusableVideo(Exception):
+class UnusableVideo(ToldError):
     """Why a file cannot serve as a clip, in words for a list."""
 
 

@@ -1,6 +1,5 @@
 """Saving a run and taking it up again: what a state holds, when it is refused, and what is said about it."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...kernels.foreign_text import safe_logger
 from ..errors import CheckpointError, ConfigError
 from ..io import training_state as states
 from ..io.training_state import TrainingState
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 LISTED = 8
-_log = logging.getLogger("motionblocks.training")
+_log = safe_logger("motionblocks.training")
 
 
 class Checkpoints:

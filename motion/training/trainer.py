@@ -4,7 +4,6 @@ Two promises. A step that is not finite never reaches the weights. Whatever ends
 of the task), the state is saved first and the original exception goes on.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...kernels.foreign_text import safe_logger
 from ..errors import CheckpointError, ConfigError, ShapeError
 from .checkpoints import Checkpoints
 from .config import TrainingConfig
@@ -22,7 +22,7 @@ from .task import SampleKey, SaveReport, StepReport, Task, TrainingResult
 from .world import OneProcess, World
 
 __all__ = ["SampleKey", "SaveReport", "StepReport", "Task", "Trainer", "TrainingResult"]
-_log = logging.getLogger("motionblocks.training")
+_log = safe_logger("motionblocks.training")
 
 
 class Trainer:

@@ -46,22 +46,30 @@ class HostServer:
     def __enter__(self):
         (self.base / "custom_nodes").mkdir(parents=True)
         (self.base / "custom_nodes" / PACK_NAME).symlink_to(ROOT, target_is_directory=True)
+        return self.start()
+
+    def start(self):
+        """Start the host, on the same port and folders each time, and wait until it answers."""
         command = [host_python(self.folder), "main.py", "--cpu", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
         environment.setdefault("OMP_NUM_THREADS", "1")  # tiny models; two busy threads wait for each other
-        with open(self.log_path, "wb") as log:
+        with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
         try:
             self._wait_until_up()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.stop()
             raise
         return self
 
     def __exit__(self, *exc_info):
+        self.stop()
+
+    def stop(self):
+        """End the host's process."""
         if self.process is None:
             return
         self.process.terminate()
