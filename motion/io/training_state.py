@@ -17,13 +17,15 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..foreign_json import parse_json
 from .atomic import discard_folder, held_file, make_folder, replaced_folder, sweep_stale, write_chunks, write_json
+from .file_signature import shown
 from .safetensors_file import read_header, read_safetensors, safetensors_chunks
 
 FORMAT_VERSION = 1
 RECORD = "state.json"
 LOCK = "training.lock"
-MAX_RECORD = 64 * 2**20
+MAX_RECORD = 32 * 2**20
 _NAME = re.compile(r"state-(\d{8,12})")
 
 
@@ -159,8 +161,8 @@ def _who(holder: dict) -> str:
 
 def _holder(text: str) -> dict:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -178,11 +180,11 @@ def _read_record(path: Path) -> dict:
     try:
         if file.stat().st_size > MAX_RECORD:
             raise CheckpointError(f"{file}: {file.stat().st_size} bytes; up to {MAX_RECORD} are read")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: not a whole training state: no readable {RECORD}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not JSON") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON ({shown(str(error), 120)})") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if type(version) is not int:
         raise CheckpointError(f"{file}: not the record of a training state")
