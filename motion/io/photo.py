@@ -39,8 +39,8 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
             check_photo_size(image.height, image.width)
             _check_single(image)
             transparent = _transparent_colour(image)
-            image.load()
-            values = _pixels(ImageOps.exif_transpose(image), transparent, np.asarray(background, dtype=np.float32))
+            ImageOps.exif_transpose(image, in_place=True)
+            values = _pixels(image, transparent, np.asarray(background, dtype=np.float32))
     except ShapeError as error:
         raise ShapeError(f"{path}: {error}") from error
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
