@@ -15,6 +15,7 @@ from .file_signature import shown
 WHITE = (1.0, 1.0, 1.0)
 # Formats read by Pillow itself; others, such as EPS, would start programs.
 PHOTO_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+ORIENTATION = 0x0112  # of EXIF; 1 is upright
 BAND = 256  # rows that are converted at once, so that memory holds the picture and little more
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey of few bits by, but not the transparent one
 _DAMAGED = (
@@ -39,8 +40,10 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
             check_photo_size(image.height, image.width)
             _check_single(image)
             transparent = _transparent_colour(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            values = _pixels(image, transparent, np.asarray(background, dtype=np.float32))
+            image.load()
+            turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+            upright = ImageOps.exif_transpose(image) if turned else image  # which would copy it, too
+            values = _pixels(upright, transparent, np.asarray(background, dtype=np.float32))
     except ShapeError as error:
         raise ShapeError(f"{path}: {error}") from error
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
