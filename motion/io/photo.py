@@ -38,7 +38,7 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
     try:
         with Image.open(path, formats=PHOTO_FORMATS) as image:
             check_photo_size(image.height, image.width)
-            _check_single(image)
+            _check_single(image, path)
             transparent = _transparent_colour(image)
             image.load()
             turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
@@ -58,7 +58,7 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
     return torch.from_numpy(values)
 
 
-def _check_single(image) -> None:
+def _check_single(image, path) -> None:
     """Refuse animations and pages: an opened Pillow image must be one picture.
 
     The second picture that phones put behind a JPEG (MPO: depth, light) and pages of another size (TIFF: small
@@ -67,12 +67,12 @@ def _check_single(image) -> None:
     if image.format == "MPO" or not getattr(image, "is_animated", False):
         return
     if image.format == "TIFF":
-        size = image.size
-        image.seek(1)
-        same = image.size == size
-        image.seek(0)
-        if not same:
-            return
+        from PIL import Image
+
+        with Image.open(path, formats=("TIFF",)) as pages:
+            pages.seek(1)
+            if pages.size != image.size:
+                return
     raise ShapeError("holds several pictures, as animations do; one is needed: save the one you want as PNG")
 
 
