@@ -1,5 +1,6 @@
 """Ways to spoil a file, each decided by a seed: flips, cuts, splices, repeats, extreme numbers, marks of syntax."""
 
+import copy
 import json
 import random
 import struct
@@ -84,7 +85,7 @@ def spoiled_json(text: bytes, chance: random.Random) -> bytes:
         if isinstance(place, dict) and chance.random() < 0.2:
             place[chance.choice(("", "x", "\0", "a" * 2000))] = place.pop(key)
         else:
-            place[key] = chance.choice(VALUES)
+            place[key] = copy.deepcopy(chance.choice(VALUES))
     return json.dumps(values, ensure_ascii=True).encode()
 
 

@@ -151,7 +151,7 @@ class MotionModelSpec:
         """Read what `to_metadata` wrote. Raises CheckpointError for another family or version or bad values."""
         check_version(metadata)
         try:
-            values = parse_json(metadata["spec"])
+            values = parse_json(metadata["spec"], allow_constants=True)
         except (KeyError, ValueError) as error:
             raise CheckpointError("metadata entry 'spec' is missing or not JSON; save the file again") from error
         if not isinstance(values, dict):
