@@ -146,7 +146,8 @@ def load_lora(path: str | os.PathLike, module: nn.Module) -> LoRA:
     ranks = {down[0] for down, _ in shapes.values()}
     alphas = {alpha for _, _, alpha in layers.values()}
     if len(ranks) != 1 or len(alphas) != 1:
-        raise CheckpointError(f"{path}: ranks {sorted(ranks)}, alphas {sorted(alphas)}; one of each is read here")
+        raise CheckpointError(f"{path}: its layers have ranks {sorted(ranks)[:5]} and alphas {sorted(alphas)[:5]}; "
+                              "one of each is read here")  # fmt: skip
     able = {name: layer for name, layer in module.named_modules() if _is_able(layer)}
     wrong = [name for name, (down, up) in shapes.items() if name not in able or not _has_shapes(able[name], down, up)]
     if wrong:
@@ -155,7 +156,10 @@ def load_lora(path: str | os.PathLike, module: nn.Module) -> LoRA:
             f"({', '.join(sorted(wrong)[:5])}); it was trained for another model: load it with that one"
         )
     exactly = tuple(f"[{name[0]}]{name[1:]}" for name in shapes)  # a glob that only this name fits
-    lora = LoRA(module, targets=exactly, rank=ranks.pop(), alpha=alphas.pop())
+    try:
+        lora = LoRA(module, targets=exactly, rank=ranks.pop(), alpha=alphas.pop())
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; get the file again or train it anew") from error
     with torch.inference_mode(False), torch.no_grad():
         for name, layer in lora.layers.items():
             layer.down.copy_(layers[name][0])

@@ -135,7 +135,7 @@ class _Store:
     def add(self, window: Window, key: str, spec, encoders, windows) -> SampleInfo:
         """Take the window from the cache, or encode it and put it there."""
         found = self.cache.get(key) if self.cache is not None else None
-        if found is not None and found[1].get("bucket", "").isdecimal() and "latents" in found[0]:
+        if found is not None and _is_sample(*found, spec):
             latents, bucket = found[0]["latents"], int(found[1]["bucket"])
             self.num_reused += 1
         else:
@@ -159,6 +159,21 @@ class _Store:
                 )
             latents = found[0]["latents"]
         return latents * self.scale
+
+
+def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: MotionModelSpec) -> bool:
+    """Whether a cached entry can be what `_encode` made."""
+    bucket, latents = metadata.get("bucket", ""), tensors.get("latents")
+    fits = latents is not None and latents.ndim == 4 and latents.dtype == torch.float32 and latents.numel() > 0
+    known = bucket.isdecimal() and len(bucket) < 5 and int(bucket) < spec.dynamics.num_buckets
+    return known and fits and latents.shape[0] == spec.latent.channels
+
+
+def _is_text(tensors: dict[str, Tensor]) -> bool:
+    """Whether a cached entry can be an encoded caption."""
+    context, mask, pooled = (tensors.get(name) for name in ("context", "attention_mask", "pooled"))
+    fits = context is not None and context.ndim == 2 and (pooled is None or pooled.ndim == 1)
+    return fits and (mask is None or mask.shape == context.shape[:1])
 
 
 def _window_key(window: Window, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig) -> str:
@@ -226,7 +241,7 @@ def _text_entry(caption: str, encoders: Encoders, cache: LatentCache | None) -> 
     """An encoded caption, from the cache where it is there."""
     key = digest("text", str(ENTRY_VERSION), caption, encoders.fingerprint)
     found = cache.get(key) if cache is not None else None
-    if found is not None and "context" in found[0]:
+    if found is not None and _is_text(found[0]):
         return TextEntry(*(found[0].get(name) for name in ("context", "attention_mask", "pooled")))
     parts = {name: value.detach().to("cpu", torch.float32).clone()
              for name, value in vars(encoders.encode_text(caption)).items() if value is not None}  # fmt: skip

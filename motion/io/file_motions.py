@@ -1,9 +1,9 @@
 """The motions a model file knows: named in its metadata, since every file may have been taught others."""
 
-import json
 from collections.abc import Mapping
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
+from ..foreign_json import parse_json
 from ..text.vocabulary import MOTIONS, MotionVocabulary
 
 ENTRY = "motions"  # metadata entry: JSON list in the order of the ids; absent = the nine of the first edition
@@ -14,8 +14,8 @@ def file_motions(metadata: Mapping[str, str]) -> tuple[str, ...]:
     if ENTRY not in metadata:
         return MOTIONS
     try:
-        return MotionVocabulary(json.loads(metadata[ENTRY])).words
-    except (ValueError, RecursionError, ConfigError) as error:
+        return MotionVocabulary(parse_json(metadata[ENTRY])).words
+    except ValueError as error:
         raise CheckpointError(f"metadata entry {ENTRY!r} is not usable: {str(error)[:200]}; save it again") from error
 
 

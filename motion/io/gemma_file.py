@@ -169,8 +169,9 @@ def _check_config(path: Path, given: Mapping, config: GemmaConfig) -> None:
                 path, f"config.json says {name} {str(given[name])[:40]!r}; {whose} {need!r}; get config.json and "
                 "weights of one model again"
             )  # fmt: skip
+    cap = config.attn_logit_softcapping
     told = {"rms_norm_eps": config.rms_norm_eps, "rope_theta": config.rope_theta,
-            "attn_logit_softcapping": config.attn_logit_softcapping or 1}  # fmt: skip
+            "attn_logit_softcapping": 1 if cap is None else cap}  # fmt: skip
     for name, value in told.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
             raise refused(path, f"config.json gives {name} {str(value)[:40]!r}; get the file again")

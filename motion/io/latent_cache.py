@@ -7,7 +7,6 @@ or not whole, is made again. Nothing here deletes a file.
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import time
@@ -17,11 +16,14 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
+from ..foreign_json import parse_json
 from .atomic import make_folder, write_json, write_safetensors
 from .safetensors_file import read_safetensors
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+MAX_LIST = 40 * 2**20  # bytes of the list: some 200,000 entries
+MAX_NAMES = 700_000
 WRITE_EVERY_SECONDS = 1.0  # a killed build loses at most this much finished work
 _KEY = re.compile(r"[0-9a-f]{16,64}")
 
@@ -92,11 +94,19 @@ def _sha256(path: Path) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:
-    """Listed entries; empty when there is no list or it is damaged. Raises CheckpointError for a newer format."""
+    """Listed entries; empty when there is no list or it is damaged.
+
+    Raises CheckpointError for a newer format and for a list too long to be read, which is not to be lost in silence.
+    """
     try:
         with open(path, "rb") as handle:
-            values = json.loads(handle.read().decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+            text = handle.read(MAX_LIST + 1)
+        if len(text) > MAX_LIST:
+            raise CheckpointError(f"{path}: longer than {MAX_LIST} bytes; choose another cache folder")
+        values = parse_json(text, max_names=MAX_NAMES)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError):
         return {}
     version = values.get("format_version") if isinstance(values, dict) else None
     if type(version) is int and version > FORMAT_VERSION:

@@ -66,5 +66,7 @@ def read_lora(path: str | os.PathLike) -> tuple[Layers, dict[str, str]]:
         if down.ndim not in (2, 4) or up.ndim != down.ndim or alpha.numel() != 1 or not down.shape[0]:
             sizes = f"{tuple(down.shape)}, {tuple(up.shape)}"
             raise CheckpointError(f"{path}: layer {shown(name)} is {sizes}; get the file again")
+        if not down.is_floating_point() or not up.is_floating_point():
+            raise CheckpointError(f"{path}: layer {shown(name)} is {down.dtype}, {up.dtype}; floating point is needed")
         layers[name] = (down, up, float(alpha))
     return layers, metadata

@@ -14,13 +14,11 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError, ShapeError
 from ..models.flow_codec import check_photo_size
 from .atomic import atomic_path, new_output
-from .file_signature import shown
 from .output_names import check_output_name
+from .photo import read_photo
 from .video_pictures import rgb_picture
 
-WHITE = (1.0, 1.0, 1.0)
-# Formats read by Pillow itself; others, such as EPS, would start programs.
-PHOTO_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+__all__ = ["WrittenVideo", "check_fps", "check_output", "read_photo", "read_video", "write_video"]
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 MAX_FPS = 240.0
 _CRF = "16"
@@ -35,36 +33,6 @@ class WrittenVideo:
     height: int
     width: int
     is_padded: bool
-
-
-def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float] = WHITE) -> Tensor:
-    """Read a picture file as (3, h, w) float32 RGB in [0, 1], turned upright by its EXIF entry.
-
-    Grey becomes three equal channels; transparency is laid over `background`; of an animation the first frame is
-    taken; 16-bit grey keeps its depth; colour profiles are ignored. Raises ConfigError for a path that cannot be
-    opened, ShapeError for what is not a whole picture with sides of 1 to 4096 px.
-    """
-    from PIL import Image, ImageOps
-
-    if "\0" in os.fspath(path):
-        raise ConfigError(f"photo {shown(os.fspath(path))} holds a NUL character; check its name")
-    try:
-        with Image.open(path, formats=PHOTO_FORMATS) as image:
-            check_photo_size(image.height, image.width)
-            image.load()
-            values = _pixels(ImageOps.exif_transpose(image), background)
-    except ShapeError as error:
-        raise ShapeError(f"{path}: {error}") from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise ConfigError(f"{path}: the photo cannot be opened ({error.strerror}); check its name") from error
-    except Image.UnidentifiedImageError as error:
-        kinds = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
-        raise ShapeError(f"{path}: not a picture; {kinds} is needed; save it as PNG first") from error
-    except Image.DecompressionBombError as error:
-        raise ShapeError(f"{path}: the picture claims to be too large ({error}); sides go up to 4096 px") from error
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-        raise ShapeError(f"{path}: the picture is damaged or cut off ({error}); get it again") from error
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 def write_video(path: str | os.PathLike, frames: Tensor, fps: float, *, overwrite: bool = False) -> WrittenVideo:
@@ -123,25 +91,6 @@ def check_fps(fps: float) -> float:
     if not (math.isfinite(fps) and 0 < fps <= MAX_FPS):
         raise ConfigError(f"fps is {fps}; it must be above 0 and up to {MAX_FPS:g}; 8 is usual here")
     return float(fps)
-
-
-def _pixels(image, background: tuple[float, float, float]) -> np.ndarray:
-    """A loaded Pillow image as (h, w, 3) float32 in [0, 1]."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_grey(np.asarray(image), image.mode)
-    if "a" in image.mode.lower() or "transparency" in image.info:
-        values = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-        alpha = values[..., 3:]
-        return values[..., :3] * alpha + np.asarray(background, dtype=np.float32) * (1 - alpha)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-
-
-def _deep_grey(values: np.ndarray, mode: str) -> np.ndarray:
-    """16-bit grey over 65535, float grey as it is."""
-    values = values.astype(np.float32) / (1 if mode == "F" else 65535)
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-        raise ShapeError("grey values go beyond white or black; 16-bit grey or floats of 0 to 1 are needed")
-    return np.repeat(values[..., None], 3, axis=-1)
 
 
 def _check_frames(frames: Tensor) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
+from ..foreign_json import parse_json
 from .file_signature import describe_bytes, shown
 
 MAX_HEADER = 16 * 2**20
@@ -182,10 +183,8 @@ def _parse_header(text: bytes, path: Path) -> tuple[dict[str, TensorEntry], dict
     if text.count(b'"data_offsets"') > MAX_TENSORS:
         raise CheckpointError(f"{path}: its header lists more than {MAX_TENSORS} tensors; no model here needs as many")
     try:
-        values = json.loads(
-            text.decode("utf-8"), object_pairs_hook=without_repeats, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: its header is not usable ({shown(str(error), 120)}); {AGAIN}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: its header is not a JSON object; {AGAIN}")
@@ -194,20 +193,6 @@ def _parse_header(text: bytes, path: Path) -> tuple[dict[str, TensorEntry], dict
     if not texts:
         raise CheckpointError(f"{path}: its metadata is not text to text; save the file again with text only")
     return {name: _entry(name, value, path) for name, value in values.items()}, metadata
-
-
-def without_repeats(pairs: list[tuple]) -> dict:
-    """Names and values as a dict; raises ValueError for a name that stands there twice."""
-    values = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"the name {shown(str(name))} stands there twice")
-        values[name] = value
-    return values
-
-
-def _refuse_constant(text: str):
-    raise ValueError(f"the number {text} is not JSON")
 
 
 def _entry(name: str, value, path: Path) -> TensorEntry:

@@ -1,13 +1,14 @@
 """The tensors of a torch checkpoint (.pth, .pt), for conversion: the one file that calls torch.load.
 
-No node imports it. A checkpoint is a zip archive of a pickle and of raw numbers. Before torch sees it, the archive's
-directory is held against the size of the file, and the pickle is parsed without being run: it may name tensors, their
-storages, and plain containers and values, and nothing else. torch then reads it with weights_only, from a memory map.
+No node imports it. A checkpoint is a zip archive of a pickle and of raw numbers. Before torch sees it, the archive is
+held to a form that every reader reads alike (torch_archive.py), and the pickle is walked through without being run: it
+may name tensors, their storages, and plain containers and values (torch_pickle.py). torch then reads it with
+weights_only, from a memory map.
 """
 
 import os
-import pickletools  # lists the opcodes of a pickle; nothing in it unpickles
-import zipfile
+import pickletools  # for the name of one exception; nothing in it unpickles
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,13 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .file_signature import describe_bytes, shown
-from .safetensors_file import AGAIN, DTYPES, MAX_TENSORS
+from .safetensors_file import AGAIN, DTYPES
+from .torch_archive import NEED, Archive, read_archive
+from .torch_pickle import NotPlain, check_pickle
 
 # What torch.load raises of a bad pickle. Only this class is taken: pickle itself is imported nowhere in the pack.
 PickleError = pickletools.pickle.PickleError
 HALVES = ("ema", "state_dict", "state_dict_ema", "model")  # MiraMo is read as its ema, SANA as its authors read it
-MAX_PICKLE = 16 * 2**20
-STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-NUMBER_TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
-MAY_NAME = {  # part of what torch allows with weights_only
-    "collections OrderedDict", "collections Counter", "__builtin__ set", "builtins set", "_codecs encode",
-    "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3", "torch._utils _rebuild_parameter",
-    "torch Size", "torch device", "torch.storage UntypedStorage",
-    *(f"torch {kind}Storage" for kind in STORAGES), *(f"torch {name}" for name in NUMBER_TYPES),
-}  # fmt: skip
-MAKES_OBJECTS = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "PERSID", "BYTEARRAY8",
-                 "NEXT_BUFFER"}  # fmt: skip
-NEED = "a .pth or .pt file of torch 1.6 or newer with weights is needed"
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ def open_checkpoint(path: str | os.PathLike) -> TorchCheckpoint:
     """
     path = Path(path)
     size = _check_file(path)
-    _check_pickle(path, _pickle_of(path, size))
+    _check_pickle(path, read_archive(path))
     try:
         # The ban on torch.load is lifted here alone: weights_only, and after the pickle has been checked.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
@@ -85,52 +76,17 @@ def _check_file(path: Path) -> int:
     raise CheckpointError(f"{path}: {seems}; {NEED}")
 
 
-def _pickle_of(path: Path, size: int) -> bytes:
-    """The pickle in the archive, once the archive's directory has been checked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            _check_entries(path, entries, size)
-            return archive.read(next(entry for entry in entries if entry.filename.endswith("/data.pkl")))
-    except (zipfile.BadZipFile, OSError, ValueError, LookupError, MemoryError, RuntimeError, EOFError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"{path}: the archive is cut or damaged ({shown(str(error), 120)}; {size} bytes here); {AGAIN}"
-        ) from error
-
-
-def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
-    """Refuse archives that unpack to more than they are, that name an entry twice, or that hold a program."""
-    names = [entry.filename for entry in entries]
-    pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise CheckpointError(f"{path}: a TorchScript program, which holds code; {NEED}")
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
-        raise CheckpointError(f"{path}: entries are compressed or locked, which torch never writes; {NEED}")
-    if len({name.lower() for name in names}) != len(names) or len(names) > 2 * MAX_TENSORS:
-        raise CheckpointError(f"{path}: {len(names)} entries, some under one name; {NEED}")
-    if sum(entry.file_size for entry in entries) > size:
-        raise CheckpointError(f"{path}: its entries would unpack to more than its {size} bytes; {AGAIN}")
-    if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE:
-        problem = f"a pickle of {pickles[0].file_size} bytes" if len(pickles) == 1 else f"{len(pickles)} data.pkl"
-        raise CheckpointError(f"{path}: {problem} in the archive; one of at most {MAX_PICKLE} bytes is needed; {NEED}")
-
-
-def _check_pickle(path: Path, pickle: bytes) -> None:
+def _check_pickle(path: Path, archive: Archive) -> None:
     """Refuse a pickle that names anything but tensors. It is parsed, never run."""
     try:
-        for opcode, argument, _ in pickletools.genops(pickle):
-            if opcode.name in MAKES_OBJECTS or (opcode.name == "GLOBAL" and argument not in MAY_NAME):
-                named = "an object" if argument is None else shown(str(argument).replace(" ", "."), 80)
-                raise CheckpointError(
-                    f"{path}: it asks for {named}, and a pickle that asks for more than tensors can run code; nothing "
-                    "of it was run. If you trust it, save its weights alone where it was trained, "
-                    "as {'state_dict': weights}"
-                )
-    except (ValueError, LookupError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+        check_pickle(archive.pickle, archive.storages)
+    except NotPlain as error:
+        raise CheckpointError(
+            f"{path}: it asks for {shown(str(error), 80)[1:-1]}, and a pickle that asks for more than tensors can run "
+            "code; nothing of it was run. If you trust it, save its weights alone where it was trained, as "
+            "{'state_dict': weights}"
+        ) from error
+    except (ValueError, LookupError, struct.error) as error:
         raise CheckpointError(f"{path}: its pickle is damaged ({shown(str(error), 120)}); {AGAIN}") from error
 
 

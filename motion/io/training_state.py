@@ -1,7 +1,8 @@
 """Training states on disk: whole or absent, verified by size and sha256, never pickled, never by two trainers at once.
 
-A state is a folder `state-00000120`: safetensors files and `state.json`, written last, with step, settings and the
-size and sha256 of every file. What lacks any of it is not a state.
+A state is a folder `state-00000120`: safetensors files and `state.json`, written last, with step, settings, the size
+and sha256 of every file, and a sha256 of all this. What lacks any of it is not a state; only states of 0.1, which have
+no sha256 of the record itself, are read without.
 """
 
 import hashlib
@@ -17,13 +18,16 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..foreign_json import parse_json
 from .atomic import discard_folder, held_file, make_folder, replaced_folder, sweep_stale, write_chunks, write_json
+from .file_signature import shown
 from .safetensors_file import read_header, read_safetensors, safetensors_chunks
 
 FORMAT_VERSION = 1
 RECORD = "state.json"
+CHECKSUM = "sha256"  # entry of the record: of all its other entries
 LOCK = "training.lock"
-MAX_RECORD = 64 * 2**20
+MAX_RECORD = 32 * 2**20
 _NAME = re.compile(r"state-(\d{8,12})")
 
 
@@ -56,7 +60,7 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tenso
         files = {f"{name}.safetensors": _write_hashed(stage / f"{name}.safetensors", part)
                  for name, part in tensors.items()}  # fmt: skip
         own = {"format_version": FORMAT_VERSION, "step": step, **record, "files": files}
-        write_json(stage / RECORD, own)
+        write_json(stage / RECORD, {**own, CHECKSUM: _record_sha256(own)})
         check_state(stage)
     check_state(target)
     return target
@@ -159,8 +163,8 @@ def _who(holder: dict) -> str:
 
 def _holder(text: str) -> dict:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -178,11 +182,11 @@ def _read_record(path: Path) -> dict:
     try:
         if file.stat().st_size > MAX_RECORD:
             raise CheckpointError(f"{file}: {file.stat().st_size} bytes; up to {MAX_RECORD} are read")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: not a whole training state: no readable {RECORD}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not JSON") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON ({shown(str(error), 120)})") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if type(version) is not int:
         raise CheckpointError(f"{file}: not the record of a training state")
@@ -190,6 +194,8 @@ def _read_record(path: Path) -> dict:
         raise CheckpointError(f"{file}: made by version {version}, this pack reads up to {FORMAT_VERSION}; update it")
     if not _has_shape(values):
         raise CheckpointError(f"{file}: step, files or settings are missing or malformed")
+    if CHECKSUM in values and values[CHECKSUM] != _record_sha256(values):
+        raise CheckpointError(f"{file}: edited or damaged since it was saved (another sha256); use an earlier state")
     return values
 
 
@@ -202,6 +208,12 @@ def _has_shape(record: dict) -> bool:
         and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
         for name, entry in files.items()
     )  # fmt: skip
+
+
+def _record_sha256(record: Mapping) -> str:
+    """Of the record's values, however they are laid out, without the checksum itself."""
+    rest = {name: value for name, value in record.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _sha256(path: Path) -> str:

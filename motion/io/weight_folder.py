@@ -4,7 +4,6 @@ Opening reads headers alone and refuses what is not whole; `read` then gives eve
 index or a config are never followed out of the folder.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +14,10 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..foreign_json import parse_json
 from .file_signature import describe_bytes, shown
 from .motion_model_file import LISTED, PICKLE_SUFFIXES, refuse_pickle_name
-from .safetensors_file import AGAIN, SafetensorsHeader, read_header, read_safetensors, without_repeats
+from .safetensors_file import AGAIN, SafetensorsHeader, read_header, read_safetensors
 
 DOCS = "docs/models.md"
 NETWORK_FOLDER = "transformer"  # of a diffusers folder that holds text encoder, VAE and network side by side
@@ -209,9 +209,8 @@ def _read_json(path: Path, *, optional: bool = False, quiet: bool = False) -> di
 
 def _parsed(text: bytes | str, what: str) -> dict:
     try:
-        text = text.decode("utf-8") if isinstance(text, bytes) else text
-        values = json.loads(text, object_pairs_hook=without_repeats)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text, allow_constants=True)
+    except ValueError as error:
         raise CheckpointError(f"{what}: is not usable JSON ({shown(str(error), 120)}); {AGAIN}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{what}: is not a JSON object; {AGAIN}")

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from ..errors import CheckpointError, ConfigError
+from ..foreign_json import parse_json
 from .latent_spaces import SPACES, LatentSpace
 from .linear_video_dit_config import LinearVideoDiTConfig, check_fields
 
@@ -150,8 +151,8 @@ class MotionModelSpec:
         """Read what `to_metadata` wrote. Raises CheckpointError for another family or version or bad values."""
         check_version(metadata)
         try:
-            values = json.loads(metadata["spec"])
-        except (KeyError, ValueError, RecursionError) as error:
+            values = parse_json(metadata["spec"], allow_constants=True)
+        except (KeyError, ValueError) as error:
             raise CheckpointError("metadata entry 'spec' is missing or not JSON; save the file again") from error
         if not isinstance(values, dict):
             raise CheckpointError("metadata entry 'spec' is not a JSON object; save the file again")

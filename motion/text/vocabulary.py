@@ -19,6 +19,8 @@ from ..errors import ConfigError
 
 MAX_TOKENS = 8
 MAX_MOTIONS = 2
+MAX_LETTERS = 1000  # of a prompt
+MAX_WORDS = 1000  # motions of a file
 DIRECTIONS = {
     "pan": ("left", "right", "up", "down"),
     "zoom": ("in", "out"),
@@ -95,7 +97,10 @@ class MotionVocabulary:
 
     def motions(self, text: str) -> tuple[str, ...]:
         """The motions a prompt names, without repeats, in vocabulary order. Raises as `tokenize`."""
-        if re.search(r"\([^()]*:[^()]*\)", text):
+        if len(text) > MAX_LETTERS:
+            raise ConfigError(f"the prompt has {len(text)} characters; up to {MAX_LETTERS} are read; name one or two "
+                              f"motions, such as {self.words[0]!r}")  # fmt: skip
+        if _has_weight(text):
             raise ConfigError(f"prompt {_short(text)!r} has a weight; motions have none; use the dynamics slider")
         words = [self._read(word) for word in re.findall(r"[^\s,.;:!?+&|/]+", text.lower())]
         named = self._pair([word for word in words if word])
@@ -150,17 +155,25 @@ class MotionVocabulary:
 
 def check_words(words: Sequence[str]) -> tuple[str, ...]:
     """A file's list of motions, checked. Raises ConfigError; every part must be a word of this pack."""
-    if isinstance(words, str) or not words or not all(isinstance(word, str) for word in words):
+    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
         raise ConfigError(f"motions are {_short(repr(words))}; a list of at least one motion is needed")
+    if len(words) > MAX_WORDS:
+        raise ConfigError(f"{len(words)} motions; up to {MAX_WORDS} are read; save the model again with its own")
     known = {name for name in SYNONYMS if name not in OPPOSITES}
     for motion in words:
-        verb, _, way = motion.partition(" ")
-        if verb not in known or (way and way not in OPPOSITES):
+        verb = motion.partition(" ")[0]
+        if verb not in known or motion not in (verb, *(f"{verb} {way}" for way in OPPOSITES)):
             raise ConfigError(f"motion {_short(motion)!r} is not known to this pack; update the pack")
     plain = {motion for motion in words if " " not in motion}
     if len(set(words)) != len(words) or any(motion.split()[0] in plain for motion in words if " " in motion):
         raise ConfigError(f"motions {_short(', '.join(words), 200)} name one twice; each must differ")
     return tuple(words)
+
+
+def _has_weight(text: str) -> bool:
+    """Whether some brackets that hold no others hold a colon, as in "(pan left:1.2)"; in one pass."""
+    inside = (part.partition(")") for part in text.split("(")[1:])
+    return any(closed and ":" in part for part, closed, _ in inside)
 
 
 def _short(text: str, limit: int = 60) -> str:

@@ -6,7 +6,6 @@ YAML or JSON, read without running anything; every name in it is checked. States
 
 import difflib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,12 +17,14 @@ from ..data.generated_clips import generate_collection
 from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
 from ..data.video_file import go_on
 from ..errors import ConfigError
+from ..foreign_json import parse_json
 from ..io.atomic import make_folder, try_writing
 from ..io.builtin import BuiltinModel, bundle
 from ..io.builtin_names import BUILTIN_NAMES, builtin_path
 from ..io.motion_model_file import MotionModelFile, read_motion_model, save_motion_model
 from ..io.output_names import check_output_name
-from ..io.safetensors_file import without_repeats
+from ..io.text_file import decode_text
+from ..io.yaml_text import read_yaml
 from ..models.linear_video_dit_config import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
@@ -31,8 +32,20 @@ from .task import StepReport, TrainingResult
 from .trainer import Trainer
 from .world import OneProcess, World
 
-MAX_BYTES = 2**20
-GENERATE = ("num_clips", "motions", "num_frames", "size", "fps", "seed")
+MAX_BYTES = 2**16
+LISTED = 5  # unknown names that are answered one by one
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What `generate` may hold; ranges are those of `generate_collection`."""
+
+    num_clips: int = 0  # must be given
+    motions: list | None = None  # of captions, dealt out in turn
+    num_frames: int = 0
+    size: int = 0
+    fps: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,9 +73,8 @@ class TrainingJob:
         if not str(self.output).endswith(".safetensors"):
             problems.append(f"output is {self.output!r}; it must end with .safetensors")
         if self.generate is not None:
-            problems += _unknown("generate", self.generate, GENERATE)
-            if not problems and "num_clips" not in self.generate:
-                problems.append("generate needs num_clips")
+            problems += _unknown("generate", self.generate, [item.name for item in fields(Drawing)])
+            problems += [] if problems else _untyped(self.generate)
         if problems:
             raise ConfigError("; ".join(problems))
         check_output_name(self.output)
@@ -108,18 +120,20 @@ def read_job(path: str | Path) -> TrainingJob:
     """Read a job file, .json or YAML. Raises ConfigError with file, value, need and way out."""
     path = Path(path)
     try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+        with open(path, "rb") as handle:
+            data = handle.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a job file") from error
-    if data is None:
+    if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; a job file is a page of text")
     try:
-        text = data.decode("utf-8")
-        is_json = path.suffix.lower() == ".json"
-        values = json.loads(text, object_pairs_hook=without_repeats) if is_json else _read_yaml(text)
+        text = decode_text(data)
+        values = parse_json(text) if path.suffix.lower() == ".json" else read_yaml(text)
         return TrainingJob.from_dict(values)
-    except (ConfigError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {error or 'nested too deep'}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not text ({error}); save it as UTF-8") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def run_job(
@@ -206,36 +220,24 @@ def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: 
 
 
 def _unknown(what: str, values, names) -> list[str]:
-    """Names that do not belong there, with the one that may be meant."""
+    """The first names that do not belong there, with the one that may be meant."""
     if not isinstance(values, dict):
         return [f"{what} is {str(values)[:40]!r}; names and values are needed"]
     lines = []
-    for name in values:
-        if name not in names:
-            near = difflib.get_close_matches(str(name), names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
-            lines.append(f"{what} does not know {str(name)[:60]!r}; {hint}")
+    for name in [str(name)[:60] for name in values if name not in names][:LISTED]:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        lines.append(f"{what} does not know {name!r}; {hint}")
     return lines
 
 
-def _read_yaml(text: str):
-    """Plain values of a YAML text; numbers like 1e-4 are numbers, and no name may stand twice."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Safe, and strict about names."""
-
-        def construct_mapping(self, node, deep=False):
-            if isinstance(node, yaml.MappingNode):
-                without_repeats([(self.construct_object(key, deep=True), None) for key, _ in node.value])
-            return super().construct_mapping(node, deep=deep)
-
-    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    loader = Loader(text)
+def _untyped(generate: dict) -> list[str]:
+    """What is missing or of a wrong type in `generate`."""
+    if "num_clips" not in generate:
+        return ["generate needs num_clips"]
     try:
-        return loader.get_single_data()
-    except (yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"not YAML: {' '.join(str(error).split())[:300]}") from error
-    finally:
-        loader.dispose()
+        motions = check_fields(Drawing, generate).get("motions") or ()
+    except ConfigError as error:
+        return [f"generate: {error}"]
+    wrong = [motion for motion in motions if not isinstance(motion, str)]
+    return [f"generate: {str(wrong[0])[:40]!r} is no motion; texts such as 'pan left' are needed"] if wrong else []

@@ -157,7 +157,7 @@ def test_finite_scan_can_be_left_out(tmp_path):
 
 
 def test_duplicate_keys_are_refused(refused):
-    assert "'a' stands there twice" in refused(hostile.duplicate_keys())
+    assert "'a' appears twice" in refused(hostile.duplicate_keys())
 
 
 def test_hole_overlap_and_trailing_bytes_are_refused(refused):

@@ -47,6 +47,20 @@ def flip(path):
     path.write_bytes(data)
 
 
+def edit(state, name, value):
+    """Change one entry of a record, as an editor would."""
+    record = json.loads((state / "state.json").read_text())
+    assert name in record
+    (state / "state.json").write_text(json.dumps(record | {name: value}))
+
+
+def as_of_0_1(state):
+    """The record as 0.1 wrote it: the same entries without a checksum."""
+    record = json.loads((state / "state.json").read_text())
+    del record["sha256"]
+    (state / "state.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
 DAMAGES = {
     "cut weights": lambda state: cut(state / "weights.safetensors"),
     "flipped bit in the average": lambda state: flip(state / "ema.safetensors"),
@@ -54,6 +68,18 @@ DAMAGES = {
     "no record": lambda state: (state / "state.json").unlink(),
     "cut record": lambda state: cut(state / "state.json"),
     "record of something else": lambda state: (state / "state.json").write_text("[1, 2]"),
+    "edited setting": lambda state: edit(state, "config", {"learning_rate": 0.5}),
+    "edited step": lambda state: edit(state, "step", 8),
+    "edited files": lambda state: edit(state, "files", {}),
+    "other task": lambda state: edit(state, "task", {"kind": "another"}),
+    "flipped bit in the record": lambda state: (state / "state.json").write_text(
+        (state / "state.json").read_text().replace('"seed": 0', '"seed": 1')
+    ),
+    "another checksum": lambda state: edit(state, "sha256", None),
+    "endless number": lambda state: (state / "state.json").write_text(
+        (state / "state.json").read_text().replace('"seed": 0', '"seed": 1e999')
+    ),
+    "deep record": lambda state: (state / "state.json").write_text("[" * 900 + "]" * 900),
     "empty folder": lambda state: [path.unlink() for path in state.iterdir()],
     "record that leaves the folder": lambda state: (state / "state.json").write_text(
         (state / "state.json").read_text().replace('"weights.safetensors"', '"../weights.safetensors"')
@@ -72,6 +98,26 @@ def test_damaged_newest_state_is_passed_over_aloud_and_made_again(tmp_path, capl
     assert f"passed over {newest}" in caplog.text
     assert all(torch.equal(a, b) for a, b in zip(whole.values, rest.values)) and whole.losses == rest.losses
     assert read_state(newest).step == 9 and older.exists()
+
+
+def test_states_without_a_checksum_resume_to_the_same_bits(tmp_path):
+    whole, _ = trained(tmp_path / "whole")
+    trained(tmp_path / "old")
+    newest, older = list_states(tmp_path / "old")
+    shutil.rmtree(newest)
+    as_of_0_1(older)
+    rest = Trainer(ToyTask(seed=4), SHORT, folder=tmp_path / "old", resume="latest")
+    rest.run()
+    assert read_state(older).step == 6 and "sha256" in read_state(newest).record
+    assert all(torch.equal(a, b) for a, b in zip(whole.values, rest.values)) and whole.losses == rest.losses
+
+
+def test_a_record_laid_out_otherwise_is_still_whole(tmp_path):
+    trained(tmp_path)
+    newest = list_states(tmp_path)[0]
+    record = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text("\ufeff" + json.dumps(dict(reversed(record.items()))), encoding="utf-8")
+    assert read_state(newest).record == record
 
 
 def test_a_folder_without_any_whole_state_is_not_started_anew_in_silence(tmp_path):
@@ -184,9 +230,10 @@ def test_two_whole_states_stay_and_damaged_ones_do_not_count(tmp_path):
     names = [state.name for state in list_states(tmp_path)]
     assert names == [f"state-{step:08d}" for step in (9, 8, 6, 4, 2)]
     cut(list_states(tmp_path)[0] / "weights.safetensors")
+    edit(list_states(tmp_path)[1], "step", 7)
     (tmp_path / "my notes").mkdir()
     prune_states(tmp_path, 2)
-    assert [state.name for state in list_states(tmp_path)] == [f"state-{step:08d}" for step in (9, 8, 6)]
+    assert [state.name for state in list_states(tmp_path)] == [f"state-{step:08d}" for step in (9, 8, 6, 4)]
     assert (tmp_path / "my notes").is_dir()
 
 

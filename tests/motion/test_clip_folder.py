@@ -183,9 +183,10 @@ def test_a_bad_line_in_the_list_is_named(tmp_path, line, words):
 
 def test_a_caption_that_is_no_text_is_refused_by_name(tmp_path):
     put_clip(tmp_path / "clips")
-    (tmp_path / "clips" / "clip.txt").write_bytes(b"\xff\xfe\x00p")
-    with pytest.raises(ConfigError, match="clip.txt: cannot be read as UTF-8 text"):
-        open_clip_folder(tmp_path / "clips", fps=8)
+    for data in (b"\xff\xfep", b"pan\xff left", b"pan\0left", b"p\0\0a", b"\xff\xfe\0\xd8"):
+        (tmp_path / "clips" / "clip.txt").write_bytes(data)
+        with pytest.raises(ConfigError, match="clip.txt: cannot be read as UTF-8 text"):
+            open_clip_folder(tmp_path / "clips", fps=8)
     (tmp_path / "clips" / "clip.txt").write_bytes(b"x" * 100_000)
     with pytest.raises(ConfigError, match="clip.txt: longer than"):
         open_clip_folder(tmp_path / "clips", fps=8)

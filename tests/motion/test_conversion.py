@@ -6,7 +6,9 @@ import io
 import os
 import pickle
 import struct
+import time
 import zipfile
+import zlib
 from argparse import Namespace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 from pack.motion import cli
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io import sana_layouts, torch_checkpoint
+from pack.motion.io import sana_layouts, torch_checkpoint, torch_pickle
 from pack.motion.io.conversion import convert_checkpoint, diffusers_config
 from pack.motion.io.motion_model_file import read_motion_model
 from pack.motion.io.sana_file import open_sana
@@ -364,3 +366,168 @@ def test_the_shell_converts_says_what_it_left_out_and_never_overwrites_unasked(t
     assert len((tmp_path / "out.safetensors").read_bytes()) < len(before)
     assert cli.main(["convert", "Sana.pth", "-o", "out.pth"]) == 2
     assert "name of a .safetensors file is needed" in capsys.readouterr().err
+
+
+def archive_of(pickled, storages=(b"\0" * 64,)):
+    """A checkpoint around a hand-made pickle."""
+    stored = io.BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + pickled + b".")
+        archive.writestr("a/version", "3\n")
+        for key, data in enumerate(storages):
+            archive.writestr(f"a/data/{key}", data)
+    return stored.getvalue()
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+ENCODE, LATIN = b"c_codecs\nencode\n", text("latin1")
+STORED = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+REBUILD, EMPTY = b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n)R"
+TENSOR = REBUILD + b"(" + STORED + b"K\0K\x04\x85K\x01\x85\x89" + EMPTY + b"tR"
+DOUBLED = b")q\0" + b"h\0h\0\x86q\0" * 60 + b"h\0"  # a tuple of 2^60 empty ones
+HOSTILE = {
+    "a doubled tuple as a name": b"}" + DOUBLED + b"Ns",
+    "a doubled tuple in a set": b"c__builtin__\nset\n](" + DOUBLED + b"e\x85R",
+    "a doubled tuple as the word of a storage": b"(" + DOUBLED + b"NNNNtQ",
+    "a doubled tuple as a shape": REBUILD + b"(" + STORED + b"K\0" + DOUBLED + b")\x89" + EMPTY + b"tR",
+    "a doubled tuple for a device": b"ctorch\ndevice\n" + DOUBLED + b"\x85R",
+    "a chain of encodings": text("x" * 1000) + b"".join(
+        b"q\0" + ENCODE + b"h\0" + text("utf-16") + b"\x86R" for _ in range(60)),
+    "encoding with another codec": ENCODE + text("x") + text("zip") + b"\x86R",
+    "one text encoded again and again": text("x" * 2**20) + b"q\0" + (ENCODE + b"h\0" + LATIN + b"\x86R") * 400,
+    "one list copied again and again": b"](" + b"K\1" * 50_000 + b"eq\0" + b"c__builtin__\nset\nh\0\x85R" * 5000,
+    "a dictionary copied through a list of pairs": b"ccollections\nOrderedDict\n]\x85R",
+    "numbers that collide": b"}(" + b"".join(
+        b"\x8a\x0d" + (index * (2**61 - 1)).to_bytes(13, "little") + b"N" for index in range(30_000)) + b"u",
+    "more steps than weights have": b"N" * 2_000_000,
+    "deep brackets": b"(" * 2_000_000,
+    "a class instead of a call": b"ctorch\nFloatStorage\n)R",
+    "a state for a tensor": TENSOR + b"(tb",
+    "metadata for a tensor": REBUILD + b"(" + STORED + b"K\0))\x89" + EMPTY + b"}tR",
+    "an opcode that torch does not read": b"I" + b"9" * 100_000 + b"\n",
+    "an object": b"ctorch\nFloatStorage\n)\x81",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pickled", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_pickle_that_would_never_end_or_double_itself_is_refused_in_a_moment(tmp_path, monkeypatch, pickled):
+    path = tmp_path / "a.pth"
+    path.write_bytes(archive_of(pickled))
+    monkeypatch.setattr(torch_checkpoint.torch, "load", lambda *_, **__: pytest.fail("torch was asked to load it"))
+    started = time.process_time()
+    said = refusal(path)
+    assert time.process_time() - started < 2 and "nothing of it was run" in said and len(said) < 500
+
+
+@pytest.mark.parametrize(("pickled", "words"), [
+    (b"h\5", "damaged"), (b"t", "damaged"), (b"K\1\x86", "damaged"), (b"X\xff\xff\xff\xff", "damaged"),
+    (b"cabc", "damaged"), (STORED.replace(b"K\x04", b"M\x00\x01"), "not in the archive, or shorter there"),
+    (STORED.replace(text("0"), text("../0")), "not in the archive"), (b"N.N", "bytes follow after its end"),
+])  # fmt: skip
+def test_a_damaged_pickle_is_refused_with_what_is_wrong(tmp_path, pickled, words):
+    path = tmp_path / "a.pth"
+    path.write_bytes(archive_of(pickled))
+    assert words in refusal(path)
+
+
+def test_a_checkpoint_of_very_many_tensors_passes():
+    tensor = b"h\0(" + STORED + b"K\0K\x04\x85K\x01\x85\x89h\1)RtR"
+    body = b"".join(text(f"block.{index}.weight") + b"r" + struct.pack("<I", index + 2) + tensor
+                    for index in range(100_000))  # fmt: skip
+    pickled = b"\x80\x02" + REBUILD + b"q\0ccollections\nOrderedDict\nq\1}(" + body + b"u."
+    started = time.process_time()
+    torch_pickle.check_pickle(pickled, {str(key): 16 for key in range(100_000)})
+    assert time.process_time() - started < 20
+
+
+def records(entries):
+    """Entries laid out by hand: local headers with data, and the directory that belongs to them."""
+    body, directory = b"", b""
+    for name, data in entries.items():
+        fields = (0, 0, 0, 0, zlib.crc32(data), len(data), len(data), len(name), 0)
+        directory += struct.pack("<4sH5H3L2H", b"PK\1\2", 0, 0, *fields) + struct.pack("<3H2L", 0, 0, 0, 0, len(body))
+        directory += name.encode()
+        body += struct.pack("<4s5H3L2H", b"PK\3\4", 0, *fields) + name.encode() + data
+    return body, directory
+
+
+def end_of(directory, start, count):
+    return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), start, 0)
+
+
+def weights_of(value):
+    """Entries of a checkpoint {"x": four floats of this value}."""
+    return {"a/data.pkl": b"\x80\x02}" + text("x") + TENSOR + b"s.", "a/version": b"3\n",
+            "a/data/0": struct.pack("<4f", *[value] * 4)}  # fmt: skip
+
+
+def two_directories():
+    """An archive whose end names one directory, while another one lies directly before the end, which zipfile reads."""
+    (told, first), (hidden, second) = records(weights_of(1.0)), records(weights_of(2.0))
+    assert len(told) == len(hidden) and len(first) == len(second)
+    return told + first + hidden + second + end_of(first, len(told), 3)
+
+
+def test_an_archive_that_zipfile_and_torch_read_differently_is_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(two_directories())
+    with zipfile.ZipFile(path) as archive:
+        assert struct.unpack("<4f", archive.read("a/data/0"))[0] == 2.0
+    assert torch.load(path, weights_only=True)["x"][0] == 1.0
+    assert "its directory does not lie before its end" in refusal(path)
+
+
+def plain_archive():
+    body, directory = records(weights_of(1.0))
+    return body + directory + end_of(directory, len(body), 3)
+
+
+def moved(data, by):
+    """The plain archive with `by` bytes before it, its places put right."""
+    body, directory = records(weights_of(1.0))
+    at = 0
+    for name in weights_of(1.0):
+        place = struct.unpack_from("<L", directory, at + 42)[0]
+        directory = directory[: at + 42] + struct.pack("<L", place + by) + directory[at + 46 :]
+        at += 46 + len(name)
+    return b"PK\3\4" + b"x" * (by - 4) + body + directory + end_of(directory, len(body) + by, 3)
+
+
+def second_end(**changes):
+    """The plain archive with zip64 ends, which must say the same."""
+    body, directory = records(weights_of(1.0))
+    after = len(body) + len(directory)
+    values = {"count": 3, "length": len(directory), "start": len(body), "place": after} | changes
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, values["count"], values["count"], values["length"],
+                       values["start"])  # fmt: skip
+    return body + directory + wide + struct.pack("<4sLQL", b"PK\6\7", 0, values["place"], 1) + end_of(
+        directory, len(body), 3
+    )
+
+
+LAYOUTS = {
+    "bytes before the first entry": lambda data: moved(data, 40),
+    "bytes after the end": lambda data: data + b"\0" * 8,
+    "a comment": lambda data: data[:-2] + b"\4\0PK\5\6",
+    "an archive behind it": lambda data: data + data,
+    "another name in the directory": lambda data: data.replace(b"a/version", b"a/VERSION", 1),
+    "a pickle with another sum": lambda data: data.replace(b"K\0K\x04", b"K\0K\x03", 1),
+    "a second end elsewhere": lambda data: second_end(place=0),
+    "a second end of another count": lambda data: second_end(count=2),
+    "a second end of another directory": lambda data: second_end(start=0),
+    "fewer entries than its end says": lambda data: data[:-14] + struct.pack("<2H", 4, 4) + data[-10:],
+}
+
+
+@pytest.mark.parametrize("change", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_archives_that_can_be_read_in_two_ways_are_refused(tmp_path, change):
+    path = tmp_path / "a.pth"
+    path.write_bytes(plain_archive())
+    assert torch_checkpoint.open_checkpoint(path).tensors["x"].tolist() == [1.0] * 4
+    path.write_bytes(second_end())
+    assert torch_checkpoint.open_checkpoint(path).tensors["x"].tolist() == [1.0] * 4
+    path.write_bytes(change(plain_archive()))
+    assert "the archive is cut or damaged" in refusal(path)

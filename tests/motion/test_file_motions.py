@@ -21,7 +21,10 @@ def test_named_motions_are_read_in_their_order():
     assert file_vocabulary({"motions": json.dumps(words)}, 4).words == words
 
 
-@pytest.mark.parametrize("entry", ["", "[", "{}", "[]", "[1]", '["fly"]', '["rain", "rain"]', '"rain"', "[" * 10000])
+@pytest.mark.parametrize("entry", [
+    "", "[", "{}", "[]", "[1]", '["fly"]', '["rain", "rain"]', '"rain"', "[" * 10000, "[" * 90 + "]" * 90, "5", "null",
+    "true", "NaN", '{"rain": 1}', '[["rain"]]', '["rain", null]', '["pan "]', json.dumps(["rain"] * 2000),
+])  # fmt: skip
 def test_an_entry_that_is_no_list_of_motions_is_refused(entry):
     with pytest.raises(CheckpointError, match="'motions'"):
         file_motions({"motions": entry})

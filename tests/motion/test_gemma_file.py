@@ -107,7 +107,9 @@ def test_an_unknown_weight_and_a_wrong_shape_are_named(place):
     ({"model_type": "gemma3_text"}, "gemma3_text"), ({"hidden_size": 2304}, "2304"), ({"head_dim": 128}, "head_dim"),
     ({"query_pre_attn_scalar": 144}, "query_pre_attn_scalar"), ({"num_hidden_layers": "3"}, "num_hidden_layers"),
     ({"num_hidden_layers": 10**9}, "num_hidden_layers"), ({"rms_norm_eps": "small"}, "rms_norm_eps"),
-    ({"attn_logit_softcapping": -1}, "attn_logit_softcapping"), ({"rope_theta": True}, "rope_theta"),
+    ({"attn_logit_softcapping": -1}, "attn_logit_softcapping"), ({"attn_logit_softcapping": []}, "softcapping"),
+    ({"attn_logit_softcapping": 0}, "softcapping"), ({"attn_logit_softcapping": False}, "softcapping"),
+    ({"rope_theta": True}, "rope_theta"),
     ({"hidden_activation": "silu"}, "hidden_activation"), ({"num_key_value_heads": 2}, "num_key_value_heads"),
 ])  # fmt: skip
 def test_a_config_of_another_model_is_refused(place, config, says):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from pack.motion.data.latent_dataset import (
     resize_short_side,
 )
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
+from pack.motion.io.atomic import write_safetensors
 from pack.motion.io.builtin import load_builtin
 from pack.motion.io.latent_cache import MANIFEST, LatentCache
+from pack.motion.io.safetensors_file import read_safetensors
 from pack.motion.metrics.dynamics import measure_dynamics
 from pack.motion.models.flow_codec import FlowCodec
 from pack.motion.models.motion_model import DynamicsSpec, MotionModelSpec
@@ -178,6 +181,35 @@ def test_a_damaged_entry_is_made_again_and_counted(tmp_path, damage):
     assert vae.calls == (6 if damage == "unlisted" else 4)
     assert all(torch.equal(truth.sample(i), again.sample(i)) for i in range(3))
     assert damage == "unlisted" or "1 damaged and made again" in again.summary()
+
+
+def test_an_entry_that_cannot_be_a_sample_is_made_again_although_its_sum_is_right(tmp_path):
+    vae = Counting()
+    truth = build([sliding_clip()], tmp_path, vae=vae)
+    listed = json.loads((tmp_path / MANIFEST).read_text())
+    entries = sorted(path for path in tmp_path.glob("*.safetensors") if b'"bucket"' in path.read_bytes())
+    good, _ = read_safetensors(entries[0])
+    latents = good["latents"]
+    wrong = ({"latents": latents}, {"bucket": "9" * 5000}), ({"latents": latents[0]}, {"bucket": "3"}), (
+        {"latents": latents}, {"bucket": "20"})  # fmt: skip
+    for path, (tensors, metadata) in zip(entries, wrong):
+        write_safetensors(path, tensors, metadata)
+        listed["entries"][path.stem] = {"size": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest()}
+    (tmp_path / MANIFEST).write_text(json.dumps(listed))
+    again = build([sliding_clip()], tmp_path, vae=vae)
+    assert vae.calls == 6 and all(torch.equal(truth.sample(i), again.sample(i)) for i in range(3))
+
+
+def test_a_list_of_entries_too_long_to_be_read_is_refused_and_not_lost(tmp_path):
+    (tmp_path / MANIFEST).write_bytes(b" " * (40 * 2**20 + 1))
+    with pytest.raises(CheckpointError, match="manifest.json: longer than 41943040 bytes; choose another"):
+        LatentCache(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"entries": ' + "[" * 900 + "]" * 900 + "}", '{"a": 1, "a": 1}'])
+def test_a_list_of_entries_that_is_no_list_is_made_again(tmp_path, text):
+    (tmp_path / MANIFEST).write_text(text)
+    assert LatentCache(tmp_path).entries == {}
 
 
 def test_cache_of_another_vae_is_never_used(tmp_path):

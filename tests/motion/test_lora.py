@@ -158,3 +158,29 @@ def test_adapter_of_another_model_or_no_adapter_is_refused_with_reasons(tmp_path
     with pytest.raises(CheckpointError, match="NaN"):
         save_lora(tmp_path / "c.safetensors", lora)
     assert not (tmp_path / "c.safetensors").exists()
+
+
+@pytest.mark.parametrize(("alpha", "words"), [(0.0, "alpha 0.0; .* alpha is above 0"), (-2.0, "alpha -2.0")])
+def test_an_adapter_whose_numbers_cannot_be_is_refused_with_its_file(tmp_path, alpha, words):
+    from pack.motion.io.lora_file import write_lora
+
+    dit = tiny_dit(tiny_spec())
+    layers = {name: (layer.down, layer.up, alpha) for name, layer in trained(dit).layers.items()}
+    write_lora(tmp_path / "off.safetensors", layers, {})
+    with pytest.raises(CheckpointError, match=f"off.safetensors: rank is 3, {words}"):
+        load_lora(tmp_path / "off.safetensors", dit)
+
+
+def test_an_adapter_of_whole_numbers_and_one_of_many_ranks_are_refused_with_their_file(tmp_path):
+    from pack.motion.io.lora_file import write_lora
+
+    dit = tiny_dit(tiny_spec())
+    layers = {name: (layer.down.to(torch.int8), layer.up, 2.0) for name, layer in trained(dit).layers.items()}
+    write_lora(tmp_path / "whole.safetensors", layers, {})
+    with pytest.raises(CheckpointError, match="whole.safetensors: layer .* is torch.int8"):
+        load_lora(tmp_path / "whole.safetensors", dit)
+    layers = {f"layer.{rank}": (torch.ones(rank, 2), torch.ones(2, rank), 1.0) for rank in range(1, 60)}
+    write_lora(tmp_path / "many.safetensors", layers, {})
+    with pytest.raises(CheckpointError, match="many.safetensors: its layers have ranks") as caught:
+        load_lora(tmp_path / "many.safetensors", dit)
+    assert len(str(caught.value)) < 300

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import av
@@ -17,6 +18,7 @@ from pack.motion.io.training_state import list_states
 from pack.motion.training import job as jobs
 from pack.motion.training.job import TrainingJob, read_job, run_job
 
+FIELD = Path(__file__).resolve().parents[1] / "field"
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "training" / "pan_left.yaml"
 DRAWN = {"num_clips": 2, "motions": ["pan left"], "num_frames": 3, "size": 64}
 WINDOWS = {"num_frames": 3, "stride_min": 1, "stride_max": 1, "windows_per_clip": 1}
@@ -157,12 +159,29 @@ REFUSED = {
     "a wrong type": ("output: a.safetensors\nclips: a\ntraining: {num_steps: many}", "is 'many'; it needs int"),
     "another suffix": ("output: a.pt\nclips: a", "must end with .safetensors"),
     "no output": ("clips: a", "output is missing"),
-    "a name twice": ("output: a.safetensors\noutput: b.safetensors\nclips: a", "'output' stands there twice"),
+    "a name twice": ("output: a.safetensors\noutput: b.safetensors\nclips: a", "'output' appears twice"),
     "a list": ("- a\n- b", "the job is a list"),
     "nothing": ("", "the job is a NoneType"),
     "no YAML": ("output: [a", "not YAML"),
     "a Python object": ("output: !!python/object/apply:os.system [ls]", "not YAML: could not determine a constructor"),
     "an unknown drawing": ("output: a.safetensors\ngenerate: {num_clip: 1}", "did you mean num_clips?"),
+    "an alias": ("output: &name a.safetensors\nclips: *name", "&name and .*name are not read here"),
+    "laughs": ("a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]", "write the values out"),
+    "an alias of itself": ("output: &a [*a]", "write the values out"),
+    "deep brackets": ("output: " + "[" * 60_000, "nested deeper than 16 levels"),
+    "deep brackets on many lines": ("output: " + "[\n" * 30_000, "nested deeper than 16 levels"),
+    "deep dashes": ("- " * 30_000, "nested deeper than 16 levels"),
+    "a character that YAML does not allow": ("output: \x01", "not YAML"),
+    "no date": ("output: !!timestamp x", "not YAML"),
+    "an empty number": ("output: !!int ''", "not YAML"),
+    "a list as a name": ("? [a]\n: b", "not YAML"),
+    "no truth value": ("output: !!bool maybe", "not YAML"),
+    "half a character": ('output: "\\ud800"', "half a character"),
+    "many unknown names": ("".join(f"a{i}: 1\n" for i in range(6000)), "does not know 'a4'"),
+    "a huge number": (f"output: a.safetensors\nclips: a\nfps: {'9' * 60_000}", "."),
+    "a motion that is no text": ("output: a.safetensors\ngenerate: {num_clips: 1, motions: [1]}", "'1' is no motion"),
+    "motions that are no list": ("output: a.safetensors\ngenerate: {num_clips: 1, motions: left}", "motions is 'left'"),
+    "a number that is text": ("output: a.safetensors\ngenerate: {num_clips: many}", "num_clips is 'many'; it needs"),
     "a section that is text": ("output: a.safetensors\nclips: a\nwindows: all", "windows is 'all'; names and values"),
 }  # fmt: skip
 
@@ -171,15 +190,29 @@ REFUSED = {
 def test_job_files_are_refused_with_file_and_reason(tmp_path, text, reason):
     path = tmp_path / "job.yaml"
     path.write_text(text)
+    started = time.process_time()
     with pytest.raises(ConfigError, match=reason) as caught:
         read_job(path)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 1000
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize(("name", "text"), [("a.json", '{"clips": "ü", "output": "x.safetensors"}'),
+                                            ("a.yaml", "clips: ü\noutput: x.safetensors\n")])  # fmt: skip
+def test_jobs_are_read_in_the_codings_that_editors_save(tmp_path, coding, name, text):
+    (tmp_path / name).write_bytes(text.encode(coding))
+    assert read_job(tmp_path / name) == TrainingJob(output="x.safetensors", clips="ü")
+
+
+def test_a_json_job_with_a_byte_order_mark_is_read():
+    assert read_job(FIELD / "job_with_bom.json") == TrainingJob(output="x.safetensors", clips="clips")
 
 
 def test_missing_large_and_binary_job_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_job(tmp_path / "none.yaml")
-    (tmp_path / "large.yaml").write_bytes(b"#" * (2**20 + 1))
+    (tmp_path / "large.yaml").write_bytes(b"#" * (2**16 + 1))
     with pytest.raises(ConfigError, match="larger than"):
         read_job(tmp_path / "large.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")

@@ -1,10 +1,13 @@
 """The motion vocabulary reads plain prompts and refuses what it does not know."""
 
+import contextlib
+import time
+
 import pytest
 import torch
 from pack.motion.errors import ConfigError
 from pack.motion.text.encoder import MotionTextEncoder
-from pack.motion.text.vocabulary import MotionVocabulary
+from pack.motion.text.vocabulary import MotionVocabulary, _has_weight
 
 VOCABULARY = MotionVocabulary()
 
@@ -53,6 +56,9 @@ def test_every_motion_has_its_own_token_and_rows_are_eight_long():
         ("still, pan left", "still"),
         ("pan left, zoom in, rotate left", "up to 2"),
         ("(pan left:1.2)", "dynamics slider"),
+        ("((pan left) (zoom in :1.2))", "dynamics slider"),
+        ("(pan left:1.2", "unknown word '(pan'"),
+        ("pan left " * 200, "1800 characters; up to 1000"),
         ("\N{GRINNING FACE}" * 300, "known motions"),
     ],
 )
@@ -61,6 +67,17 @@ def test_prompt_that_cannot_be_meant_is_refused_with_a_way_out(text, need):
         VOCABULARY.tokenize(text)
     assert need in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["(" + ":" * 990, "(:" * 490, "(" * 500 + ":" * 490, ":" * 500 + ")" * 490, "a" * 990])
+def test_a_prompt_is_read_in_time_that_grows_with_its_length(text):
+    """16,000 colons behind a bracket took 0.4 s and held the interpreter."""
+    for hostile in (text, text * 1000):
+        started = time.process_time()
+        with contextlib.suppress(ConfigError):
+            VOCABULARY.tokenize(hostile)
+        _has_weight(hostile)
+        assert time.process_time() - started < 0.2
 
 
 def test_encoder_rows_do_not_mix_and_empty_prompt_keeps_one_key():
