@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..foreign_json import parse_json
 from ..io.text_file import decode_text
+from .video_names import leads_out, shown_name
 
 LIST_NAME = "captions.jsonl"
 MAX_BYTES = 1 << 16  # of one caption; a longer one is not a caption
@@ -17,24 +18,30 @@ MAX_LIST = 16 * 2**20  # bytes of captions.jsonl
 MAX_LINES = 100_000
 
 
-def read_captions(folder: Path, names: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Captions by clip name (path inside the folder, "/" between), and the names that captions.jsonl has too many.
+def read_captions(folder: Path, names: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Captions by clip name (path inside the folder, "/" between), the names that captions.jsonl has too many, and
+    texts that were passed over, since they are links that lead out of the folder.
 
     `clip.txt` beside `clip.mp4` wins over the line {"file": "clip.mp4", "caption": "…"} of captions.jsonl. A name that
     fits no clip exactly fits one that differs by its separators or by how its accents are composed; `.TXT` is read
     where there is no `.txt`. Line breaks become spaces; an empty file means an empty caption, which is a caption too.
     Clips without one are left out. Raises ConfigError for a list or text that cannot be read.
     """
-    listed = _read_list(folder / LIST_NAME, _resolver(names)) if (folder / LIST_NAME).is_file() else {}
+    beside, passed = _texts_beside(folder, names), []
+    for name in [name for name, path in beside.items() if leads_out(path, folder)]:
+        passed.append(shown_name(beside.pop(name), folder))
+    if leads_out(folder / LIST_NAME, folder):
+        passed.append(LIST_NAME)
+    is_listed = (folder / LIST_NAME).is_file() and LIST_NAME not in passed
+    listed = _read_list(folder / LIST_NAME, _resolver(names)) if is_listed else {}
     unknown = sorted(set(listed) - set(names))
-    beside = _texts_beside(folder, names)
     found = {}
     for name in names:
         if name in beside:
             found[name] = _tidy(_text(beside[name], MAX_BYTES, "a caption is a line of text"))
         elif name in listed:
             found[name] = listed[name]
-    return found, unknown
+    return found, unknown, sorted(passed)
 
 
 def _resolver(names: list[str]) -> Callable[[str], str]:

@@ -11,7 +11,7 @@ from .clips import SHOWN, Clip, ClipCollection, digest
 from .video_container import UnusableVideo, pyav_version
 from .video_file import VideoFile, go_on
 from .video_index import index_video
-from .video_names import find_videos
+from .video_names import LINK_OUT, find_videos
 
 RULE_VERSION = 2  # of how frames are chosen and turned; part of every clip's fingerprint
 SLOWER = 0.98  # a file with less than this share of the wanted rate has frames repeated
@@ -41,7 +41,8 @@ def open_clip_folder(
             on_step(done, len(names))
     if not videos:
         ClipCollection((), tuple(skipped), fps)  # refuses with the reasons
-    captions, unknown = read_captions(folder, names)
+    captions, unknown, passed = read_captions(folder, names)
+    skipped += [(name, LINK_OUT) for name in passed]
     missing = [name for name in videos if name not in captions]
     if missing and default_caption is None:
         raise ConfigError(

@@ -12,6 +12,7 @@ OTHER_SUFFIXES = (
     ".3g2", ".apng", ".asf", ".divx", ".dv", ".f4v", ".flv", ".h264", ".hevc", ".m2v", ".mjpeg", ".mpeg", ".mpg",
     ".mxf", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".vob", ".webp", ".wmv", ".y4m",
 )  # fmt: skip
+LINK_OUT = "a link that leads out of the folder"
 MAX_DEPTH = 3  # of folders that are offered for choice
 MAX_OFFERED = 500
 
@@ -28,13 +29,13 @@ def find_videos(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     names, skipped = [], []
     for place, folders, files in _walk(folder):
         linked = [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
-        skipped += [(_name(path, folder), "a link to a folder; it is not followed") for path in linked]
+        skipped += [(shown_name(path, folder), "a link to a folder; it is not followed") for path in linked]
         for path in (Path(place, file) for file in files):
             reason = _why_not(path, inside)
             if reason:
-                skipped.append((_name(path, folder), reason))
+                skipped.append((shown_name(path, folder), reason))
             elif _is_video(path.name):
-                names.append(_name(path, folder))
+                names.append(shown_name(path, folder))
     if not names:
         reasons = "".join(f"; {name}: {why}" for name, why in skipped[:3])
         raise ConfigError(f"{folder}: no video files in it ({', '.join(VIDEO_SUFFIXES)}){reasons}; put clips there")
@@ -89,12 +90,15 @@ def _why_not(path: Path, inside: Path) -> str:
         return f"{suffix} files are not read; save it as mp4"
     if not _is_text(str(path)):
         return "its name is not UTF-8; rename it"
-    if path.is_symlink() and inside not in path.resolve().parents:
-        return "a link that leads out of the folder"
-    return ""
+    return LINK_OUT if leads_out(path, inside) else ""
 
 
-def _name(path: Path, folder: Path) -> str:
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a file is a link to somewhere outside the folder, or to nowhere."""
+    return path.is_symlink() and folder.resolve() not in path.resolve().parents
+
+
+def shown_name(path: Path, folder: Path) -> str:
     """Path inside the folder, "/" between; bytes that are no text are escaped."""
     return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
 

@@ -24,7 +24,7 @@ def put_list(folder, *lines):
 def test_a_name_in_the_list_fits_a_clip_whose_separators_or_accents_are_written_otherwise(tmp_path, clip, listed):
     (tmp_path / clip).parent.mkdir(parents=True, exist_ok=True)
     put_list(tmp_path, (listed, "pan left"))
-    assert read_captions(tmp_path, [clip]) == ({clip: "pan left"}, [])
+    assert read_captions(tmp_path, [clip]) == ({clip: "pan left"}, [], [])
 
 
 def test_an_exact_name_wins_over_one_that_is_written_otherwise(tmp_path):
@@ -45,7 +45,7 @@ def test_two_lines_that_mean_one_clip_are_refused(tmp_path):
 def test_a_text_beside_a_clip_is_found_in_any_case_of_its_suffix_and_any_form_of_its_accents(tmp_path, clip, text):
     (tmp_path / text).write_text("zoom in")
     put_list(tmp_path, (clip, "pan left"))
-    assert read_captions(tmp_path, [clip]) == ({clip: "zoom in"}, [])
+    assert read_captions(tmp_path, [clip]) == ({clip: "zoom in"}, [], [])
 
 
 def test_of_two_texts_the_one_with_the_plain_suffix_is_read_and_without_it_both_are_named(tmp_path):
@@ -62,7 +62,7 @@ def test_texts_and_lists_are_read_in_the_codings_that_editors_save(tmp_path, cod
     (tmp_path / "a.txt").write_bytes("zoom in – größer\r\n".encode(coding))
     line = json.dumps({"file": "b.mp4", "caption": "schwenk – nach links"}, ensure_ascii=False)
     (tmp_path / "captions.jsonl").write_bytes(f"{line}\r\n".encode(coding))
-    found, _ = read_captions(tmp_path, ["a.mp4", "b.mp4"])
+    found, *_ = read_captions(tmp_path, ["a.mp4", "b.mp4"])
     assert found == {"a.mp4": "zoom in – größer", "b.mp4": "schwenk – nach links"}
 
 

@@ -375,6 +375,23 @@ def test_the_folder_may_be_a_link_and_links_inside_may_not_lead_out_of_it(tmp_pa
     }  # fmt: skip
 
 
+def test_captions_behind_links_that_lead_out_are_not_read_and_named(tmp_path):
+    folder = tmp_path / "clips"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        put_clip(folder, name, caption=None)
+    (tmp_path / "secret.txt").write_text("password")
+    (tmp_path / "list.jsonl").write_text('{"file": "c.mp4", "caption": "password"}')
+    (folder / "own.text").write_text("pan left")
+    linked(folder / "a.txt", tmp_path / "secret.txt")
+    linked(folder / "b.txt", folder / "own.text")
+    linked(folder / "captions.jsonl", tmp_path / "list.jsonl")
+    collection = open_clip_folder(folder, fps=8, default_caption="still")
+    assert [clip.caption for clip in collection.clips] == ["still", "pan left", "still"]
+    assert dict(collection.skipped) == dict.fromkeys(
+        ("a.txt", "captions.jsonl"), "a link that leads out of the folder"
+    )
+
+
 def test_a_link_in_the_root_is_offered_and_links_further_down_are_not(tmp_path):
     put_clip(tmp_path / "disk", "a.mp4")
     put_clip(tmp_path / "disk" / "sub", "b.mp4")
