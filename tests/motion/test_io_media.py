@@ -418,6 +418,19 @@ def test_formats_held_whole_are_refused_above_the_limit_with_a_count_that_fits(t
     assert write_video(tmp_path / "b.mp4", clip(fits + 3), 8).num_frames == fits + 3
 
 
+@pytest.mark.parametrize(("height", "width", "settings"), [
+    (1080, 1920, [b"rc_lookahead=40", b"bframes=3", b"subme=7", b"crf=16.0"]),
+    (1090, 1921, [b"mbtree=0", b"bframes=0", b"slices=4", b"crf=16.0"]),
+])  # fmt: skip
+def test_mp4_above_full_hd_is_encoded_without_holding_frames_and_looks_as_good(tmp_path, height, width, settings):
+    frames = clip(3, height, width)[..., :1].expand(-1, -1, -1, 3)  # grey: 4:2:0 costs nothing
+    written = write_video(tmp_path / "a.mp4", frames, 8)
+    data = written.path.read_bytes()
+    assert all(words in data for words in settings)
+    back = read_video(written.path)[0][:, :height, :width]
+    assert back.shape == frames.shape and (back - frames).square().mean() < 4e-5  # 44 dB
+
+
 def test_what_is_not_a_video_is_refused(tmp_path):
     for name in ("a.mp4", "a.gif"):
         (tmp_path / name).write_bytes(b"hello")
