@@ -88,7 +88,7 @@ def _add_animate(commands) -> None:
 
 
 def _animate(options) -> None:
-    from .io.media import check_fps, check_output, read_photo, write_video
+    from .io.media import check_fps, check_output, read_photo
 
     output = options.output or f"{Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
@@ -98,7 +98,8 @@ def _animate(options) -> None:
     model = _load(options)
     fps = options.fps or model.spec.sampling.fps
     with _lora(model, options):
-        written = write_video(output, _sample(photo, model, options), fps, overwrite=options.overwrite)
+        frames = _sample(photo, model, options)
+    written = _write(output, frames, fps, options)
     sides = tuple(photo.shape[-2:])
     if sides != (written.height, written.width):
         say(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
@@ -283,7 +284,7 @@ def _lora(model, options):
 def _sample(photo, model, options):
     from tqdm import tqdm
 
-    from .pipeline import animate
+    from .pipeline import animate_frames
 
     total = options.steps or model.spec.sampling.num_steps
     with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
@@ -291,10 +292,20 @@ def _sample(photo, model, options):
         def on_step(step: int, num_steps: int, clean) -> None:
             bar.update()
 
-        return animate(
+        return animate_frames(
             photo, motion=options.motion, dynamics=options.dynamics, num_frames=options.frames,
             num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed, model=model, on_step=on_step,
         )  # fmt: skip
+
+
+def _write(output, frames, fps: float, options):
+    """Write the frames as they are made, with a bar where that takes more than a moment."""
+    from tqdm import tqdm
+
+    from .io.media import write_video
+
+    with tqdm(desc="writing", unit="frame", total=len(frames), disable=options.quiet, delay=1) as bar:
+        return write_video(output, frames, fps, overwrite=options.overwrite, on_frame=lambda count: bar.update())
 
 
 def _info(options) -> None:

@@ -1,7 +1,8 @@
 """Photo in, frames out: the one path that the shell and the tests use, without any host."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -10,7 +11,7 @@ from torch import Tensor
 from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
 from .io.builtin import BuiltinModel, load_builtin
-from .models.flow_codec import check_photo_size
+from .models.flow_codec import FlowCodec, check_photo_size
 from .models.text_cache import TextCache
 from .sampling.denoiser import MotionDenoiser, TextCondition
 from .sampling.schedules import flow_sigmas
@@ -20,6 +21,24 @@ MAX_FRAMES = 256
 MAX_SEED = 2**64 - 1
 MAX_VIDEO_BYTES = 8 * 2**30
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class AnimatedFrames:
+    """A sampled video, each of whose frames is made when it is asked for: (h, w, 3) float32 in [0, 1] on the CPU.
+
+    Iterating again gives the same frames again. A video of any length takes the memory of one frame.
+    """
+
+    photo: Tensor  # (3, h, w) in [0, 1], on the device that decodes
+    latents: Tensor  # (1, 200, num_frames, cells, cells), unscaled
+    codec: FlowCodec
+
+    def __len__(self) -> int:
+        return self.latents.shape[2]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(_to_image, self.codec.frames_onto(self.latents, self.photo))
 
 
 def animate(
@@ -36,30 +55,63 @@ def animate(
     dtype: torch.dtype | None = None,
     on_step: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Make a video of a photo that moves as `motion` says.
+    """As `animate_frames`, with all frames in one tensor.
+
+    Returns frames (num_frames, h', w', 3) float32 on the CPU. Raises ShapeError also where they need more than
+    MAX_VIDEO_BYTES.
+    """
+    photo = check_photo(photo)
+    check_request(num_frames=num_frames, seed=seed)
+    check_fits(photo, num_frames)
+    frames = animate_frames(
+        photo, motion=motion, dynamics=dynamics, num_frames=num_frames, num_steps=num_steps,
+        guidance_scale=guidance_scale, seed=seed, model=model, device=device, dtype=dtype, on_step=on_step,
+    )  # fmt: skip
+    h, w = (side + side % 2 for side in photo.shape[-2:])
+    video = torch.empty(num_frames, h, w, 3)
+    for n, frame in enumerate(frames):
+        video[n] = frame
+    return video
+
+
+def animate_frames(
+    photo: Tensor,
+    *,
+    motion: str,
+    dynamics: int = 12,
+    num_frames: int = 16,
+    num_steps: int | None = None,
+    guidance_scale: float | None = None,
+    seed: int = 0,
+    model: BuiltinModel | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    on_step: Callable[[int, int, Tensor], None] | None = None,
+) -> AnimatedFrames:
+    """Make a video of a photo that moves as `motion` says: sampled now, its frames made one by one as they are used.
 
     photo: (3, h, w) in [0, 1]; one channel is grey, a fourth is opacity over white. motion: words of the vocabulary,
     "" leaves the choice to the model. dynamics: motion bucket, 0 = least. num_steps, guidance_scale: None takes the
     model's own. model: None loads the built-in one in `dtype` (float32) on `device` (CUDA where torch sees it).
     on_step(step, num_steps, clean latents) is called after every step; what it raises passes through.
-    Returns frames (num_frames, h', w', 3) float32 on the CPU, h' and w' padded to even; frame 0 is the photo. Equal
+    Returns num_frames frames (h', w', 3) float32 on the CPU, h' and w' padded to even; frame 0 is the photo. Equal
     arguments give equal frames on one machine. Raises ShapeError and ConfigError with value, need and way out.
     """
     photo = check_photo(photo)
-    check_request(photo, num_frames=num_frames, seed=seed)
+    check_request(num_frames=num_frames, seed=seed)
     model = _model(model, device, dtype)
-    place = next(model.dit.parameters()).device
+    photo = photo.to(next(model.dit.parameters()).device)
     bucket = motion_bucket(dynamics, model.spec.dynamics.num_buckets)
     with torch.no_grad():
-        denoise, first = _denoiser(model, photo.to(place), motion, bucket, guidance_scale)
+        denoise, first = _denoiser(model, photo, motion, bucket, guidance_scale)
         sigmas = flow_sigmas(
             model.spec.sampling.num_steps if num_steps is None else num_steps, shift=model.spec.sampling.shift
         )
         noise = make_noise((1, first.shape[1], num_frames, *first.shape[3:]), seed)
         level = sigmas[0].item()  # noise mixed with the still photo: the residual starts as noise alone
-        latents = flow_dpm_2m(denoise, level * noise.to(place) + (1 - level) * first, sigmas, on_step=on_step)
-        video = model.codec.decode_onto(latents / model.spec.latent.scale_factor, photo.to(place))
-    return rearrange(video, "1 c t h w -> t h w c").contiguous().cpu()
+        start = level * noise.to(photo.device) + (1 - level) * first
+        latents = flow_dpm_2m(denoise, start, sigmas, on_step=on_step)
+    return AnimatedFrames(photo, latents / model.spec.latent.scale_factor, model.codec)
 
 
 def check_photo(photo: Tensor) -> Tensor:
@@ -74,9 +126,9 @@ def check_photo(photo: Tensor) -> Tensor:
         )
     check_photo_size(*photo.shape[-2:])
     values = photo.detach().float()
-    if not torch.isfinite(values).all():
+    low, high = (value.item() for value in torch.aminmax(values))  # NaN where any value is NaN
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ShapeError("photo holds NaN or Inf pixels; finite values in [0, 1] are needed; load it again")
-    low, high = values.min().item(), values.max().item()
     if low < 0 or high > 1:
         raise ShapeError(f"photo holds values from {low:.4g} to {high:.4g}; [0, 1] is needed; use clamp(0, 1)")
     if values.shape[0] == 4:
@@ -84,19 +136,23 @@ def check_photo(photo: Tensor) -> Tensor:
     return values.expand(3, -1, -1)
 
 
-def check_request(photo: Tensor, *, num_frames: int, seed: int) -> None:
-    """Refuse frame counts, seeds and videos that cannot be, before a model is loaded. Raises our errors."""
+def check_request(*, num_frames: int, seed: int) -> None:
+    """Refuse frame counts and seeds that cannot be, before a model is loaded. Raises ConfigError."""
     if not _is_whole(num_frames) or not 2 <= num_frames <= MAX_FRAMES:
         raise ConfigError(f"num_frames is {num_frames!r}; a video has 2 to {MAX_FRAMES}; 16 is what the model knows")
     if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"seed is {seed!r}; it must be a whole number from 0 to {MAX_SEED}")
+
+
+def check_fits(photo: Tensor, num_frames: int) -> None:
+    """Refuse a video that is too large for one tensor. Raises ShapeError."""
     h, w = photo.shape[-2:]
     size = num_frames * 3 * h * w * 4
     if size > MAX_VIDEO_BYTES:
         fits = MAX_VIDEO_BYTES // (3 * h * w * 4)
         raise ShapeError(
             f"{num_frames} frames of {w}x{h} px need {size / 2**30:.1f} GiB; up to {MAX_VIDEO_BYTES / 2**30:.0f} GiB "
-            f"go; use {fits} frames or a smaller photo"
+            f"go; use {fits} frames or a smaller photo, or take them one by one (animate_frames)"
         )
 
 
@@ -152,6 +208,10 @@ def _encode(model: BuiltinModel, motion: str, device) -> TextCondition:
     ids = torch.tensor([model.vocabulary.tokenize(motion)], device=device)
     context, pooled, mask = model.text_encoder(ids)
     return TextCondition(context, mask, pooled)
+
+
+def _to_image(frame: Tensor) -> Tensor:
+    return rearrange(frame, "c h w -> h w c").cpu()
 
 
 def _is_whole(value) -> bool:

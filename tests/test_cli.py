@@ -16,6 +16,7 @@ from pack.motion import cli, pipeline
 from pack.motion.io import media
 from pack.motion.io.media import read_video
 from pack.motion.io.motion_model_file import save_motion_model
+from pack.motion.models.flow_codec import FlowCodec
 from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.text.encoder import MotionTextEncoder
@@ -151,7 +152,7 @@ def test_cancel_while_sampling_or_encoding_leaves_no_file(desk, weights, capsys,
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    for module, name in ((pipeline, "animate"), (media, "_encode_mp4")):
+    for module, name in ((pipeline, "animate_frames"), (media, "_encode_mp4"), (FlowCodec, "_frame")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
             assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--quiet"]) == 130
@@ -284,3 +285,32 @@ def test_cold_run_at_512_px_takes_at_most_10_seconds_of_one_core(desk):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= 10
+
+
+PEAK = """
+import runpy, sys
+root, sys.argv = sys.argv[1], sys.argv[1:]
+sys.path.insert(0, root)
+try:
+    runpy.run_path(root, run_name="__main__")
+except SystemExit as done:
+    kilobytes = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print(done.code, kilobytes)
+"""
+
+
+def peak_of_shell(*arguments):
+    """Bytes that a run of the shell held at most."""
+    done = shell(sys.executable, "-c", PEAK, ROOT, *arguments)
+    code, kilobytes = done.stdout.splitlines()[-1].split()
+    assert code == "0", done.stderr
+    return int(kilobytes) * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_memory_of_a_large_video_does_not_grow_with_its_length(desk, weights):
+    Image.fromarray(np.random.default_rng(0).integers(96, 160, (1400, 2100, 3), dtype=np.uint8)).save("big.png")
+    base = ["animate", "big.png", "--model", weights, "--device", "cpu", "--quiet", "--frames"]
+    short, long = (peak_of_shell(*base, frames) for frames in (8, 28))
+    assert long - short <= 50e6 and long <= 1e9, (short, long)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError, ShapeError
 from ..models.flow_codec import check_photo_size
 from .atomic import atomic_path, new_output
+from .byte_frames import ByteFrames
 from .output_names import check_output_name
 from .photo import read_photo
 from .video_pictures import rgb_picture
@@ -21,6 +22,14 @@ from .video_pictures import rgb_picture
 __all__ = ["WrittenVideo", "check_fps", "check_output", "read_photo", "read_video", "write_video"]
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 MAX_FPS = 240.0
+_HELD = {".webp": 4, ".gif": 1}  # bytes a pixel that Pillow keeps of every frame until the file is whole
+# Above Full HD, x264's preset medium would hold 1 GiB of a 6-megapixel video and take most of the time. Zero latency
+# hands every frame on at once and cuts it into slices, one a thread: 0.2 GiB, whatever the length and the processor. At
+# equal crf the picture is as good (PSNR within 0.2 dB) and the file 1.5 to 1.7 times as large; compare them with
+# benchmarks/large_photo.py.
+MEDIUM_PIXELS = 1920 * 1088
+LARGE_THREADS = 4  # always, so that one video gives one file everywhere
+_MEDIUM, _LARGE = {"preset": "medium"}, {"preset": "superfast", "tune": "zerolatency"}
 _CRF = "16"
 
 
@@ -35,28 +44,35 @@ class WrittenVideo:
     is_padded: bool
 
 
-def write_video(path: str | os.PathLike, frames: Tensor, fps: float, *, overwrite: bool = False) -> WrittenVideo:
+def write_video(
+    path: str | os.PathLike, frames: Tensor | Iterable[Tensor], fps: float, *, overwrite: bool = False,
+    on_frame: Callable[[int], None] | None = None,
+) -> WrittenVideo:  # fmt: skip
     """Write frames (t, h, w, 3) in [0, 1] as .mp4 (H.264), .webp, .gif, or a folder of PNG files (no suffix).
 
+    frames may also be anything that gives frames (h, w, 3) one by one, such as `pipeline.animate_frames`: one is held
+    at a time, however many come. (Pillow keeps those of a .webp or .gif until the end, 4 or 1 bytes a pixel; above
+    MAX_HELD_BYTES they are refused.) on_frame(count) is called after every frame. What the iterator or on_frame
+    raises passes through, and nothing is left behind.
     An existing name is never taken: clip.mp4 becomes clip_2.mp4, and so on; overwrite replaces a file (never a
     folder). mp4 needs even sides: odd ones are padded by repeating the last row or column, which the result states.
     Raises ConfigError for a name or fps that cannot be, ShapeError for frames, CheckpointError when the disk refuses.
     """
     target, fps = check_output(path, overwrite=overwrite), check_fps(fps)
     suffix = target.suffix.lower()
-    _check_frames(frames)
+    stream = ByteFrames(frames, held=_HELD.get(suffix, 0), on_frame=on_frame)
     encode = {".mp4": _encode_mp4, ".webp": _encode_webp, ".gif": _encode_gif, "": _write_pngs}[suffix]
     if overwrite:
         with atomic_path(target) as temp:
-            encode(temp, frames, fps)
+            encode(temp, stream, fps)
         final = target
     else:
         with new_output(target, folder=not suffix) as output:
-            encode(output.temp, frames, fps)
+            encode(output.temp, stream, fps)
         final = output.path
-    t, h, w, _ = frames.shape
+    h, w = stream.height, stream.width
     is_padded = suffix == ".mp4" and bool(h % 2 or w % 2)
-    return WrittenVideo(final, t, h + h % 2 * is_padded, w + w % 2 * is_padded, is_padded)
+    return WrittenVideo(final, stream.count, h + h % 2 * is_padded, w + w % 2 * is_padded, is_padded)
 
 
 def read_video(path: str | os.PathLike) -> tuple[Tensor, float]:
@@ -93,35 +109,22 @@ def check_fps(fps: float) -> float:
     return float(fps)
 
 
-def _check_frames(frames: Tensor) -> None:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or min(frames.shape) < 1 or not frames.is_floating_point():
-        raise ShapeError(f"frames are {tuple(frames.shape)} {frames.dtype}; floats (t, h, w, 3) in [0, 1] are needed")
-    check_photo_size(*frames.shape[1:3])
-
-
-def _bytes_of(frames: Tensor) -> Iterator[np.ndarray]:
-    """Frames one by one as (h, w, 3) uint8. Raises ShapeError for NaN."""
-    for index, frame in enumerate(frames):
-        values = frame.detach().float()
-        if not torch.isfinite(values).all():
-            raise ShapeError(f"frame {index} holds NaN or Inf; nothing was written; try float32 for the model")
-        yield (values.clamp(0, 1) * 255).round().to("cpu", torch.uint8).contiguous().numpy()
-
-
-def _encode_mp4(temp: Path, frames: Tensor, fps: float) -> None:
+def _encode_mp4(temp: Path, frames: ByteFrames, fps: float) -> None:
     import av
 
-    h, w = (side + side % 2 for side in frames.shape[1:3])
-    pad = ((0, h - frames.shape[1]), (0, w - frames.shape[2]), (0, 0))
-    options = {"crf": _CRF, "preset": "medium"}
+    h, w = (side + side % 2 for side in (frames.height, frames.width))
+    is_large = h * w > MEDIUM_PIXELS
+    options = {"crf": _CRF, **(_LARGE if is_large else _MEDIUM)}
     try:
         with av.open(str(temp), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
             stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
             _mark_colours(stream.codec_context)
-            for pixels in _bytes_of(frames):
-                picture = av.VideoFrame.from_ndarray(np.pad(pixels, pad, mode="edge"), format="rgb24")
-                container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace="ITU709")))
+            if is_large:
+                stream.codec_context.thread_count = LARGE_THREADS
+            for pixels in frames:
+                container.mux(stream.encode(_picture(pixels, w, h)))
+                del pixels  # gone before the next one is made
             container.mux(stream.encode())
     except av.FFmpegError as error:
         if isinstance(error, OSError):
@@ -129,31 +132,42 @@ def _encode_mp4(temp: Path, frames: Tensor, fps: float) -> None:
         raise CheckpointError(f"the mp4 encoder failed ({error}); write .webp or a folder of PNG instead") from error
 
 
+def _picture(pixels: np.ndarray, width: int, height: int):
+    """What the mp4 encoder takes: (h, w, 3) uint8, padded to the size of the video, in its colours."""
+    import av
+
+    h, w = pixels.shape[:2]
+    if (h, w) != (height, width):
+        pixels = np.pad(pixels, ((0, height - h), (0, width - w), (0, 0)), mode="edge")
+    picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    return picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+
+
 def _mark_colours(context) -> None:
     """State BT.709, limited range, so that players do not guess from the size."""
     context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
 
 
-def _encode_webp(temp: Path, frames: Tensor, fps: float) -> None:
+def _encode_webp(temp: Path, frames: ByteFrames, fps: float) -> None:
     _encode_pillow(temp, frames, "WEBP", round(1000 / fps), quality=90, method=4, minimize_size=False)
 
 
-def _encode_gif(temp: Path, frames: Tensor, fps: float) -> None:
+def _encode_gif(temp: Path, frames: ByteFrames, fps: float) -> None:
     _encode_pillow(temp, frames, "GIF", max(20, round(100 / fps) * 10), disposal=1)  # GIF counts in 10 ms
 
 
-def _encode_pillow(temp: Path, frames: Tensor, kind: str, duration: int, **options) -> None:
+def _encode_pillow(temp: Path, frames: ByteFrames, kind: str, duration: int, **options) -> None:
     from PIL import Image
 
-    pictures = (Image.fromarray(pixels) for pixels in _bytes_of(frames))
+    pictures = (Image.fromarray(pixels) for pixels in frames)
     first = next(pictures)
     first.save(temp, kind, save_all=True, append_images=pictures, duration=duration, loop=0, **options)
 
 
-def _write_pngs(folder: Path, frames: Tensor, fps: float) -> None:
+def _write_pngs(folder: Path, frames: ByteFrames, fps: float) -> None:
     from PIL import Image
 
-    for index, pixels in enumerate(_bytes_of(frames)):
+    for index, pixels in enumerate(frames):
         Image.fromarray(pixels).save(folder / f"frame_{index:05d}.png", "PNG")
 
 

@@ -27,38 +27,52 @@ def spline_weights(place: Tensor, count: int) -> Tensor:
     return torch.where(distance < 1, near, far)
 
 
+class FlowResampler:
+    """Brings one flow grid over the working square to a photo's own pixels, smoothly, as many rows at a time as asked.
+
+    flow: (b, 2, gh, gw) in working pixels over the whole square.
+    """
+
+    def __init__(self, flow: Tensor, box: Letterbox):
+        cells = flow
+        for _ in range(RING):
+            cells = extend_grid(cells)
+        rows, columns = (place.to(flow) for place in box.content_places(device=flow.device))
+        gh, gw = flow.shape[-2:]
+        self._down = spline_weights(rows * gh - 0.5 + RING, gh + 2 * RING) @ cells
+        self._across = spline_weights(columns * gw - 0.5 + RING, gw + 2 * RING).T
+        self._scale = box.scale
+
+    def rows(self, band: slice = slice(None)) -> Tensor:
+        """Flow of these rows of the photo, all by default: (b, 2, rows, width) in photo pixels."""
+        return self._down[..., band, :] @ self._across / self._scale
+
+
 def resample_flow(flow: Tensor, box: Letterbox) -> Tensor:
     """Bring a flow grid that covers the working square to the photo's own pixels, smoothly.
 
     flow: (b, 2, gh, gw) in working pixels over the whole square. Returns (b, 2, height, width) in photo pixels.
     """
-    cells = flow
-    for _ in range(RING):
-        cells = extend_grid(cells)
-    rows, columns = (place.to(flow) for place in box.content_places(device=flow.device))
-    gh, gw = flow.shape[-2:]
-    down = spline_weights(rows * gh - 0.5 + RING, gh + 2 * RING)
-    across = spline_weights(columns * gw - 0.5 + RING, gw + 2 * RING)
-    return down @ cells @ across.T / box.scale
+    return FlowResampler(flow, box).rows()
 
 
-def resample_square(images: Tensor, box: Letterbox) -> Tensor:
-    """Bring images over the working square (b, c, size, size) to the photo's pixels (b, c, height, width)."""
+def resample_square(images: Tensor, box: Letterbox, band: slice = slice(None)) -> Tensor:
+    """Bring images over the working square (b, c, size, size) to these rows of the photo: (b, c, rows, width)."""
     rows, columns = (place.to(images) * 2 - 1 for place in box.content_places(device=images.device))
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    grid = torch.stack(torch.meshgrid(columns, rows[band], indexing="xy"), dim=-1)
     return torch.nn.functional.grid_sample(
         images, grid.expand(images.shape[0], -1, -1, -1), padding_mode="border", align_corners=False
     )
 
 
-def warp(pictures: Tensor, flow: Tensor, *, mode: str = "bilinear") -> Tensor:
+def warp(pictures: Tensor, flow: Tensor, *, mode: str = "bilinear", top: int = 0) -> Tensor:
     """Read each picture at x + flow(x); outside the picture it is reflected.
 
-    pictures: (b, c, h, w). flow: (b, 2, h, w) px, (dx, dy). Returns (b, c, h, w). Zero flow returns the picture to
-    rounding.
+    pictures: (b, c, h, w). flow: (b, 2, rows, w) px, (dx, dy), of the rows from `top` on. Returns (b, c, rows, w).
+    Zero flow returns the picture to rounding.
     """
-    b, _, h, w = pictures.shape
-    y = torch.arange(h, device=flow.device, dtype=flow.dtype) + 0.5
+    h, w = pictures.shape[-2:]
+    y = torch.arange(top, top + flow.shape[-2], device=flow.device, dtype=flow.dtype) + 0.5
     x = torch.arange(w, device=flow.device, dtype=flow.dtype) + 0.5
     grid_x = (flow[:, 0] + x) * (2 / w) - 1
     grid_y = (flow[:, 1] + y.unsqueeze(-1)) * (2 / h) - 1

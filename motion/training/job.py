@@ -212,10 +212,10 @@ def _save(
 def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: int) -> None:
     """A video of the first clip's first frame with the weights so far, beside the output."""
     from ..io.media import write_video
-    from ..pipeline import animate
+    from ..pipeline import animate_frames
 
     clip, folder = clips.clips[0], make_folder(Path(job.output).with_suffix(".samples"))
-    video = animate(clip.frames([0])[0], motion=clip.caption, model=model, seed=job.training.seed)
+    video = animate_frames(clip.frames([0])[0], motion=clip.caption, model=model, seed=job.training.seed)
     write_video(folder / f"step-{step:08d}.mp4", video, model.spec.sampling.fps, overwrite=True)
 
 

@@ -5,8 +5,8 @@ import torch
 from pack.motion.errors import ShapeError
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import Letterbox, fit_square, reflect_coordinate
-from pack.motion.layers.warp import fold_grid, resample_flow, spline_weights, unfold_grid, warp
-from pack.motion.models.flow_codec import FlowCodec, rgb_factors
+from pack.motion.layers.warp import fold_grid, resample_flow, resample_square, spline_weights, unfold_grid, warp
+from pack.motion.models.flow_codec import BAND, FlowCodec, rgb_factors, row_bands
 from scipy.fft import dctn
 
 
@@ -143,3 +143,36 @@ def test_photos_with_a_side_above_4096_are_refused_with_the_number(size):
 def test_latents_of_another_space_are_named():
     with pytest.raises(ShapeError, match=r"\(b, 200, t, 8, 8\)"):
         FlowCodec().decode(torch.zeros(1, 16, 3, 8, 8))
+
+
+def whole_frame(codec, latents, photo, n):
+    """Frame n as the codec's formula says it, drawn in one piece: (1, 3, h, w)."""
+    size = codec.working_size
+    pixels, grid = codec._pixels(latents), codec.flow_of(latents)[:, n]
+    residual = pixels[:, :, n] - warp(pixels[:, :, 0], resample_flow(grid, Letterbox(size, size, size)))
+    box = Letterbox(*photo.shape[-2:], size)
+    return (warp(photo[None], resample_flow(grid, box)) + resample_square(residual, box)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 400), (63, 64), (65, 67), (127, 90), (129, 33), (200, 301), (1080, 640)])
+def test_frames_drawn_in_bands_equal_those_drawn_in_one_piece_bit_for_bit(size):
+    codec, photo = FlowCodec(), picture(*size)
+    latents = torch.randn(1, 200, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.3
+    video = codec.decode_onto(latents, photo, even=False)
+    frames = list(codec.frames_onto(latents, photo, even=False))
+    for n in (1, 2):
+        truth = whole_frame(codec, latents, photo, n)[0]
+        assert torch.equal(video[0, :, n], truth) and torch.equal(frames[n], truth)
+
+
+@pytest.mark.parametrize("height", [1, 63, 64, 65, 127, 128, 129, 2000, 4096])
+def test_bands_cover_every_row_once_and_none_is_thin(height):
+    bands = list(row_bands(height))
+    assert [row for band in bands for row in range(band.start, band.stop)] == list(range(height))
+    assert all(BAND <= band.stop - band.start < 2 * BAND for band in bands) or height < BAND
+
+
+@pytest.mark.parametrize(("channels", "width"), [(200, 4097), (16, 8)])
+def test_frames_that_cannot_be_are_refused_at_the_call(channels, width):
+    with pytest.raises(ShapeError):
+        FlowCodec().frames_onto(torch.zeros(1, channels, 2, 8, 8), picture(2, width))

@@ -2,14 +2,16 @@
 
 import os
 import struct
+import weakref
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io import media
+from pack.motion.io import byte_frames, media
 from pack.motion.io.media import read_photo, read_video, write_video
 from pack.motion.io.output_names import check_output_name
 from PIL import Image
@@ -339,6 +341,100 @@ def test_full_disk_while_encoding_keeps_the_old_video_and_leaves_nothing(tmp_pat
         with pytest.raises(CheckpointError, match="No space left on device"):
             write_video(target, clip(1), 8, **options)
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.mp4"]
+
+
+EVERY_KIND = pytest.mark.parametrize("name", ["a.mp4", "a.webp", "a.gif", "a"])
+
+
+def bytes_of(path):
+    return [file.read_bytes() for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
+
+@EVERY_KIND
+def test_frames_one_by_one_give_the_file_that_their_tensor_gives(tmp_path, name):
+    frames, counts = clip(6, 25, 33), []
+    whole = write_video(tmp_path / name, frames, 8)
+    single = write_video(tmp_path / name, (frame for frame in frames), 8, on_frame=counts.append)
+    assert bytes_of(single.path) == bytes_of(whole.path) and counts == [1, 2, 3, 4, 5, 6]
+    assert single == replace(whole, path=single.path) and single.num_frames == 6
+
+
+@EVERY_KIND
+def test_a_frame_is_gone_before_the_next_one_is_made(tmp_path, name):
+    made = []
+
+    def frames():
+        for frame in clip(5):
+            assert not any(earlier() for earlier in made)
+            made.append(weakref.ref(fresh := frame.clone()))
+            del frame
+            yield fresh
+            del fresh
+
+    assert write_video(tmp_path / name, frames(), 8).num_frames == 5
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("place", ["frames", "on_frame"])
+def test_cancel_or_error_amid_the_frames_passes_and_leaves_the_old_file_alone(tmp_path, name, stop, place):
+    def frames():
+        yield from clip(3)
+        if place == "frames":
+            raise stop("here")
+
+    def on_frame(count):
+        if place == "on_frame" and count == 2:
+            raise stop("here")
+
+    (tmp_path / "a.mp4").write_text("old")
+    for overwrite in (False, True) if name != "a" else (False,):
+        with pytest.raises(stop, match="here"):
+            write_video(tmp_path / name, frames(), 8, overwrite=overwrite, on_frame=on_frame)
+    assert os.listdir(tmp_path) == ["a.mp4"] and (tmp_path / "a.mp4").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([], "no frames"),
+        ([torch.zeros(4, 4, 3), torch.zeros(4, 6, 3)], "frame 1 is 6x4 px and the first one 4x4"),
+        ([torch.zeros(4, 4, 3), torch.zeros(4, 4)], r"frame 1 is \(4, 4\)"),
+        ([torch.zeros(4, 4, 3, dtype=torch.uint8)], "frame 0 is .*uint8"),
+        ([np.zeros((4, 4, 3), np.float32)], "frame 0 is a ndarray"),
+        ([torch.zeros(4, 4, 3), torch.full((4, 4, 3), float("inf"))], "frame 1 holds NaN or Inf"),
+    ],
+)
+@EVERY_KIND
+def test_frame_that_cannot_be_is_named_and_leaves_nothing_behind(tmp_path, name, frames, words):
+    with pytest.raises(ShapeError, match=words):
+        write_video(tmp_path / name, iter(frames), 8)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "fits"), [("a.webp", 4), ("a.gif", 16)])
+def test_formats_held_whole_are_refused_above_the_limit_with_a_count_that_fits(tmp_path, monkeypatch, name, fits):
+    monkeypatch.setattr(byte_frames, "MAX_HELD_BYTES", 16 * 24 * 32)
+    assert write_video(tmp_path / name, clip(fits), 8).num_frames == fits
+    asked = []
+    for frames in (clip(fits + 3), iter(clip(fits + 3))):  # the length is known at once, or found on the way
+        with pytest.raises(ShapeError, match=f"32x24 px need .* or {fits} frames"):
+            write_video(tmp_path / name, frames, 8, on_frame=asked.append)
+    assert asked == list(range(1, fits + 1)) and os.listdir(tmp_path) == [name]
+    assert write_video(tmp_path / "b.mp4", clip(fits + 3), 8).num_frames == fits + 3
+
+
+@pytest.mark.parametrize(("height", "width", "settings"), [
+    (1080, 1920, [b"rc_lookahead=40", b"bframes=3", b"subme=7", b"crf=16.0"]),
+    (1090, 1921, [b"mbtree=0", b"bframes=0", b"slices=4", b"crf=16.0"]),
+])  # fmt: skip
+def test_mp4_above_full_hd_is_encoded_without_holding_frames_and_looks_as_good(tmp_path, height, width, settings):
+    frames = clip(3, height, width)[..., :1].expand(-1, -1, -1, 3)  # grey: 4:2:0 costs nothing
+    written = write_video(tmp_path / "a.mp4", frames, 8)
+    data = written.path.read_bytes()
+    assert all(words in data for words in settings)
+    back = read_video(written.path)[0][:, :height, :width]
+    assert back.shape == frames.shape and (back - frames).square().mean() < 4e-5  # 44 dB
 
 
 def test_what_is_not_a_video_is_refused(tmp_path):

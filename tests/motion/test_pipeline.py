@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from pack.motion import pipeline
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.builtin import bundle
 from pack.motion.io.motion_model_file import MotionModelFile
 from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
-from pack.motion.pipeline import animate, check_photo, make_noise, pick_device
+from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise, pick_device
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 
@@ -204,9 +203,38 @@ def test_largest_seed_and_every_bucket_are_taken(model, photo):
         assert animate(photo, motion="", num_frames=2, num_steps=1, model=model, **options).shape[0] == 2
 
 
-def test_video_too_large_for_memory_is_refused_with_the_number_and_a_count_that_fits(photo):
-    with pytest.raises(ShapeError, match=r"48\.0 GiB.*use 42 frames"):
-        pipeline.check_request(photo[:, :1, :1].expand(3, 4096, 4096), num_frames=256, seed=0)
+def test_video_too_large_for_memory_is_refused_with_the_number_and_a_count_that_fits(model, monkeypatch):
+    monkeypatch.setattr(model.dit, "forward", lambda *_, **__: pytest.fail("the network ran"))
+    with pytest.raises(ShapeError, match=r"48\.0 GiB.*use 42 frames.*animate_frames"):
+        animate(torch.zeros(1, 1, 1).expand(3, 4096, 4096), motion="", num_frames=256, model=model)
+
+
+def test_video_too_large_for_memory_comes_frame_by_frame(model):
+    frames = animate_frames(torch.zeros(1, 1, 1).expand(3, 4096, 4096), motion="", num_frames=256, model=model)
+    assert len(frames) == 256 and next(iter(frames)).shape == (4096, 4096, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 51), (67, 65), (150, 211), (333, 517)])
+def test_frames_one_by_one_are_those_of_the_tensor_and_come_again(model, height, width):
+    photo = torch.rand(3, height, width, generator=torch.Generator().manual_seed(height))
+    options = {"motion": "pan left", "num_frames": 4, "seed": 3, "model": model}
+    video, frames = animate(photo, **options), animate_frames(photo, **options)
+    assert video.is_contiguous() and len(frames) == 4
+    for _ in range(2):
+        assert torch.equal(torch.stack(list(frames)), video)
+
+
+def test_frames_do_not_share_memory_with_the_photo_or_each_other(model, photo):
+    before, frames = photo.clone(), iter(animate_frames(photo, motion="zoom in", num_frames=3, model=model))
+    first = next(frames)
+    first.zero_()
+    assert torch.equal(photo, before) and next(frames).mean() > 0 and first.max() == 0
+
+
+@pytest.mark.parametrize("options", [{"num_frames": 1}, {"seed": -1}, {"motion": "explode"}, {"dynamics": 20}])
+def test_frames_that_cannot_be_are_refused_at_the_call(model, photo, options):
+    with pytest.raises(ConfigError):
+        animate_frames(photo, **{"motion": "zoom in", "num_frames": 2, "model": model, **options})
 
 
 def test_unknown_device_and_type_are_refused():
