@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, ShapeError
-from ..models.flow_codec import check_photo_size
 from .atomic import atomic_path, new_output
 from .byte_frames import ByteFrames
 from .output_names import check_output_name
