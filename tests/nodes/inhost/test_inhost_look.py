@@ -136,6 +136,6 @@ def test_the_bound_vae_of_one_photo_stays_as_it_is_when_another_look_is_asked_fo
 def test_small_knows_its_places_too(core, ours):
     parts, image = ours["LoadBuiltin"].execute("motionblocks-small").args, photo(48, 72)
     assert load_builtin("motionblocks-small").spec.sampling.num_frames == 16
-    short = flow_of(sampled(core, ours, parts, image, 16, text="slide left", **NEW)[0])
-    long = flow_of(sampled(core, ours, parts, image, 31, text="slide left", **NEW)[0])
+    short = flow_of(sampled(core, ours, parts, image, 16, text="sway", **NEW)[0])
+    long = flow_of(sampled(core, ours, parts, image, 31, text="sway", **NEW)[0])
     assert (long[::2] - short).norm(dim=1).mean() < 0.1 * short.norm(dim=1).mean()
