@@ -1,4 +1,4 @@
-"""Clips longer than the trained 16 frames as the same move: does the motion pass where the short clip's does? Writes JSON.
+"""Clips longer than the trained 16 frames, the same move: does it pass where the short clip does? Writes JSON.
 
 For each word, photo and length N the flow of the clip at the 16 shared places is held against that of the 16-frame clip
 (mean length of the difference over mean length), and the largest step between neighbours against the median step. Both
