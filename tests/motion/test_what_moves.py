@@ -54,14 +54,15 @@ def test_only_what_lies_on_the_photo_counts_not_its_mirrored_surroundings(shape)
     assert nothing_to_act_on(["clouds"], meadow(shape), SKY + outside / 9) is None
 
 
+@pytest.mark.parametrize("flow", [moving(0.3, 0.7, 0.3, 0.7), moving(0.3, 0.7, 0, 0.5)])
 @pytest.mark.parametrize("word", ["slide left", "bounce", "orbit", "swing"])
-def test_an_object_with_room_around_it_says_nothing(word):
-    assert nothing_to_act_on([word], meadow(), moving(0.3, 0.7, 0.3, 0.7)) is None
+def test_an_object_with_room_around_it_or_one_that_only_touches_the_border_says_nothing(word, flow):
+    assert nothing_to_act_on([word], meadow(), flow) is None
 
 
 @pytest.mark.parametrize(("flow", "edges"), [
-    (moving(0.3, 0.7, 0, 0.4), "the left edge"), (moving(0.6, 1, 0.3, 0.7), "the bottom edge"),
-    (moving(0, 0.4, 0.6, 1), "the top and the right edge"),
+    (moving(0.2, 0.8, 0, 0.4), "the left edge"), (moving(0.6, 1, 0.2, 0.8), "the bottom edge"),
+    (moving(0, 0.6, 0.4, 1), "the top and the right edge"),
 ])  # fmt: skip
 def test_an_object_that_reaches_the_border_names_the_edges(flow, edges):
     note = nothing_to_act_on(["bounce"], meadow(), flow)
@@ -69,7 +70,7 @@ def test_an_object_that_reaches_the_border_names_the_edges(flow, edges):
 
 
 def test_the_border_is_that_of_the_photo_not_of_the_working_square():
-    flow = moving(0.5, 0.75, 0.3, 0.7)  # a wide photo ends at 0.75
+    flow = moving(0.5, 0.75, 0.2, 0.8)  # a wide photo ends at 0.75
     assert "the bottom edge" in nothing_to_act_on(["swing"], meadow(WIDE), flow)
     assert nothing_to_act_on(["swing"], meadow(), flow) is None
 
