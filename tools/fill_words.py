@@ -22,7 +22,7 @@ def section():
     words = {key: value for key, value in result["figures"].items() if isinstance(value, dict)}
     single = [f"- {key}: {as_text(value)}" for key, value in result["figures"].items() if key not in words]
     lines = [{"word": f"`{word}`", **figures} for word, figures in words.items()]
-    return "\n\n".join((f"`.venv/bin/python benchmarks/safe_words.py` · {facts}", "\n".join(single), table(lines)))
+    return "\n\n".join((f"`.venv/bin/python benchmarks/safe_words.py --sheets docs/images --more FILE …` · {facts}", "\n".join(single), table(lines)))
 
 
 def filled(text):
