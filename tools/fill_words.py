@@ -22,7 +22,8 @@ def section():
     words = {key: value for key, value in result["figures"].items() if isinstance(value, dict)}
     single = [f"- {key}: {as_text(value)}" for key, value in result["figures"].items() if key not in words]
     lines = [{"word": f"`{word}`", **figures} for word, figures in words.items()]
-    return "\n\n".join((f"`.venv/bin/python benchmarks/safe_words.py --sheets docs/images --more FILE …` · {facts}", "\n".join(single), table(lines)))
+    command = "`.venv/bin/python benchmarks/safe_words.py --sheets docs/images --more FILE …`"
+    return "\n\n".join((f"{command} · {facts}", "\n".join(single), table(lines)))
 
 
 def filled(text):
