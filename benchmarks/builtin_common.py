@@ -81,21 +81,24 @@ def photo(path: Path, shape: str = "square", *, long_side: int | None = None) ->
 @torch.no_grad()
 def sample(
     model: BuiltinModel, first: torch.Tensor, prompts: list[str], buckets, *, seeds=0, num_frames: int = 16,
-    num_steps: int | None = None, solver: str = "flow_dpm_2m",
+    num_steps: int | None = None, solver: str = "flow_dpm_2m", frames: list[int] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Sample clips: first (b, 200, 1, 8, 8) unscaled -> latents (b, 200, num_frames, 8, 8) unscaled.
 
-    buckets and seeds: one number, or one a row. Row noise is what `animate` and the host's RandomNoise make.
+    buckets and seeds: one number, or one a row. Row noise is what `animate` and the host's RandomNoise make. frames:
+    only these of the num_frames are made, which is how the models were trained; 0 must be among them.
     """
     b, spec = len(prompts), model.spec
     seeds = [seeds] * b if isinstance(seeds, int) else list(seeds)
     noise = torch.cat([torch.randn((1, 200, num_frames, *first.shape[3:]),
                                    generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    noise = noise if frames is None else noise[:, :, frames]
+    places = None if frames is None else torch.tensor([frames, frames], dtype=torch.float32)
     context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text) for text in prompts]))
     bucket = torch.as_tensor(buckets).expand(b)
     denoise = MotionDenoiser(
         model.dit, context=context, attention_mask=mask, pooled=pooled, motion_bucket_id=bucket,
-        first_latent=first * spec.latent.scale_factor, integer_timesteps=spec.sampling.integer_timesteps,
+        first_latent=first * spec.latent.scale_factor, integer_timesteps=spec.sampling.integer_timesteps, places=places,
     )  # fmt: skip
     sigmas = flow_sigmas(num_steps or spec.sampling.num_steps, shift=spec.sampling.shift)
     solve = {"flow_dpm_2m": flow_dpm_2m, "euler": euler}[solver]

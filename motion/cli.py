@@ -360,5 +360,7 @@ def _motions(options) -> None:
     from .io.builtin_names import weights_path
     from .io.file_motions import file_motions
     from .io.motion_model_file import describe_motion_model
+    from .text.vocabulary import MotionVocabulary
 
-    say("\n".join(file_motions(describe_motion_model(weights_path(options.model))[2])))
+    words = file_motions(describe_motion_model(weights_path(options.model))[2])
+    say("\n".join(MotionVocabulary(words).listed))

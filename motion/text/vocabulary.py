@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import ConfigError
+from .safe_words import UNLISTED
 
 MAX_TOKENS = 8
 MAX_MOTIONS = 2
@@ -69,8 +70,12 @@ class MotionVocabulary:
     """Reads prompts such as "pan left, zoom in" into fixed token ids; one token a motion, so order is free."""
 
     def __init__(self, words: Sequence[str] = MOTIONS):
-        """words: the file's motions in the order of its ids. Raises ConfigError for what is no list of motions."""
+        """words: the file's motions in the order of its ids. Raises ConfigError for what is no list of motions.
+
+        All of them are read; `listed` are those that messages name: all but the UNLISTED, unless none were left.
+        """
         self.words = check_words(words)
+        self.listed = tuple(word for word in self.words if word not in UNLISTED) or self.words
         self.max_tokens = MAX_TOKENS
         self._ids = {motion: index + 1 for index, motion in enumerate(self.words)}
         self._ways: dict[str, tuple[str, ...]] = {}
@@ -99,7 +104,7 @@ class MotionVocabulary:
         """The motions a prompt names, without repeats, in vocabulary order. Raises as `tokenize`."""
         if len(text) > MAX_LETTERS:
             raise ConfigError(f"the prompt has {len(text)} characters; up to {MAX_LETTERS} are read; name one or two "
-                              f"motions, such as {self.words[0]!r}")  # fmt: skip
+                              f"motions, such as {self.listed[0]!r}")  # fmt: skip
         if _has_weight(text):
             raise ConfigError(f"prompt {_short(text)!r} has a weight; motions have none; use the dynamics slider")
         words = [self._read(word) for word in re.findall(r"[^\s,.;:!?+&|/]+", text.lower())]
@@ -114,9 +119,10 @@ class MotionVocabulary:
             return None
         if word in self._reads:
             return self._reads[word]
-        near = difflib.get_close_matches(word[:60], self._reads, n=1)
+        named = [near for near, name in self._reads.items() if name not in UNLISTED or name in self.listed]
+        near = difflib.get_close_matches(word[:60], named, n=1)
         hint = f"; nearest is {near[0]!r}" if near else ""
-        raise ConfigError(f"unknown word {_short(word)!r} in the prompt{hint}; known motions: {', '.join(self.words)}")
+        raise ConfigError(f"unknown word {_short(word)!r} in the prompt{hint}; known motions: {', '.join(self.listed)}")
 
     def _pair(self, words: list[str]) -> list[str]:
         """Join verbs with the directions that follow them."""
@@ -127,7 +133,7 @@ class MotionVocabulary:
                 verb, served = (word, False) if self._ways[word] else (None, True)
                 found += [] if self._ways[word] else [word]
             elif verb is None or word not in self._ways[verb]:
-                known = ", ".join(self.words)
+                known = ", ".join(self.listed)
                 raise ConfigError(f"{verb or 'direction'} {word!r} is not a motion; known motions: {known}")
             else:
                 found.append(f"{verb} {word}")
