@@ -62,7 +62,7 @@ def refuse_two_motions(parts: Iterable[Mapping]) -> None:
     for one, other in combinations(parts, 2):
         if not _is_apart(one, other) and any(_differ(one.get(key), other.get(key)) for key in _TOLD):
             raise ConfigError(
-                "two prompts were joined by Conditioning (Combine), which shows two moving pictures through each other; "
+                "two prompts were joined by Conditioning (Combine), which shows two videos through each other; "
                 "write both motions into one prompt, such as 'pan left, zoom in', or give each its own steps with "
                 "ConditioningSetTimestepRange or its own part of the picture with Conditioning (Set Mask)"
             )
@@ -85,7 +85,7 @@ def _is_apart(one: Mapping, other: Mapping) -> bool:
 
 
 def _steps(part: Mapping) -> tuple[float, float]:
-    """Share of the steps, from 0 to 1, in which a prompt acts: its own range within that of its text encoder's hooks."""
+    """Share of the steps, from 0 to 1, in which a prompt acts: its own range within that of the encoder's hooks."""
     start = max(part.get("start_percent", 0.0), part.get("clip_start_percent", 0.0))
     return start, min(part.get("end_percent", 1.0), part.get("clip_end_percent", 1.0))
 
