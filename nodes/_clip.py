@@ -9,10 +9,11 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ..motion.errors import CheckpointError
+from ..motion.errors import CheckpointError, ConfigError
 from ..motion.io.file_motions import file_vocabulary
 from ..motion.text.encoder import MotionTextEncoder
 from ..motion.text.vocabulary import MOTIONS, MotionVocabulary
+from ._prompts import UNREAD, Unread
 
 TOKENS = "motion"
 
@@ -24,9 +25,13 @@ class MotionTokenizer:
         self.vocabulary = MotionVocabulary(words)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_unused) -> dict:
-        """{"motion": [[(id, 1.0), …]]}. Raises ConfigError for words outside the vocabulary."""
-        pairs = [(token, 1.0) for token in self.vocabulary.tokenize(text)]
-        return {TOKENS: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs]}
+        """{"motion": [[(id, 1.0), …]]}; for a prompt that cannot be read those of the empty one, and the refusal."""
+        try:
+            ids, unread = self.vocabulary.tokenize(text), {}
+        except ConfigError as error:
+            ids, unread = self.vocabulary.tokenize(""), {UNREAD: str(error)}
+        pairs = [(token, 1.0) for token in ids]
+        return {TOKENS: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs], **unread}
 
     def untokenize(self, tokens) -> list:
         words = ("", *self.vocabulary.words)
@@ -54,11 +59,19 @@ class MotionTextModel(torch.nn.Module):
         self.execution_device = None
 
     def encode_token_weights(self, tokens: dict) -> tuple[Tensor, Tensor, dict]:
-        """Host tokens -> context (b, 8, d), pooled (b, d), {"attention_mask": (b, 8)}; float32."""
+        """Host tokens -> context (b, 8, d), pooled (b, d), {"attention_mask": (b, 8)}; float32.
+
+        A prompt that could not be read gives NaN, and carries why and the empty prompt in the dict (_prompts.py).
+        """
         ids = torch.tensor([[pair[0] for pair in row] for row in tokens[TOKENS]], dtype=torch.long)
         context, pooled, mask = self.encoder(ids.to(self.execution_device or "cpu"))
         keep = comfy.model_management.intermediate_device()
-        return context.to(keep).float(), pooled.to(keep).float(), {"attention_mask": mask.to(keep)}
+        context, pooled, mask = context.to(keep).float(), pooled.to(keep).float(), mask.to(keep)
+        if UNREAD not in tokens:
+            return context, pooled, {"attention_mask": mask}
+        unread = Unread(tokens[UNREAD], context, pooled, mask)
+        nan = float("nan")
+        return context * nan, pooled * nan, {"attention_mask": mask, UNREAD: unread}
 
     def load_sd(self, weights: dict):
         return self.encoder.load_state_dict(weights, strict=False, assign=getattr(self, "can_assign_sd", False))

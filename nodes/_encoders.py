@@ -15,6 +15,7 @@ from ..motion.models.motion_model import MotionModelSpec
 from . import _convert
 from ._clip import MotionTextModel
 from ._network import worked_in
+from ._prompts import refuse_unread
 from ._spaces import space_of_vae
 from ._vae import BuiltinVAE
 
@@ -68,9 +69,13 @@ def check_vae(vae, spec: MotionModelSpec) -> None:
 
 
 def text_entry(clip, caption: str, spec: MotionModelSpec) -> TextEntry:
-    """One prompt, encoded as CLIP Text Encode does. Raises ShapeError for the text encoder of another model."""
+    """One prompt, encoded as CLIP Text Encode does.
+
+    Raises ShapeError for the text encoder of another model, ConfigError for a prompt that it cannot read.
+    """
     with torch.inference_mode():
         out = clip.encode_from_tokens(clip.tokenize(caption), return_pooled=True, return_dict=True)
+    refuse_unread([out])
     context, pooled, mask = out["cond"], out.get("pooled_output"), out.get("attention_mask")
     need = spec.config.caption_channels
     if context.ndim != 3 or context.shape[0] != 1 or context.shape[-1] != need:

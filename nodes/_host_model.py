@@ -17,6 +17,7 @@ from ..motion.models.motion_model import MotionModelSpec
 from ..motion.models.sana_video_spec import SanaVideoSpec
 from ..motion.models.step_memory import memory_factor
 from . import _host
+from ._as_trained import sample_as_trained
 from ._host_network import FLOW_MULTIPLIER
 from ._memory import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
 from ._text_cache import keep_texts_for_a_run
@@ -112,13 +113,18 @@ def check_latents(noise: Tensor, space: LatentSpace) -> None:
 
 
 def check_text(context: Tensor, width: int, space: LatentSpace) -> None:
-    """Refuse the text of another encoder. Raises ShapeError."""
+    """Refuse the text of another encoder, and text that is not finite. Raises ShapeError."""
     if context.ndim != 3 or context.shape[-1] != width:
         own = "the clip of Load Built-in Motion Model"
         public = "Gemma-2-2B from the node Load Text Encoder (docs/models.md, row Gemma-2)"
         raise ShapeError(
             f"text embedding is {tuple(context.shape)}; this model needs (b, n, {width}): connect the text encoder "
             f"that belongs to it, {own if space.kind == 'builtin' else public}"
+        )
+    if not context.isfinite().all():
+        raise ShapeError(
+            "the text embedding holds NaN or infinity: a prompt that this model cannot read was mixed into it, or the "
+            "text encoder overflowed; write one prompt of words that the model knows, or load the encoder in bf16"
         )
 
 
@@ -184,6 +190,7 @@ def assemble(
     config.memory_usage_factor = memory_factor(config.spec.config, form)
     model = config.get_model(state)
     patcher = _host.new_patcher(model, disable_dynamic=disable_dynamic)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_as_trained", sample_as_trained)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks", keep_texts_for_a_run)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_memory", refuse_what_cannot_fit)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_start", one_start_for_all)

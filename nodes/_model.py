@@ -4,6 +4,8 @@ The host samples full latents of N frames. For a start image the change of varia
 made around the network, so every sampler, preview and denoise < 1 works and frame 1 stays the start image.
 """
 
+from pathlib import Path
+
 import torch
 from comfy import latent_formats
 from comfy.conds import CONDConstant, CONDRegular
@@ -132,7 +134,7 @@ def build_patcher(
         disable_dynamic=disable_dynamic,
     )  # fmt: skip
     patcher.cached_patcher_init = (load_motion_model, (path, weight_dtype, kernels))
-    patcher.model.origin = origin_of(file.metadata)
+    patcher.model.origin, patcher.model.file_name = origin_of(file.metadata), Path(path).stem
     return patcher
 
 

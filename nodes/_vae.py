@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..motion.errors import ShapeError
+from ..motion.layers.block_dct import APPEARANCE_CHANNELS
 from ..motion.models.flow_codec import LATENT_CHANNELS, FlowCodec
 from ..motion.models.latent_spaces import SPACES
 from ..motion.models.photo_player import PhotoPlayer
@@ -92,16 +93,30 @@ class BuiltinVAE(comfy.sd.VAE):
         return self.encode(pixel_samples)
 
     def decode(self, samples_in: Tensor, vae_options=None, **_unused) -> Tensor:
-        """Latents (b, 200, t, cells, cells) -> videos (b, t, h, w, 3) in [0, 1], on the host's output device."""
+        """Latents (b, 200, t, cells, cells) -> videos (b, t, h, w, 3) in [0, 1], on the host's output device.
+
+        Raises ShapeError for latents of another space, NaN, and motion without the photo that moves.
+        """
         if samples_in.ndim == 4:
             samples_in = samples_in.unsqueeze(2)
         self.codec.check(samples_in)
         if not samples_in.isfinite().all():
             raise ShapeError("the latent to decode holds NaN or infinity; sample again, with the model in fp32 or bf16")
         if self.photo is None:
+            self._refuse_motion(samples_in)
             video = self.codec.decode(samples_in.to(self.device))
             return _convert.to_image(video).to(self.output_device)
         return self._decode_onto(samples_in.to(self.device), self.photo.to(self.device))
+
+    def _refuse_motion(self, latents: Tensor) -> None:
+        """Refuse latents whose flow is not zero: only the photo's own pixels can follow it. Raises ShapeError."""
+        if latents[:, APPEARANCE_CHANNELS:].any():
+            side = self.codec.working_size
+            raise ShapeError(
+                f"this latent holds motion and this vae has no photo to play it on: it would show a blurred square of "
+                f"{side}x{side} px; connect the vae output of Image to Video (MotionBlocks) to VAE Decode instead of "
+                "the loader's"
+            )
 
     def _decode_onto(self, latents: Tensor, photo: Tensor) -> Tensor:
         """Frame by frame, so that memory stays small, the bar moves and Cancel works."""

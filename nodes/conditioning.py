@@ -8,6 +8,7 @@ from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
 from . import _convert, _host
 from ._compat import inp, out, schema, unique_id
+from ._prompts import refuse_unread
 from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/conditioning"
@@ -101,6 +102,7 @@ class ImageToVideo(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from node_helpers import conditioning_set_values
 
+        refuse_unread(part for _, part in positive)
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
         _host.in_range("fps", fps, 1.0, 120.0)

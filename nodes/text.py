@@ -7,6 +7,7 @@ from ..motion.errors import ConfigError
 from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
 from . import _host
 from ._compat import inp, out, schema
+from ._prompts import refuse_unread
 from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/conditioning"
@@ -132,6 +133,7 @@ class EncodePrompts(io.ComfyNode):
         prompt = with_motion_score(positive, dynamics) if wanted else positive
         told = {"motion_bucket_id": dynamics}
         encoded = [_encode(clip, prompt, told), _encode(clip, negative, told, alone=True)]
+        refuse_unread(part for _, part in encoded[0])
         text = "\n".join(_remarks(clip, prompt, negative, dynamics, wanted))
         return io.NodeOutput(*encoded, ui=text_under(cls, text))
 

@@ -5,6 +5,7 @@ and buckets: MiraMo Eq. 13, degree = 1 - mean similarity, so that larger means m
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
+from ..layers.letterbox import fit_square
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11
@@ -30,7 +32,8 @@ class DynamicsReport:
     degree: float  # 1 - mean MS-SSIM of successive frames, 0 = still, in [0, 1]
     bucket: int  # the slider position that stands for this degree
     mean_absolute_difference: float  # mean |next - this| of the values in [0, 1]
-    flow_px: float | None  # mean over pairs of the median flow length, px of the frames per frame; None without cv2
+    flow_px: float | None  # mean over pairs of the median flow length, px of the frames per frame; None unmeasured
+    way_percent: float | None = None  # way of the picture as a whole, % of its long side (camera_way); None unmeasured
 
 
 def num_scales(height: int, width: int) -> int:
@@ -107,12 +110,15 @@ def degree_to_bucket(
 
 
 def measure_dynamics(
-    frames: Tensor, *, measure_size: int = 256, spec=None, with_flow: bool = True
-) -> DynamicsReport:
+    frames: Tensor, *, measure_size: int = 256, spec=None, letterbox: bool = False, with_flow: bool = True,
+    on_step: Callable[[int, int], None] | None = None,
+) -> DynamicsReport:  # fmt: skip
     """Measure one clip as the node shows it: degree, bucket, mean absolute difference and optical flow.
 
     frames: (t, h, w, c), t >= 2, c 1 or 3, in [0, 1]. spec: a DynamicsSpec that gives buckets and measure_size.
-    Flow is measured at measure_size where cv2 is present and given in pixels of the frames, per frame.
+    letterbox: measure the degree on a square of measure_size px with the whole picture in it, as the built-in models
+    were trained, instead of at that short side. Flow is measured where cv2 is present, its median at measure_size and
+    given in pixels of the frames, per frame. on_step(done, total), called while flow is measured, may raise to cancel.
     Raises ShapeError and ConfigError as `dynamics_degree`.
     """
     if frames.ndim != 4 or frames.shape[-1] not in (1, 3):
@@ -121,21 +127,39 @@ def measure_dynamics(
         )
     measure_size = spec.measure_size if spec is not None else measure_size
     clip = frames.movedim(-1, 1).unsqueeze(0)
-    degree = dynamics_degree(clip, measure_size=measure_size)
+    degree = dynamics_degree(_letterboxed(clip, measure_size) if letterbox else clip, measure_size=measure_size)
+    flow_px, way = _flow_figures(clip, measure_size, on_step) if with_flow else (None, None)
     return DynamicsReport(
         degree=float(degree),
         bucket=int(degree_to_bucket(degree, spec)),
         mean_absolute_difference=float(mean_absolute_difference(clip)),
-        flow_px=_flow_length(clip, measure_size) if with_flow else None,
+        flow_px=flow_px,
+        way_percent=way,
     )
 
 
-def _flow_length(clip: Tensor, measure_size: int) -> float | None:
-    """Mean over successive pairs of the median flow length over textured pixels, px of the given frames."""
-    from .optical_flow import has_cv2, median_length
+def _letterboxed(clip: Tensor, measure_size: int) -> Tensor:
+    """(1, t, c, h, w) in a square of measure_size px, the whole picture in its middle, mirrored where it ends."""
+    _check_clips(clip)
+    _check_resize(clip, measure_size)
+    return fit_square(_as_float(clip[0]), measure_size).clamp(0, 1).unsqueeze(0)
+
+
+def _flow_figures(clip: Tensor, measure_size: int, on_step) -> tuple[float | None, float | None]:
+    """Median flow a frame and way of the whole picture; None both without cv2, or where a side is too small."""
+    from .camera_way import camera_way
+    from .optical_flow import MIN_SIDE, has_cv2
 
     if not has_cv2():
-        return None
+        return None, None
+    way = None if min(clip.shape[-2:]) < MIN_SIDE else camera_way(clip[0].movedim(1, -1), on_step=on_step)
+    return _flow_length(clip, measure_size), way
+
+
+def _flow_length(clip: Tensor, measure_size: int) -> float:
+    """Mean over successive pairs of the median flow length over textured pixels, px of the given frames."""
+    from .optical_flow import median_length
+
     small = _resize(clip, measure_size)[0].movedim(1, -1)
     lengths = [median_length(this, following) for this, following in zip(small[:-1], small[1:])]
     return sum(lengths) / len(lengths) * min(clip.shape[-2:]) / measure_size
@@ -165,12 +189,9 @@ def _as_float(frames: Tensor) -> Tensor:
 
 def _resize(frames: Tensor, measure_size: int) -> Tensor:
     """Clips (b, t, c, h, w) as float, short side measure_size px, anti-aliased, aspect kept to the pixel."""
-    if not 16 <= measure_size <= 4096:
-        raise ConfigError(f"measure_size is {measure_size}; it must be 16 to 4096 px; 256 is usual")
+    _check_resize(frames, measure_size)
     b, t, c, h, w = frames.shape
-    short, long = min(h, w), max(h, w)
-    if long > MAX_ASPECT * short:
-        raise ShapeError(f"frames are {h}x{w} px; the long side may be {MAX_ASPECT} times the short one; crop them")
+    short = min(h, w)
     frames = _as_float(frames)
     if short == measure_size:
         return frames
@@ -178,6 +199,14 @@ def _resize(frames: Tensor, measure_size: int) -> Tensor:
     flat = frames.reshape(b * t, c, h, w)
     resized = F.interpolate(flat, size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized.reshape(b, t, c, *size)
+
+
+def _check_resize(frames: Tensor, measure_size: int) -> None:
+    if not 16 <= measure_size <= 4096:
+        raise ConfigError(f"measure_size is {measure_size}; it must be 16 to 4096 px; 256 is usual")
+    h, w = frames.shape[-2:]
+    if max(h, w) > MAX_ASPECT * min(h, w):
+        raise ShapeError(f"frames are {h}x{w} px; the long side may be {MAX_ASPECT} times the short one; crop them")
 
 
 def _similarity_in_parts(frames: Tensor) -> Tensor:

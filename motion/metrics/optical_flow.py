@@ -43,10 +43,15 @@ class CameraMotion:
 def has_cv2() -> bool:
     """True when cv2 is there and works."""
     try:
-        _cv2()
+        need_cv2()
     except ConfigError:
         return False
     return True
+
+
+def need_cv2() -> None:
+    """Refuse to go on without cv2. Raises ConfigError with the reason and the way to get it."""
+    _cv2()
 
 
 def _cv2() -> Any:

@@ -1,5 +1,7 @@
 """DCT Init on models of the host, and the measuring node."""
 
+import sys
+
 import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models
@@ -187,6 +189,48 @@ def test_a_connected_model_sets_the_scale(ours):
     assert bucket == min(place, scale.num_buckets - 1) and bucket != same[0]
     with pytest.raises(ValueError, match="no dynamics scale of its own"):
         ours["MeasureDynamics"].execute(clip, 64, core_model(comfy.supported_models.SD15))
+
+
+def test_a_built_in_model_sees_the_whole_picture_as_in_its_training(ours):
+    builtin = ours["LoadBuiltin"].execute("motionblocks-tiny").args[0]
+    wide = torch.cat((moving_clip(1), moving_clip(1).flip(2)), dim=2)
+    found = ours["MeasureDynamics"].execute(wide, 256, builtin).args
+    alone = ours["MeasureDynamics"].execute(wide, builtin.model.spec.dynamics.measure_size).args
+    assert found[1] < 0.7 * alone[1] and "for this picture" in found[2] and "the whole picture in a square" in found[2]
+    assert "the whole picture in a square" not in alone[2]
+
+
+@pytest.mark.parametrize("flow", ["auto", "on", "off"])
+def test_without_opencv_flow_is_not_mentioned_unless_it_was_asked_for(ours, monkeypatch, flow):
+    monkeypatch.setitem(sys.modules, "cv2", None)  # an import of it fails, as where it is not installed
+    measure = ours["MeasureDynamics"].execute
+    if flow == "on":
+        with pytest.raises(ValueError, match="optical flow needs cv2.*pip install opencv-python-headless"):
+            measure(moving_clip(1), 64, flow=flow)
+        return
+    text = measure(moving_clip(1), 64, flow=flow).args[2]
+    assert "flow" not in text and "opencv" not in text.lower() and "mean absolute difference" in text
+
+
+def test_flow_is_told_in_shares_of_the_picture_and_as_the_models_own_slider(ours):
+    from pack.motion.metrics.dynamics import DynamicsReport
+    from pack.nodes.measuring import describe
+
+    report = DynamicsReport(degree=0.04, bucket=15, mean_absolute_difference=0.02, flow_px=2.5, way_percent=22.2)
+    builtin = ours["LoadBuiltin"].execute("motionblocks-small").args[0]
+    scale = builtin.model.spec.dynamics
+    text = describe(report, 16, scale, letterbox=True, model_name=builtin.clone().model.file_name)
+    assert "median optical flow per frame 2.50 px" in text
+    assert "the picture as a whole moves by 22.2 % of its long side over the clip" in text
+    assert text.endswith("motionblocks-small moves as far at dynamics: pan 12, zoom in 19, zoom out 19, rotate 19")
+    assert "moves as far" not in describe(report, 16, scale, model_name="my_model")
+
+
+def test_a_graph_of_before_measures_without_the_new_input(ours):
+    clip, measure = moving_clip(4), ours["MeasureDynamics"].execute
+    assert measure(clip, 64).args == measure(clip, 64, None, "auto").args
+    with pytest.raises(ValueError, match="flow is 'maybe'; it must be one of: auto, on, off"):
+        measure(clip, 64, flow="maybe")
 
 
 @pytest.mark.parametrize(
