@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .console import for_console, say, take_any_letter
 from .errors import CheckpointError, ConfigError, ShapeError
+from .io.builtin_names import BUILTIN_NAMES
 
 PROGRAM = "motionblocks"
 FAILED, CANCELLED = 2, 130
@@ -51,12 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_animate(commands)
     _add_train(commands)
     info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
-    info.add_argument("file", nargs="?", help=".safetensors file, diffusers folder, or name of a built-in model")
+    info.add_argument("file", nargs="?", help=f".safetensors file, diffusers folder, or built-in model: {', '.join(BUILTIN_NAMES)}")
     info.set_defaults(run=_info)
     _add_inflate(commands)
     _add_convert(commands)
     motions = commands.add_parser("motions", help="list the motions a model knows")
-    motions.add_argument("--model", help=".safetensors file or name of a built-in model")
+    motions.add_argument("--model", help=f".safetensors file or built-in model: {', '.join(BUILTIN_NAMES)}")
     motions.set_defaults(run=_motions)
     return parser
 
@@ -286,7 +287,9 @@ def _sample(photo, model, options):
 
     from .pipeline import animate_frames
 
-    total = options.steps or model.spec.sampling.num_steps
+    total = _steps(options.steps, model.spec.sampling.num_steps)
+    if not model.vocabulary.motions(options.motion):
+        say('note: no motion was named, so hardly anything will move; name one, such as --motion "zoom in"')
     with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
 
         def on_step(step: int, num_steps: int, clean) -> None:
@@ -296,6 +299,13 @@ def _sample(photo, model, options):
             photo, motion=options.motion, dynamics=options.dynamics, num_frames=options.frames,
             num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed, model=model, on_step=on_step,
         )  # fmt: skip
+
+
+def _steps(asked: int | None, own: int) -> int:
+    """Sampling steps: those asked for, or the model's own. Raises ConfigError for none at all."""
+    if asked is not None and asked < 1:
+        raise ConfigError(f"--steps is {asked}; at least 1 is needed; leave it out for this model's own {own}")
+    return asked or own
 
 
 def _write(output, frames, fps: float, options):
@@ -344,6 +354,9 @@ def _motions(options) -> None:
 
     if options.model is None:  # answers without torch
         say("\n".join(MOTIONS))
+        first, *others = BUILTIN_NAMES
+        for name in others:
+            say(f"note: these are the words of {first}; {name} knows more: {PROGRAM} motions --model {name}", sys.stderr)
         return
     from .io.builtin_names import weights_path
     from .io.file_motions import file_motions
