@@ -127,7 +127,7 @@ def check_mask(mask: Tensor, context: Tensor) -> Tensor:
     if tuple(mask.shape[-2:]) != tuple(context.shape[:2]):
         raise ConfigError(
             f"the prompt has {tuple(context.shape[:2])} tokens but its mask {tuple(mask.shape)}; conditionings joined "
-            "by Concat or Average are not supported; write both motions into one prompt"
+            "by Conditioning (Concat) are not supported; write both motions into one prompt"
         )
     return mask.reshape(context.shape[:2])
 
