@@ -22,7 +22,7 @@ class ImageToVideo(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MotionBlocksImageToVideo",
-            display_name="Image to Video",
+            display_name="Photo to Video (MotionBlocks)",
             category=CATEGORY,
             description="Gives both prompts the start photo and the motion strength. Decode with this node's vae "
             "output: for the built-in model it plays the motion on the photo itself, at full resolution. For "
@@ -73,6 +73,8 @@ class ImageToVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         from node_helpers import conditioning_set_values
 
+        from ._clip import names_no_motion
+
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
         photo = _convert.start_photo(start_image)
@@ -87,6 +89,8 @@ class ImageToVideo(io.ComfyNode):
             text += f"\n{space.title}: {count} latent frames of {first.shape[-1]}x{first.shape[-2]}"
         if size != (w, h):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
+        if space is not None and space.kind == "builtin" and names_no_motion(positive):
+            text += "\nno motion is named, so hardly anything will move; write one, such as zoom in, into positive"
         return io.NodeOutput(positive, negative, latent, decoder, ui=text_under(cls, text))
 
 

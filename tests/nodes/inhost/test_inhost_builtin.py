@@ -278,11 +278,19 @@ def test_prompts_reach_the_encoder_that_was_trained(core, builtin):
         ("a dragon flies", "unknown word 'dragon' in the prompt"),
         ("(pan left:1.2)", "has a weight; motions have none"),
         ("pan", "needs a direction"),
+        ("snow", "the model motionblocks-small knows it"),
     ],
 )
 def test_prompts_outside_the_vocabulary_are_refused_with_the_words_it_knows(core, builtin, text, words):
     with pytest.raises(ValueError, match=words):
         encode(core, builtin[1], text)
+
+
+@pytest.mark.parametrize("text, is_told", [("", True), ("slowly", True), ("still", False), ("pan left", False)])
+def test_a_positive_that_names_no_motion_is_told_under_the_node(core, ours, builtin, text, is_told):
+    _, clip, vae = builtin
+    shown = ours["ImageToVideo"].execute(encode(core, clip, text), encode(core, clip, ""), vae, photo(), FRAMES).ui
+    assert ("no motion is named" in shown.value) == is_told
 
 
 def test_prompt_and_dynamics_and_seed_change_the_video(core, ours, builtin):
