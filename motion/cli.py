@@ -49,15 +49,16 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Make a photograph move, on a CPU or a GPU, with no download.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    names = ", ".join(BUILTIN_NAMES)
     _add_animate(commands)
     _add_train(commands)
     info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
-    info.add_argument("file", nargs="?", help=f".safetensors file, diffusers folder, or built-in model: {', '.join(BUILTIN_NAMES)}")
+    info.add_argument("file", nargs="?", help=f".safetensors file, diffusers folder, or one of {names}")
     info.set_defaults(run=_info)
     _add_inflate(commands)
     _add_convert(commands)
     motions = commands.add_parser("motions", help="list the motions a model knows")
-    motions.add_argument("--model", help=f".safetensors file or built-in model: {', '.join(BUILTIN_NAMES)}")
+    motions.add_argument("--model", help=f".safetensors file, or one of {names}")
     motions.set_defaults(run=_motions)
     return parser
 
@@ -356,7 +357,8 @@ def _motions(options) -> None:
         say("\n".join(MOTIONS))
         first, *others = BUILTIN_NAMES
         for name in others:
-            say(f"note: these are the words of {first}; {name} knows more: {PROGRAM} motions --model {name}", sys.stderr)
+            more = f"{name} knows more: {PROGRAM} motions --model {name}"
+            say(f"note: these are the words of {first}; {more}", sys.stderr)
         return
     from .io.builtin_names import weights_path
     from .io.file_motions import file_motions

@@ -208,7 +208,8 @@ class _Run:
         config, dataset = self.request.config, self.dataset
         return getattr(self.request.model.model, "origin", {}) | {
             "training": json.dumps(config.to_dict()), "training_steps": str(self.trainer.step),
-            **self._stopped_early(), "training_data": dataset.fingerprint, "windows": json.dumps(self.request.windows.to_dict()),
+            **self._stopped_early(),
+            "training_data": dataset.fingerprint, "windows": json.dumps(self.request.windows.to_dict()),
         }  # fmt: skip
 
     def _stopped_early(self) -> dict[str, str]:
