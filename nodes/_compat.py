@@ -12,8 +12,13 @@ def schema(**keywords) -> io.Schema:
 
 
 def inp(kind: type, *arguments, **keywords):
-    """Build an input or output from the keywords this host knows, e.g. inp(io.Int.Input, "n", advanced=True)."""
+    """Build an input or output from the keywords this host knows, e.g. inp(io.Int.Input, "n", advanced=True).
+
+    A host without the keyword advanced passes the mark on all the same, for pages newer than it.
+    """
     known = inspect.signature(kind.__init__).parameters
+    if "advanced" in keywords and "advanced" not in known:
+        keywords["extra_dict"] = {**keywords.get("extra_dict", {}), "advanced": keywords.pop("advanced")}
     return kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
 
 

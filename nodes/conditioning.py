@@ -27,7 +27,10 @@ class ImageToVideo(io.ComfyNode):
             description="Gives both prompts the start photo and the motion strength. Decode with this node's vae "
             "output: for the built-in model it plays the motion on the photo itself, at full resolution. For "
             "SANA-Video the motion strength is part of the prompt: Encode Prompts (Motion) writes it.",
-            search_aliases=["i2v", "animate image", "start image", "dynamics", "motion bucket", "sana-video"],
+            search_aliases=[
+                "animate", "animate photo", "image to video", "i2v", "zoom", "pan", "camera", "camera movement", "swing",
+                "ken burns", "motion brush", "parallax", "start image", "dynamics", "motion bucket", "sana-video",
+            ],
             inputs=[
                 inp(
                     io.Conditioning.Input, "positive",
@@ -132,7 +135,7 @@ class EmptyLatent(io.ComfyNode):
             display_name="Empty Motion Latent",
             category=CATEGORY,
             description="An empty video latent with the channels and cell size of a MotionBlocks model. To animate a "
-            "photo use Image to Video instead.",
+            "photo use Photo to Video instead.",
             search_aliases=["empty video latent", "t2v", "sana-video"],
             inputs=[
                 inp(io.Model.Input, "model", tooltip="A model from a MotionBlocks loader."),
