@@ -28,7 +28,7 @@ class ImageToVideo(io.ComfyNode):
             "output: for the built-in model it plays the motion on the photo itself, at full resolution. For "
             "SANA-Video the motion strength is part of the prompt: Encode Prompts (Motion) writes it.",
             search_aliases=[
-                "animate", "animate photo", "image to video", "i2v", "zoom", "pan", "camera", "camera movement", "swing",
+                "animate", "animate photo", "image to video", "i2v", "zoom", "pan", "camera", "camera move", "swing",
                 "ken burns", "motion brush", "parallax", "start image", "dynamics", "motion bucket", "sana-video",
             ],
             inputs=[

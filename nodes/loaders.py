@@ -102,10 +102,7 @@ class LoadBuiltin(io.ComfyNode):
             description="Loads a small model that comes with the pack; nothing to download. motionblocks-tiny moves "
             "the picture (pan, zoom, rotate, still); motionblocks-small also moves one object or a part of it (slide, "
             "bounce, orbit, clouds, waterfall, sway, rain, snow and more). Use cfg 1.0 and about 8 steps.",
-            search_aliases=[
-                "motionblocks", "tiny model", "small model", "animate", "zoom", "pan", "camera", "swing", "ken burns",
-                "parallax", "rain", "snow",
-            ],
+            search_aliases=["motionblocks", "tiny model", "small model", "animate photo", "rain", "snow"],
             inputs=[
                 inp(
                     io.Combo.Input, "model_name", options=list(BUILTIN_NAMES),
