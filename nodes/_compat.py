@@ -17,9 +17,10 @@ def inp(kind: type, *arguments, **keywords):
     A host without the keyword advanced passes the mark on all the same, for pages newer than it.
     """
     known = inspect.signature(kind.__init__).parameters
+    made = kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
     if "advanced" in keywords and "advanced" not in known:
-        keywords["extra_dict"] = {**keywords.get("extra_dict", {}), "advanced": keywords.pop("advanced")}
-    return kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
+        made.extra_dict = {**made.extra_dict, "advanced": keywords["advanced"]}
+    return made
 
 
 def out(kind: type, name: str, tooltip: str):
