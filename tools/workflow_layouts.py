@@ -11,7 +11,7 @@ NODE_SIZES = {
     "MotionBlocksDCTInit": (320, 620),
     "MotionBlocksMeasureDynamics": (480, 220),
     "MotionBlocksCompareVideos": (560, 900),
-    "MotionBlocksImageToVideo": (320, 270),
+    "MotionBlocksImageToVideo": (320, 400),
     "VAEDecode": (220, 0),
     "MotionBlocksLoadClips": (340, 620),
     "MotionBlocksTrainMotionModel": (420, 1480),
