@@ -7,6 +7,7 @@ half of it. The photo's own time is what the run takes beyond the same run on th
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,9 @@ def shell(photo: Path, frames: int) -> dict:
     """One run of the shell, photo file to mp4, in a fresh process on one thread."""
     command = [sys.executable, "-c", CHILD, str(ROOT), "animate", str(photo), "--motion", "zoom in", "--device", "cpu",
                "--frames", str(frames), "--quiet", "--overwrite", "-o", str(photo.with_name("out.mp4"))]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    threshold = re.search(r"MALLOC_MMAP_THRESHOLD_:-(\d+)", (ROOT / "motionblocks").read_text())[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": threshold}  # as the wrapper sets it
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if "RESULT 0" not in done.stdout:
         raise SystemExit(f"the shell failed: {done.stderr[-2000:]}")
     peak, seconds = done.stdout.split()[-2:]

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from .choices import CROP, EDGES, LONGER, SAME_MOVE
 from .console import for_console, say, take_any_letter
 from .errors import CheckpointError, ConfigError, ShapeError
 from .io.builtin_names import BUILTIN_NAMES
@@ -77,6 +78,12 @@ def _add_animate(commands) -> None:
     add("--fps", type=float, help="frames per second (default: the model's, 8)")
     add("--steps", type=int, help="sampling steps (default: the model's)")
     add("--guidance", type=float, help="guidance scale, 1 = off (default: the model's)")
+    add("--longer", default=SAME_MOVE, choices=LONGER,
+        help="what more frames than the model was trained on, 16, do (default: %(default)s)")
+    add("--edges", default=CROP, choices=EDGES,
+        help="crop: show the part of the photo that no frame leaves; mirror: show all of it and mirror what lies "
+        "beyond (default: %(default)s)")
+    add("--region", metavar="MASK", help="picture of the photo's size, white where something may move")
     add("--seed", type=int, default=0, help="another seed gives another video (default: %(default)s)")
     add("--model", help="name of a built-in model, or a .safetensors file trained with this pack")
     add("--lora", metavar="FILE", help="a LoRA that `train` made for this model")
@@ -91,16 +98,20 @@ def _add_animate(commands) -> None:
 
 def _animate(options) -> None:
     from .io.media import check_fps, check_output, read_photo
+    from .io.photo import read_mask
 
     output = options.output or f"{Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
     if options.fps is not None:
         check_fps(options.fps)
     photo = read_photo(options.photo)
+    region = None if options.region is None else read_mask(options.region, *photo.shape[-2:])
     model = _load(options)
     fps = options.fps or model.spec.sampling.fps
     with _lora(model, options):
-        frames = _sample(photo, model, options)
+        frames = _sample(photo, region, model, options)
+    if frames.note:
+        say(f"note: {frames.note}")
     written = _write(output, frames, fps, options)
     sides = tuple(photo.shape[-2:])
     if sides != (written.height, written.width):
@@ -283,7 +294,7 @@ def _lora(model, options):
     return load_lora(options.lora, model.dit).attached(options.lora_strength)
 
 
-def _sample(photo, model, options):
+def _sample(photo, region, model, options):
     from tqdm import tqdm
 
     from .pipeline import animate_frames
@@ -299,6 +310,7 @@ def _sample(photo, model, options):
         return animate_frames(
             photo, motion=options.motion, dynamics=options.dynamics, num_frames=options.frames,
             num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed, model=model, on_step=on_step,
+            longer=options.longer, edges=options.edges, region=region,
         )  # fmt: skip
 
 

@@ -8,10 +8,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .choices import EDGES, GO_ON
+from .conditioning.clip_places import clip_places
 from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
 from .io.builtin import BuiltinModel, load_builtin
 from .models.flow_codec import FlowCodec, check_photo_size
+from .models.photo_player import PhotoPlayer
 from .models.text_cache import TextCache
 from .sampling.denoiser import MotionDenoiser, TextCondition
 from .sampling.schedules import flow_sigmas
@@ -33,12 +36,18 @@ class AnimatedFrames:
     photo: Tensor  # (3, h, w) in [0, 1], on the device that decodes
     latents: Tensor  # (1, 200, num_frames, cells, cells), unscaled
     codec: FlowCodec
+    player: PhotoPlayer | None = None  # None: the first edition's frames, by the codec
 
     def __len__(self) -> int:
         return self.latents.shape[2]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(_to_image, self.codec.frames_onto(self.latents, self.photo))
+        return map(_to_image, self.player or self.codec.frames_onto(self.latents, self.photo))
+
+    @property
+    def note(self) -> str:
+        """What was done to keep the photo's edges out of sight, in one line; "" when nothing was."""
+        return self.player.note if self.player else ""
 
 
 def animate(
@@ -54,6 +63,9 @@ def animate(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     on_step: Callable[[int, int, Tensor], None] | None = None,
+    longer: str = GO_ON,
+    edges: str | None = None,
+    region: Tensor | None = None,
 ) -> Tensor:
     """As `animate_frames`, with all frames in one tensor.
 
@@ -66,6 +78,7 @@ def animate(
     frames = animate_frames(
         photo, motion=motion, dynamics=dynamics, num_frames=num_frames, num_steps=num_steps,
         guidance_scale=guidance_scale, seed=seed, model=model, device=device, dtype=dtype, on_step=on_step,
+        longer=longer, edges=edges, region=region,
     )  # fmt: skip
     h, w = (side + side % 2 for side in photo.shape[-2:])
     video = torch.empty(num_frames, h, w, 3)
@@ -87,23 +100,33 @@ def animate_frames(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     on_step: Callable[[int, int, Tensor], None] | None = None,
+    longer: str = GO_ON,
+    edges: str | None = None,
+    region: Tensor | None = None,
 ) -> AnimatedFrames:
     """Make a video of a photo that moves as `motion` says: sampled now, its frames made one by one as they are used.
 
     photo: (3, h, w) in [0, 1]; one channel is grey, a fourth is opacity over white. motion: words of the vocabulary,
     "" leaves the choice to the model. dynamics: motion bucket, 0 = least. num_steps, guidance_scale: None takes the
     model's own. model: None loads the built-in one in `dtype` (float32) on `device` (CUDA where torch sees it).
-    on_step(step, num_steps, clean latents) is called after every step; what it raises passes through.
-    Returns num_frames frames (h', w', 3) float32 on the CPU, h' and w' padded to even; frame 0 is the photo. Equal
-    arguments give equal frames on one machine. Raises ShapeError and ConfigError with value, need and way out.
+    on_step(step, num_steps, clean latents) is called after every step; what it raises passes through. longer: what a
+    clip of more frames than the model was trained on does, see `clip_places`. edges: "crop" or "mirror", see
+    `PhotoPlayer`; None draws the frames of the first edition: mirrored, a little softer, frame 0 always the photo.
+    region: (h, w) of the photo, in [0, 1], what may move.
+    Returns num_frames frames (h', w', 3) float32 on the CPU, h' and w' padded to even; frame 0 is the photo, or the
+    part of it that is shown. Equal arguments give equal frames on one machine. Raises ShapeError and ConfigError with
+    value, need and way out.
     """
     photo = check_photo(photo)
     check_request(num_frames=num_frames, seed=seed)
+    if region is not None and edges is None:
+        raise ConfigError(f"a region needs edges, one of: {', '.join(EDGES)}")
     model = _model(model, device, dtype)
+    places = clip_places(num_frames, model.spec.sampling.num_frames, longer)
     photo = photo.to(next(model.dit.parameters()).device)
     bucket = motion_bucket(dynamics, model.spec.dynamics.num_buckets)
     with torch.no_grad():
-        denoise, first = _denoiser(model, photo, motion, bucket, guidance_scale)
+        denoise, first = _denoiser(model, photo, motion, bucket, guidance_scale, places)
         sigmas = flow_sigmas(
             model.spec.sampling.num_steps if num_steps is None else num_steps, shift=model.spec.sampling.shift
         )
@@ -111,7 +134,9 @@ def animate_frames(
         level = sigmas[0].item()  # noise mixed with the still photo: the residual starts as noise alone
         start = level * noise.to(photo.device) + (1 - level) * first
         latents = flow_dpm_2m(denoise, start, sigmas, on_step=on_step)
-    return AnimatedFrames(photo, latents / model.spec.latent.scale_factor, model.codec)
+    latents = latents / model.spec.latent.scale_factor
+    player = None if edges is None else PhotoPlayer(model.codec, latents, photo, edges=edges, region=region)
+    return AnimatedFrames(photo, latents, model.codec, player)
 
 
 def check_photo(photo: Tensor) -> Tensor:
@@ -186,7 +211,7 @@ def _model(model: BuiltinModel | None, device, dtype: torch.dtype | None) -> Bui
 
 
 def _denoiser(
-    model: BuiltinModel, photo: Tensor, motion: str, bucket: Tensor, guidance_scale: float | None
+    model: BuiltinModel, photo: Tensor, motion: str, bucket: Tensor, guidance_scale: float | None, places: Tensor
 ) -> tuple[MotionDenoiser, Tensor]:
     """The network with prompt, bucket and first frame bound; and the first frame's scaled latents (1, c, 1, h, w)."""
     sampling = model.spec.sampling
@@ -199,7 +224,7 @@ def _denoiser(
         model.dit, context=text.context, attention_mask=text.attention_mask, pooled=text.pooled,
         motion_bucket_id=bucket, first_latent=first, guidance_scale=scale,
         negative=_encode(model, "", photo.device) if scale != 1 else None,
-        integer_timesteps=sampling.integer_timesteps, text_cache=TextCache(),
+        integer_timesteps=sampling.integer_timesteps, text_cache=TextCache(), places=places,
     )  # fmt: skip
     return denoise, first
 

@@ -53,6 +53,30 @@ def start_photo(image: Tensor, name: str = "start_image") -> Tensor:
     return rgb_frames(image, name)
 
 
+def region_mask(mask, height: int, width: int) -> Tensor:
+    """A MASK of one picture as (height, width) float32 in [0, 1]; another size of the same shape is resized.
+
+    Raises ShapeError for what is no such mask, and for one in which nothing is marked.
+    """
+    is_one = isinstance(mask, Tensor) and mask.numel() and (mask.ndim == 2 or (mask.ndim == 3 and len(mask) == 1))
+    if not is_one:
+        seen = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ShapeError(f"region is {seen}; the MASK of one picture (1, height, width) is needed")
+    values = mask.reshape(mask.shape[-2:]).float()
+    if not values.isfinite().all() or not values.any():
+        raise ShapeError(
+            "region is empty, so nothing may move (Load Image gives an empty mask where none was drawn); draw one in "
+            "the mask editor, or disconnect it"
+        )
+    h, w = values.shape
+    if abs(h * width - w * height) > max(h, w, height, width):
+        raise ShapeError(f"region is {w}x{h} px, the photo {width}x{height}; a mask of the same shape is needed")
+    if (h, w) != (height, width):
+        size = (height, width)
+        values = torch.nn.functional.interpolate(values[None, None], size, mode="bilinear", antialias=True)[0, 0]
+    return values.clamp(0, 1)
+
+
 def to_video(frames: Tensor) -> Tensor:
     """IMAGE (t, h, w, 3), or one already batched (b, t, h, w, 3), as library frames (b, 3, t, h, w)."""
     batched = frames.unsqueeze(0) if frames.ndim == 4 else frames

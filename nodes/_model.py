@@ -9,7 +9,7 @@ from comfy import latent_formats
 from comfy.conds import CONDConstant, CONDRegular
 from torch import Tensor
 
-from ..motion.conditioning.clip_places import GO_ON
+from ..motion.choices import GO_ON
 from ..motion.conditioning.motion_bucket import motion_bucket
 from ..motion.errors import ConfigError
 from ..motion.io.motion_model_file import MotionModelFile, read_motion_model

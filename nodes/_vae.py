@@ -6,6 +6,7 @@ and decode are replaced whole. Everything else (sizes, devices, previews) is the
 
 import copy
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.sd
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..motion.errors import ShapeError
 from ..motion.models.flow_codec import LATENT_CHANNELS, FlowCodec
 from ..motion.models.latent_spaces import SPACES
+from ..motion.models.photo_player import PhotoPlayer
 from . import _convert, _host
 
 CELL = 8  # working pixels per latent cell
@@ -46,6 +48,7 @@ class BuiltinVAE(comfy.sd.VAE):
         with no_weights_expected():
             super().__init__(sd={})  # sets every default attribute of this host version
         self.codec, self.photo = codec, None
+        self.edges, self.region, self.tell = None, None, None
         self.first_stage_model = torch.nn.Module()
         self.latent_channels, self.latent_dim, self.output_channels, self.not_video = LATENT_CHANNELS, 3, 3, False
         self.upscale_ratio = self.downscale_ratio = (lambda frames: frames, CELL, CELL)
@@ -59,6 +62,15 @@ class BuiltinVAE(comfy.sd.VAE):
         """A clone that decodes onto this photo (3, h, w); this VAE stays as it is."""
         clone = copy.copy(self)
         clone.photo = photo
+        return clone
+
+    def looking(self, edges: str | None, region: Tensor | None, tell) -> "BuiltinVAE":
+        """A clone that decodes with these edges ("crop", "mirror", None as in the first edition) and region (h, w).
+
+        tell(note): called where a decoded video shows something else than the whole photo.
+        """
+        clone = copy.copy(self)
+        clone.edges, clone.region, clone.tell = edges, region, tell
         return clone
 
     def video_size(self, height: int, width: int) -> tuple[int, int]:
@@ -100,14 +112,24 @@ class BuiltinVAE(comfy.sd.VAE):
         video = torch.empty(b, t, h, w, 3, dtype=torch.float32, device=self.output_device)
         bar = _host.progress_bar(b * t)
         for row in range(b):
-            first = latents[row : row + 1, :, :1]
-            for frame in range(t):
+            for frame, shown in enumerate(self._frames(latents[row : row + 1], photo)):
                 _host.throw_if_cancelled()
-                pair = torch.cat((first, latents[row : row + 1, :, frame : frame + 1]), dim=2)
-                shown = self.codec.decode_onto(pair[:, :, : frame + 1], photo)[0, :, -1]
                 video[row, frame] = shown.movedim(0, -1).to(self.output_device)
                 bar.update(1)
         return video
+
+    def _frames(self, latents: Tensor, photo: Tensor) -> Iterator[Tensor]:
+        """Frames (3, h, w) of one video, one by one."""
+        if self.edges is None:
+            for frame in range(latents.shape[2]):  # by pairs, as the first edition did: to the bit
+                pair = torch.cat((latents[:, :, :1], latents[:, :, frame : frame + 1]), dim=2)
+                yield self.codec.decode_onto(pair[:, :, : frame + 1], photo)[0, :, -1]
+            return
+        region = None if self.region is None else self.region.to(photo.device)
+        player = PhotoPlayer(self.codec, latents, photo, edges=self.edges, region=region)
+        if player.note and self.tell is not None:
+            self.tell(player.note)
+        yield from player
 
     def decode_tiled(self, samples: Tensor, *_unused, **_options) -> Tensor:
         """As `decode`: it already works frame by frame."""

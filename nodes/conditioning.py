@@ -3,13 +3,16 @@
 import torch
 from comfy_api.latest import io
 
+from ..motion.choices import CROP, EDGES, GO_ON, LONGER, MIRROR, SAME_MOVE
 from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
 from . import _convert, _host
-from ._compat import inp, out, schema
+from ._compat import inp, out, schema, unique_id
 from ._text_under import text_under
 
 CATEGORY = "MotionBlocks/conditioning"
+DEFAULT_FPS = 8.0
+FIRST_EDITION = "as in 0.1"  # edges of prompts that name none: their frames keep their bits
 MAX_BATCH = 64
 MAX_BUCKET = 19
 MAX_SIDE = 4096
@@ -59,12 +62,36 @@ class ImageToVideo(io.ComfyNode):
                     io.Int.Input, "batch_size", default=1, min=1, max=MAX_BATCH, step=1, optional=True,
                     tooltip="How many videos to make at once, each from its own noise.",
                 ),
+                inp(
+                    io.Combo.Input, "longer", options=list(LONGER), default=SAME_MOVE, optional=True,
+                    tooltip="What a clip of more frames than the model was trained on (16 for the built-in ones) does. "
+                    "same move: goes as far, slower. go on: moves on, which only pans survive. back and forth: there "
+                    "and back again. Without effect on SANA-Video.",
+                ),
+                inp(
+                    io.Combo.Input, "edges", options=[*EDGES, FIRST_EDITION], default=CROP, optional=True,
+                    tooltip="Built-in models: what is shown where a frame looks beyond the photo. crop: the part of "
+                    "the photo that no frame leaves, enlarged at most 1.35 times, so frame 1 may be a part of the "
+                    "photo. mirror: all of the photo, and a mirror image beyond its edges. as in 0.1: mirrored, and a "
+                    "little softer; graphs saved with 0.1 keep it.",
+                ),
+                inp(
+                    io.Float.Input, "fps", default=DEFAULT_FPS, min=1.0, max=120.0, step=1.0, optional=True,
+                    tooltip="Frames per second, handed on by the output fps: connect it to Create Video, whose own 30 "
+                    "would make 16 frames last half a second.",
+                ),
+                inp(
+                    io.Mask.Input, "region", optional=True,
+                    tooltip="Built-in models: what may move, white; motion fades in from its rim. Draw it in the mask "
+                    "editor of Load Image. Nothing connected: everything may move.",
+                ),
             ],
             outputs=[
                 out(io.Conditioning, "positive", "Positive prompt with photo and dynamics."),
                 out(io.Conditioning, "negative", "Negative prompt with photo and dynamics."),
                 out(io.Latent, "latent", "The photo, still, in every frame: the start for KSampler and DCT Init."),
                 out(io.Vae, "vae", "Decode with this one: it knows the photo."),
+                out(io.Float, "fps", "Frames per second, for Create Video."),
             ],
             hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,
@@ -72,18 +99,23 @@ class ImageToVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive, negative, vae, start_image, num_frames=16, dynamics=12, batch_size=1
-    ) -> io.NodeOutput:
+        cls, positive, negative, vae, start_image, num_frames=16, dynamics=12, batch_size=1, longer=GO_ON,
+        edges=FIRST_EDITION, fps=DEFAULT_FPS, region=None,
+    ) -> io.NodeOutput:  # fmt: skip
         from node_helpers import conditioning_set_values
 
         from ._clip import names_no_motion
 
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
+        _host.in_range("fps", fps, 1.0, 120.0)
+        _host.choose("longer", longer, LONGER)
+        _host.choose("edges", edges, (*EDGES, FIRST_EDITION))
         photo = _convert.start_photo(start_image)
         first, decoder, size, count, space = _encode(vae, photo, num_frames)
         told = {"first_latent": first, "motion_bucket_id": dynamics}
         told |= {"first_latent_space": space.kind} if space is not None else {}
+        told |= {"longer": longer} if longer != GO_ON else {}
         positive, negative = (conditioning_set_values(prompt, told) for prompt in (positive, negative))
         latent = {"samples": first.repeat(batch_size, 1, count, 1, 1)}
         h, w = photo.shape[1:3]
@@ -94,7 +126,25 @@ class ImageToVideo(io.ComfyNode):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
         if space is not None and space.kind == "builtin" and names_no_motion(positive):
             text += "\nno motion is named, so hardly anything will move; write one, such as zoom in, into positive"
-        return io.NodeOutput(positive, negative, latent, decoder, ui=text_under(cls, text))
+        decoder = _with_look(decoder, photo, edges, region, text, unique_id(cls))
+        return io.NodeOutput(positive, negative, latent, decoder, float(fps), ui=text_under(cls, text))
+
+
+def _with_look(decoder, photo: torch.Tensor, edges: str, region, text: str, node_id: str | None):
+    """The VAE to decode with, which also knows what to show at the edges and what may move, and tells it.
+
+    Raises ConfigError and ShapeError for a region that cannot be.
+    """
+    from ._vae import BuiltinVAE
+
+    if not isinstance(decoder, BuiltinVAE):
+        if region is not None:
+            raise ConfigError("region works with the built-in models only; disconnect it")
+        return decoder
+    mask = None if region is None else _convert.region_mask(region, *photo.shape[1:3])
+    if edges == FIRST_EDITION:
+        edges = None if mask is None else MIRROR
+    return decoder.looking(edges, mask, lambda note: _host.show_text(_host.page_text(f"{text}\n{note}"), node_id))
 
 
 def _encode(vae, photo: torch.Tensor, num_frames: int):

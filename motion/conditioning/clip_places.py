@@ -9,9 +9,8 @@ frame's number counts, held at the last place.
 import torch
 from torch import Tensor
 
+from ..choices import GO_ON, LONGER, SAME_MOVE
 from ..errors import ConfigError
-
-SAME_MOVE, GO_ON, BACK_AND_FORTH = LONGER = ("same move", "go on", "back and forth")
 
 
 def clip_places(num_frames: int, trained_frames: int, longer: str = GO_ON) -> Tensor:

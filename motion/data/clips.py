@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.foreign_text import safe_text
 from ..errors import ConfigError, ShapeError
 
 PREVIEW_SIDE = 256  # px, long side of preview pictures
@@ -79,11 +80,11 @@ class ClipCollection:
             f"({_span(min(lengths), max(lengths))} a clip)",
             "sizes: " + _tally(Counter(f"{clip.width}x{clip.height}" for clip in self.clips)),
             "captions: " + _tally(Counter({text or "(none)": count for text, count in captions.items()})),
-            *self.notes,
+            *map(safe_text, self.notes),
         ]
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)}:")
-            lines += [f"  {name}: {why}" for name, why in self.skipped[:SHOWN]]
+            lines += [safe_text(f"  {name}: {why}") for name, why in self.skipped[:SHOWN]]
             lines += [f"  and {len(self.skipped) - SHOWN} more"] if len(self.skipped) > SHOWN else []
         return "\n".join(lines)
 
@@ -135,5 +136,5 @@ def _span(low: int, high: int) -> str:
 def _tally(counts: Counter) -> str:
     """Names with their counts, the most frequent first, cut to a few: a (3), b (1)."""
     found = counts.most_common()
-    text = ", ".join(f"{name!s:.60} ({count})" for name, count in found[:SHOWN])
+    text = ", ".join(f"{safe_text(str(name), limit=60)} ({count})" for name, count in found[:SHOWN])
     return text + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

@@ -34,7 +34,7 @@ def opened(path: Path) -> Iterator:
                 f"{path}: an MPEG program stream, which PyAV {av.__version__} cannot open safely; save the clip as "
                 f"mp4, or update PyAV to {_SINCE}"
             )
-        with av.open(os.path.abspath(path), options=options) as file:
+        with av.open(os.path.abspath(path), options=options, metadata_errors="replace") as file:
             if not file.streams.video:
                 raise ShapeError(f"{path}: no video stream in it")
             yield file

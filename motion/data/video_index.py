@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+from ...kernels.foreign_text import safe_text
 from ..errors import ShapeError
 from .video_container import MAX_FRAMES, UnusableVideo, check_sides, decoded, films, opened, stream_of
 from .video_file import SEEK_FROM, VideoFile, file_fingerprint, go_on
@@ -62,7 +63,7 @@ def index_video(path: Path, check: Callable[[], None] = go_on) -> VideoFile:
         packets = _packets(path, check)
         pictures = _pictures(path, packets, check)
     except ShapeError as error:
-        raise UnusableVideo(str(error).removeprefix(f"{path}: ")) from error
+        raise UnusableVideo(str(error).removeprefix(safe_text(f"{path}: "))) from error
     stamps, times, is_stamped, notes = _timed(packets, pictures)
     _check_times(times)
     return VideoFile(
@@ -108,6 +109,8 @@ def _pictures(path: Path, packets: _Packets, check: Callable[[], None]) -> _Pict
     """Decode the ends of the film, or all of it where its stamps cannot be trusted."""
     with opened(path) as container:
         stream = stream_of(container, packets.stream, path)
+        if stream.codec_context.width:
+            check_sides(stream.codec_context.height, stream.codec_context.width)  # before memory is taken for a frame
         frames = decoded(container, stream)
         first = next(frames, None)
         if first is None:

@@ -58,6 +58,21 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
     return torch.from_numpy(values)
 
 
+def read_mask(path: str | os.PathLike, height: int, width: int) -> Tensor:
+    """Brightness of a picture file as a mask (height, width) float32 in [0, 1]: white counts, transparent too.
+
+    A picture of another size but the same shape, to a pixel, is resized. Raises as `read_photo`, and ShapeError for one
+    of another shape.
+    """
+    mask = read_photo(path).mean(0, keepdim=True)
+    h, w = mask.shape[1:]
+    if abs(h * width - w * height) > max(h, w, height, width):
+        raise ShapeError(f"{path}: the mask is {w}x{h} px, the photo {width}x{height}; one of the same shape is needed")
+    if (h, w) != (height, width):
+        mask = torch.nn.functional.interpolate(mask[None], (height, width), mode="bilinear", antialias=True)[0]
+    return mask[0].clamp(0, 1)
+
+
 def _check_single(image, path) -> None:
     """Refuse animations and pages: an opened Pillow image must be one picture.
 

@@ -37,10 +37,14 @@ class Letterbox:
 
     def content_places(self, *, device=None) -> tuple[Tensor, Tensor]:
         """Where the photo's rows (height,) and columns (width,) lie, as fractions of the square; float32."""
-        rows = (torch.arange(self.height, device=device, dtype=torch.float32) + 0.5) / self.height
-        columns = (torch.arange(self.width, device=device, dtype=torch.float32) + 0.5) / self.width
-        rows = (self.top + rows * self.inner_height) / self.size
-        return rows, (self.left + columns * self.inner_width) / self.size
+        rows, columns = (torch.arange(side, device=device, dtype=torch.float32) + 0.5
+                         for side in (self.height, self.width))  # fmt: skip
+        return self.places(rows, columns)
+
+    def places(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Heights and widths in px of the photo (0 = its edge) as fractions of the square."""
+        rows = (self.top + rows / self.height * self.inner_height) / self.size
+        return rows, (self.left + columns / self.width * self.inner_width) / self.size
 
 
 def reflect_coordinate(coordinate: Tensor, size: int) -> Tensor:

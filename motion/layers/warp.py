@@ -30,14 +30,16 @@ def spline_weights(place: Tensor, count: int) -> Tensor:
 class FlowResampler:
     """Brings one flow grid over the working square to a photo's own pixels, smoothly, as many rows at a time as asked.
 
-    flow: (b, 2, gh, gw) in working pixels over the whole square.
+    flow: (b, 2, gh, gw) in working pixels over the whole square. at: heights and widths in px of the photo, where other
+    places than the middles of its pixels are meant.
     """
 
-    def __init__(self, flow: Tensor, box: Letterbox):
+    def __init__(self, flow: Tensor, box: Letterbox, at: tuple[Tensor, Tensor] | None = None):
         cells = flow
         for _ in range(RING):
             cells = extend_grid(cells)
-        rows, columns = (place.to(flow) for place in box.content_places(device=flow.device))
+        found = box.content_places(device=flow.device) if at is None else box.places(*at)
+        rows, columns = (place.to(flow) for place in found)
         gh, gw = flow.shape[-2:]
         self._down = spline_weights(rows * gh - 0.5 + RING, gh + 2 * RING) @ cells
         self._across = spline_weights(columns * gw - 0.5 + RING, gw + 2 * RING).T
@@ -56,9 +58,15 @@ def resample_flow(flow: Tensor, box: Letterbox) -> Tensor:
     return FlowResampler(flow, box).rows()
 
 
-def resample_square(images: Tensor, box: Letterbox, band: slice = slice(None)) -> Tensor:
-    """Bring images over the working square (b, c, size, size) to these rows of the photo: (b, c, rows, width)."""
-    rows, columns = (place.to(images) * 2 - 1 for place in box.content_places(device=images.device))
+def resample_square(
+    images: Tensor, box: Letterbox, band: slice = slice(None), at: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Bring images over the working square (b, c, size, size) to these rows of the photo: (b, c, rows, width).
+
+    at: as for `FlowResampler`.
+    """
+    found = box.content_places(device=images.device) if at is None else box.places(*at)
+    rows, columns = (place.to(images) * 2 - 1 for place in found)
     grid = torch.stack(torch.meshgrid(columns, rows[band], indexing="xy"), dim=-1)
     return torch.nn.functional.grid_sample(
         images, grid.expand(images.shape[0], -1, -1, -1), padding_mode="border", align_corners=False
@@ -71,9 +79,17 @@ def warp(pictures: Tensor, flow: Tensor, *, mode: str = "bilinear", top: int = 0
     pictures: (b, c, h, w). flow: (b, 2, rows, w) px, (dx, dy), of the rows from `top` on. Returns (b, c, rows, w).
     Zero flow returns the picture to rounding.
     """
-    h, w = pictures.shape[-2:]
     y = torch.arange(top, top + flow.shape[-2], device=flow.device, dtype=flow.dtype) + 0.5
-    x = torch.arange(w, device=flow.device, dtype=flow.dtype) + 0.5
+    x = torch.arange(pictures.shape[-1], device=flow.device, dtype=flow.dtype) + 0.5
+    return warp_at(pictures, flow, y, x, mode=mode)
+
+
+def warp_at(pictures: Tensor, flow: Tensor, y: Tensor, x: Tensor, *, mode: str = "bilinear") -> Tensor:
+    """As `warp`, for places at heights y (rows,) and widths x (columns,) in px of the pictures, 0 = their edge.
+
+    flow: (b, 2, rows, columns) px. Returns (b, c, rows, columns).
+    """
+    h, w = pictures.shape[-2:]
     grid_x = (flow[:, 0] + x) * (2 / w) - 1
     grid_y = (flow[:, 1] + y.unsqueeze(-1)) * (2 / h) - 1
     grid = torch.stack((grid_x, grid_y), dim=-1)

@@ -89,9 +89,10 @@ class FlowCodec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Appearance alone, at working size: (b, 200, t, cells, cells) -> (b, 3, t, 64, 64) in [0, 1]."""
-        return self._pixels(latents).clamp(0, 1)
+        return self.pixels_of(latents).clamp(0, 1)
 
-    def _pixels(self, latents: Tensor) -> Tensor:
+    def pixels_of(self, latents: Tensor) -> Tensor:
+        """Appearance at working size as it is, not held to [0, 1]: (b, 200, t, cells, cells) -> (b, 3, t, 64, 64)."""
         self.check(latents)
         t = latents.shape[2]
         coefficients = rearrange(latents[:, :APPEARANCE_CHANNELS].float(), "b c t h w -> (b t) c h w")
@@ -127,7 +128,7 @@ class FlowCodec:
         """
         check_photo_size(*photo.shape[-2:])
         photo = photo.float()
-        pixels, flow = self._pixels(latents), self.flow_of(latents)
+        pixels, flow = self.pixels_of(latents), self.flow_of(latents)
         return (self._frame(photo, pixels, flow, n, even) for n in range(latents.shape[2]))
 
     def _frame(self, photo: Tensor, pixels: Tensor, flow: Tensor, n: int, even: bool) -> Tensor:

@@ -124,3 +124,18 @@ def test_opening_and_pressing_run_makes_a_video(page, host, name):
     assert page.evaluate(BROKEN) == [] and page.reported == []
     check_layout(page)
     take_screenshot(page, f"{name}-after-run-{host.folder.name}")
+
+
+def test_a_graph_saved_with_0_1_keeps_what_it_showed(page):
+    """Its node Photo to Video has no values for the widgets that came later; new nodes and templates have others."""
+    page.evaluate(OPEN, (Path(__file__).parent / "animate_photo_of_0_1.json").read_text())
+    page.wait_for_timeout(1000)
+    assert page.evaluate(BROKEN) == []
+    (inputs,) = (node["inputs"] for node in json.loads(page.evaluate(EXPORT)).values()
+                 if node["class_type"] == "MotionBlocksImageToVideo")  # fmt: skip
+    assert (inputs["longer"], inputs["edges"]) == ("go on", "as in 0.1")
+    assert (inputs["num_frames"], inputs["dynamics"], inputs["batch_size"]) == (16, 12, 1)
+    page.evaluate("""() => { app.graph.clear();
+      app.graph.add(LiteGraph.createNode('MotionBlocksImageToVideo')); }""")
+    widgets = page.evaluate("() => Object.fromEntries(app.graph._nodes[0].widgets.map((w) => [w.name, w.value]))")
+    assert (widgets["longer"], widgets["edges"], widgets["fps"]) == ("same move", "crop", 8)

@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -479,3 +482,41 @@ def test_stamps_that_lead_far_away_and_clips_without_end_are_skipped_at_once(tmp
     assert skipped["jump.mkv"] == "its time stamps jump by 1e+06 s at frame 3; encode it again"
     assert "lasts 29 hours; up to 24 go; cut it into clips" in skipped["long.mkv"]
     assert "frames at 24 fps; up to 1048576 go; cut it into clips" in skipped["day.mkv"]
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused_before_memory_is_taken_for_it(tmp_path):
+    """A GIF of a few kilobytes that would unpack to gigabytes."""
+    from PIL import Image
+
+    huge = Image.new("P", (9000, 9000))
+    huge.save(tmp_path / "huge.gif", save_all=True, append_images=[huge])
+    code = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); import conftest\n"
+        "from pathlib import Path; import av; from pack.motion.data.video_index import index_video\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: index_video(Path(sys.argv[2]))\n"
+        "except Exception as error: print(error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(tmp_path / "huge.gif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    reason, megabytes = done.stdout.strip().splitlines()
+    assert reason.startswith("9000x9000 px; sides of 16 to 4096 px") and int(megabytes) < 60
+
+
+def test_metadata_that_is_no_text_does_not_stand_in_the_way(tmp_path):
+    path = put_clip(tmp_path / "clips")
+    data = path.read_bytes()
+    assert b"Lavf" in data
+    path.write_bytes(data.replace(b"Lavf", b"\xff\xfe\xfdv"))
+    assert len(open_clip_folder(tmp_path / "clips", fps=8).clips) == 1
+
+
+def test_names_and_captions_cannot_write_lines_of_their_own_into_the_summary(tmp_path):
+    put_clip(tmp_path / "clips", caption="x" * 100)
+    try:
+        (tmp_path / "clips" / "a\nskipped 9.wmv").write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    lines = open_clip_folder(tmp_path / "clips", fps=8).summary().splitlines()
+    assert "  a skipped 9.wmv: .wmv files are not read; save it as mp4" in lines

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pack.motion.conditioning.clip_places import BACK_AND_FORTH, GO_ON, LONGER, SAME_MOVE, clip_places
+from pack.motion.choices import BACK_AND_FORTH, GO_ON, LONGER, SAME_MOVE
+from pack.motion.conditioning.clip_places import clip_places
 from pack.motion.errors import ConfigError
 from pack.motion.io.builtin import load_builtin
 from pack.motion.sampling.denoiser import MotionDenoiser

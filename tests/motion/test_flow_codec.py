@@ -148,7 +148,7 @@ def test_latents_of_another_space_are_named():
 def whole_frame(codec, latents, photo, n):
     """Frame n as the codec's formula says it, drawn in one piece: (1, 3, h, w)."""
     size = codec.working_size
-    pixels, grid = codec._pixels(latents), codec.flow_of(latents)[:, n]
+    pixels, grid = codec.pixels_of(latents), codec.flow_of(latents)[:, n]
     residual = pixels[:, :, n] - warp(pixels[:, :, 0], resample_flow(grid, Letterbox(size, size, size)))
     box = Letterbox(*photo.shape[-2:], size)
     return (warp(photo[None], resample_flow(grid, box)) + resample_square(residual, box)).clamp(0, 1)

@@ -34,7 +34,7 @@ def encode(core, clip, text):
 
 def animate(core, ours, builtin, image, *, text="pan left", num_frames=FRAMES, seed=1, **more):
     model, clip, vae = builtin
-    positive, negative, latent, bound = ours["ImageToVideo"].execute(
+    positive, negative, latent, bound, _ = ours["ImageToVideo"].execute(
         encode(core, clip, text), encode(core, clip, ""), vae, image, num_frames, **more
     ).args
     (out,) = core(
@@ -65,7 +65,7 @@ def test_bound_decode_equals_the_codec(core, ours, builtin):
 def test_tiled_decode_equals_decode(core, ours, builtin):
     image = photo()
     video, samples = animate(core, ours, builtin, image)
-    *_, bound = ours["ImageToVideo"].execute([], [], builtin[2], image, FRAMES).args
+    *_, bound, _ = ours["ImageToVideo"].execute([], [], builtin[2], image, FRAMES).args
     tiled = core(
         "VAEDecodeTiled", vae=bound, samples={"samples": samples}, tile_size=64, overlap=16, temporal_size=8,
         temporal_overlap=4,
@@ -160,7 +160,7 @@ def test_numbers_out_of_range_are_refused_although_the_widget_already_does(ours,
 def test_both_prompts_get_photo_and_dynamics_and_the_given_ones_stay(ours, builtin):
     positive, negative = tiny.prompt(1), tiny.prompt(2)
     keys = set(positive[0][1])
-    told, untold, latent, _ = ours["ImageToVideo"].execute(positive, negative, builtin[2], photo(), FRAMES, 7, 3).args
+    told, untold, latent, *_ = ours["ImageToVideo"].execute(positive, negative, builtin[2], photo(), FRAMES, 7, 3).args
     for prompt in (told, untold):
         assert set(prompt[0][1]) == keys | {"first_latent", "first_latent_space", "motion_bucket_id"}
         assert prompt[0][1]["motion_bucket_id"] == 7
@@ -178,7 +178,7 @@ def test_decoding_more_than_the_machine_holds_is_refused_with_the_number(ours, b
     import comfy.model_management
 
     monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda device: 100_000)
-    *_, bound = ours["ImageToVideo"].execute([], [], builtin[2], photo(), FRAMES).args
+    *_, bound, _ = ours["ImageToVideo"].execute([], [], builtin[2], photo(), FRAMES).args
     with pytest.raises(ValueError, match="decoding 6 frames of 72x48 px needs 0.0 GiB; this machine has"):
         bound.decode(torch.zeros(1, 200, FRAMES, 8, 8))
 
@@ -198,7 +198,7 @@ def test_latents_the_vae_cannot_decode_are_refused(builtin, samples, words):
 def test_cancel_stops_decoding_between_frames(ours, builtin):
     import comfy.model_management
 
-    *_, bound = ours["ImageToVideo"].execute([], [], builtin[2], photo(), FRAMES).args
+    *_, bound, _ = ours["ImageToVideo"].execute([], [], builtin[2], photo(), FRAMES).args
     latents = torch.zeros(1, 200, FRAMES, 8, 8)
     comfy.model_management.interrupt_current_processing()
     with pytest.raises(comfy.model_management.InterruptProcessingException):
@@ -208,7 +208,7 @@ def test_cancel_stops_decoding_between_frames(ours, builtin):
 
 def test_model_and_vae_of_different_spaces_are_refused_by_name(core, ours, builtin, tiny_model):
     prompts = tiny.prompt(1), tiny.prompt(2)
-    positive, negative, latent, _ = ours["ImageToVideo"].execute(*prompts, builtin[2], photo(), FRAMES).args
+    positive, negative, latent, *_ = ours["ImageToVideo"].execute(*prompts, builtin[2], photo(), FRAMES).args
     with pytest.raises(ValueError, match="the latents of the Stable Video Diffusion VAE .*: use that VAE and the node"):
         core(
             "KSampler", model=tiny_model, seed=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple",
@@ -232,7 +232,7 @@ class PictureVAE:
 
 def test_other_vaes_set_the_frame_and_size_rules(ours):
     vae = PictureVAE()
-    *_, latent, same = ours["ImageToVideo"].execute([], [], vae, photo(48, 72), 9).args
+    *_, latent, same, _ = ours["ImageToVideo"].execute([], [], vae, photo(48, 72), 9).args
     assert latent["samples"].shape == (1, 4, 3, 6, 9) and same is vae
     with pytest.raises(ValueError, match="num_frames is 10; this VAE needs 4k \\+ 1; use 9 or 13"):
         ours["ImageToVideo"].execute([], [], vae, photo(48, 72), 10)
@@ -255,7 +255,7 @@ def test_picture_vae_of_the_host_decodes_every_frame(ours):
 
     vae.patcher = comfy.model_patcher.ModelPatcher(vae.first_stage_model, vae.device, vae.device)
     vae.encode = lambda pixels: torch.ones(1, 4, pixels.shape[1] // 8, pixels.shape[2] // 8)
-    *_, latent, folded = ours["ImageToVideo"].execute([], [], vae, photo(16, 24), 5).args
+    *_, latent, folded, _ = ours["ImageToVideo"].execute([], [], vae, photo(16, 24), 5).args
     assert latent["samples"].shape == (1, 4, 5, 2, 3) and type(vae) is comfy.sd.VAE
     video = folded.decode(latent["samples"] * torch.arange(5.0).view(1, 1, 5, 1, 1) / 4)
     assert video.shape == (1, 5, 16, 24, 3)
@@ -315,7 +315,7 @@ def test_builtin_model_computes_in_float32_and_has_exact_preview_colours(builtin
 def test_graph_and_shell_give_the_same_video(core, ours, builtin):
     model, clip, vae = builtin
     image = photo(40, 56)
-    positive, _, latent, bound = ours["ImageToVideo"].execute(
+    positive, _, latent, bound, _ = ours["ImageToVideo"].execute(
         encode(core, clip, "rotate left"), encode(core, clip, ""), vae, image, FRAMES, 9
     ).args
     (noise,) = core("RandomNoise", noise_seed=4)

@@ -127,7 +127,7 @@ def test_nodes_leave_the_process_as_they_found_it(ours, models_folder):
     model, _, vae = ours["LoadBuiltin"].execute("motionblocks-tiny").args
     ours["LoadModel"].execute("company.safetensors", "fp16")
     ours["SamplePhoto"].execute("raccoon.jpg")
-    *_, latent, bound = ours["ImageToVideo"].execute([], [], vae, image, 4).args
+    *_, latent, bound, _ = ours["ImageToVideo"].execute([], [], vae, image, 4).args
     ours["DCTInit"].execute(model, latent, 3)
     ours["FlowScheduler"].execute(model, 3)
     ours["MeasureDynamics"].execute(bound.decode(latent["samples"])[0], 64)

@@ -34,7 +34,7 @@ def test_a_photo_comes_out_at_its_own_size_and_moves(core, ours, small):
     model, clip, vae = small
     picture = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     picture = torch.nn.functional.interpolate(picture, (90, 120), mode="bicubic").clamp(0, 1).movedim(1, -1)
-    positive, negative, latent, bound = ours["ImageToVideo"].execute(
+    positive, negative, latent, bound, _ = ours["ImageToVideo"].execute(
         encode(core, clip, "pan left"), encode(core, clip, ""), vae, picture, 4
     ).args
     (out,) = core("KSampler", model=model, seed=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple",
@@ -49,7 +49,7 @@ def test_snow_falls_before_a_photo_that_stands_still(core, ours, small):
     model, clip, vae = small
     picture = torch.full((1, 96, 96, 3), 0.2)
     picture[:, 40:56] = 0.35
-    positive, negative, latent, bound = ours["ImageToVideo"].execute(
+    positive, negative, latent, bound, _ = ours["ImageToVideo"].execute(
         encode(core, clip, "snow"), encode(core, clip, ""), vae, picture, 4
     ).args
     (out,) = core("KSampler", model=model, seed=1, steps=4, cfg=1.0, sampler_name="euler", scheduler="simple",

@@ -79,7 +79,7 @@ def sample(core, ours, builtin, model, text="pan left"):
     _, clip, vae = builtin
     encode = lambda words: core("CLIPTextEncode", clip=clip, text=words)[0]  # noqa: E731
     photo = clip_of("photo", seed=9).frames([0]).movedim(1, -1)
-    positive, negative, latent, _ = ours["ImageToVideo"].execute(encode(text), encode(""), vae, photo, 4).args
+    positive, negative, latent, *_ = ours["ImageToVideo"].execute(encode(text), encode(""), vae, photo, 4).args
     return core(
         "KSampler", model=model, seed=3, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple", positive=positive,
         negative=negative, latent_image=latent, denoise=1.0,

@@ -402,7 +402,7 @@ def test_older_hosts_refuse_a_wan_vae_of_another_width(tmp_path):
 
 def test_photo_to_latent_and_back_through_image_to_video(ours, dcae, core):
     photo = tiny.randn(1, 64, 96, 3).sigmoid()
-    *_, latent, vae = ours["ImageToVideo"].execute([], [], dcae, photo, 5).args
+    *_, latent, vae, _ = ours["ImageToVideo"].execute([], [], dcae, photo, 5).args
     assert latent["samples"].shape == (1, 32, 5, 2, 3)
     assert torch.equal(latent["samples"][:, :, :1], dcae.encode(photo))
     assert core("VAEDecode", vae=vae, samples=latent)[0].shape == (5, 64, 96, 3)

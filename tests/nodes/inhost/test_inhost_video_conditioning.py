@@ -44,7 +44,7 @@ def text():
 @pytest.mark.parametrize("kind, side, frames, cells", [("wan21", 48, 9, (3, 6)), ("ltx2", 64, 17, (3, 2)),
                                                        ("dcae", 64, 6, (6, 2))])  # fmt: skip
 def test_start_photo_is_encoded_by_the_rules_of_its_vae_and_marked_with_its_space(ours, kind, side, frames, cells):
-    positive, negative, latent, _ = ours["ImageToVideo"].execute(
+    positive, negative, latent, *_ = ours["ImageToVideo"].execute(
         text(), text(), SpacedVAE(kind), photo(side, side), frames, 7, 2
     ).args
     for (_, told) in (*positive, *negative):
@@ -95,7 +95,7 @@ def test_720p_layout_animates_a_photo_in_the_space_of_ltx2(core, ours, load):
     model, shown = load("ltx2")
     assert "row SANA-Video 720p" in shown
     assert "VAE: LTX-2 VAE (row LTX-2 VAE), sides in multiples of 32 px, 8k+1" in shown
-    *prompts, latent, _ = ours["ImageToVideo"].execute(text(), text(), SpacedVAE("ltx2"), photo(64, 96), 9).args
+    *prompts, latent, _, _ = ours["ImageToVideo"].execute(text(), text(), SpacedVAE("ltx2"), photo(64, 96), 9).args
     out = sampled(core, model, prompts, latent)
     assert out.shape == (1, 128, 2, 2, 3) and torch.allclose(out[:, :, :1], torch.ones(1), atol=1e-5)
 
@@ -131,7 +131,7 @@ def test_image_weights_under_nvlabs_names_and_in_fp8_are_the_same_network(ours, 
 
 
 def test_image_model_refuses_a_start_photo_and_says_what_to_do(core, load, ours):
-    *prompts, latent, _ = ours["ImageToVideo"].execute(text(), text(), SpacedVAE("dcae"), photo(64, 64), 3).args
+    *prompts, latent, _, _ = ours["ImageToVideo"].execute(text(), text(), SpacedVAE("dcae"), photo(64, 64), 3).args
     with pytest.raises(ConfigError, match="makes videos from text alone"):
         sampled(core, load("image")[0], prompts, latent)
 

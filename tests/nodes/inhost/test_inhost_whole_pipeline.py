@@ -29,7 +29,7 @@ def test_one_diffusers_folder_animates_a_photo_as_its_own_pipeline_does(core, ou
         clip, "A Busy City Street at dusk, glowing lamps.", "flicker, Jump Cuts", 15, True
     ).args
     photo = truth["photo"].movedim(1, -1)
-    *prompts, latent, _ = ours["ImageToVideo"].execute(*prompts, vae, photo, 9, 15).args
+    *prompts, latent, _, _ = ours["ImageToVideo"].execute(*prompts, vae, photo, 9, 15).args
     first = scaled(prompts[0][0][1]["first_latent"])
     assert relative(first, truth["latents"][:, :, :1]) <= 1e-4
 
