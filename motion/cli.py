@@ -11,6 +11,7 @@ from pathlib import Path
 from .choices import CROP, EDGES, LONGER, SAME_MOVE
 from .console import for_console, say, take_any_letter
 from .errors import CheckpointError, ConfigError, ShapeError
+from .io.builtin_names import BUILTIN_NAMES
 
 PROGRAM = "motionblocks"
 FAILED, CANCELLED = 2, 130
@@ -49,15 +50,16 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Make a photograph move, on a CPU or a GPU, with no download.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    names = ", ".join(BUILTIN_NAMES)
     _add_animate(commands)
     _add_train(commands)
     info = commands.add_parser("info", help="say what a weight file is", description="Say what a weight file is.")
-    info.add_argument("file", nargs="?", help=".safetensors file, diffusers folder, or name of a built-in model")
+    info.add_argument("file", nargs="?", help=f".safetensors file, diffusers folder, or one of {names}")
     info.set_defaults(run=_info)
     _add_inflate(commands)
     _add_convert(commands)
     motions = commands.add_parser("motions", help="list the motions a model knows")
-    motions.add_argument("--model", help=".safetensors file or name of a built-in model")
+    motions.add_argument("--model", help=f".safetensors file, or one of {names}")
     motions.set_defaults(run=_motions)
     return parser
 
@@ -297,7 +299,9 @@ def _sample(photo, region, model, options):
 
     from .pipeline import animate_frames
 
-    total = options.steps or model.spec.sampling.num_steps
+    total = _steps(options.steps, model.spec.sampling.num_steps)
+    if not model.vocabulary.motions(options.motion):
+        say('note: no motion was named, so hardly anything will move; name one, such as --motion "zoom in"')
     with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
 
         def on_step(step: int, num_steps: int, clean) -> None:
@@ -308,6 +312,13 @@ def _sample(photo, region, model, options):
             num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed, model=model, on_step=on_step,
             longer=options.longer, edges=options.edges, region=region,
         )  # fmt: skip
+
+
+def _steps(asked: int | None, own: int) -> int:
+    """Sampling steps: those asked for, or the model's own. Raises ConfigError for none at all."""
+    if asked is not None and asked < 1:
+        raise ConfigError(f"--steps is {asked}; at least 1 is needed; leave it out for this model's own {own}")
+    return asked or own
 
 
 def _write(output, frames, fps: float, options):
@@ -356,6 +367,10 @@ def _motions(options) -> None:
 
     if options.model is None:  # answers without torch
         say("\n".join(MOTIONS))
+        first, *others = BUILTIN_NAMES
+        for name in others:
+            more = f"{name} knows more: {PROGRAM} motions --model {name}"
+            say(f"note: these are the words of {first}; {more}", sys.stderr)
         return
     from .io.builtin_names import weights_path
     from .io.file_motions import file_motions

@@ -1,6 +1,6 @@
 """The motion vocabulary as a CLIP of the host, so that the core node CLIP Text Encode reads motions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import comfy.ops
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..motion.errors import CheckpointError, ConfigError
 from ..motion.io.file_motions import file_vocabulary
 from ..motion.text.encoder import MotionTextEncoder
-from ..motion.text.vocabulary import MOTIONS, MotionVocabulary
+from ..motion.text.vocabulary import MotionVocabulary
 from ._prompts import UNREAD, Unread
 
 TOKENS = "motion"
@@ -21,8 +21,8 @@ TOKENS = "motion"
 class MotionTokenizer:
     """Prompt → eight fixed motion tokens in the host's form."""
 
-    def __init__(self, embedding_directory=None, tokenizer_data=None, *, words: Sequence[str] = MOTIONS):
-        self.vocabulary = MotionVocabulary(words)
+    def __init__(self, embedding_directory=None, tokenizer_data=None, *, vocabulary: MotionVocabulary):
+        self.vocabulary = vocabulary
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_unused) -> dict:
         """{"motion": [[(id, 1.0), …]]}; for a prompt that cannot be read those of the empty one, and the refusal."""
@@ -83,8 +83,8 @@ def build_clip(weights: dict[str, Tensor], metadata: Mapping[str, str]):
     Call it outside inference mode. Raises CheckpointError.
     """
     rows, width = weights["embedding.weight"].shape
-    words = file_vocabulary(metadata, rows).words
-    target = comfy.supported_models_base.ClipTarget(partial(MotionTokenizer, words=words), MotionTextModel)
+    tokenizer = partial(MotionTokenizer, vocabulary=file_vocabulary(metadata, rows))
+    target = comfy.supported_models_base.ClipTarget(tokenizer, MotionTextModel)
     target.params = {"vocabulary_size": rows, "width": width}
     count = sum(tensor.numel() for tensor in weights.values())
     clip = comfy.sd.CLIP(target, parameters=count, model_options={"dtype": torch.float32})
@@ -92,3 +92,9 @@ def build_clip(weights: dict[str, Tensor], metadata: Mapping[str, str]):
     if missing or unexpected:
         raise CheckpointError(f"text encoder weights {[*missing, *unexpected][:5]} do not fit; get the file again")
     return clip
+
+
+def names_no_motion(prompt: list) -> bool:
+    """Whether no part of a CONDITIONING from such a clip names a motion: its first key is then the empty one."""
+    keys = [part for part, _ in prompt if part.ndim == 3 and part.shape[1] > 1]
+    return bool(keys) and all(torch.equal(part[:, 0], part[:, 1]) for part in keys)

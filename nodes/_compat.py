@@ -12,9 +12,15 @@ def schema(**keywords) -> io.Schema:
 
 
 def inp(kind: type, *arguments, **keywords):
-    """Build an input or output from the keywords this host knows, e.g. inp(io.Int.Input, "n", advanced=True)."""
+    """Build an input or output from the keywords this host knows, e.g. inp(io.Int.Input, "n", advanced=True).
+
+    A host without the keyword advanced passes the mark on all the same, for pages newer than it.
+    """
     known = inspect.signature(kind.__init__).parameters
-    return kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
+    made = kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
+    if "advanced" in keywords and "advanced" not in known:
+        made.extra_dict = {**made.extra_dict, "advanced": keywords["advanced"]}
+    return made
 
 
 def out(kind: type, name: str, tooltip: str):

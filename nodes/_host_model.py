@@ -108,7 +108,7 @@ def check_latents(noise: Tensor, space: LatentSpace) -> None:
     if noise.ndim != 5 or noise.shape[1] != space.channels:
         raise ShapeError(
             f"the latent is {tuple(noise.shape)}; this model works on (b, {space.channels}, t, h, w), the latents of "
-            f"{named(space)}: use that VAE and the node Image to Video (MotionBlocks), or Empty Motion Latent"
+            f"{named(space)}: use that VAE and the node Photo to Video (MotionBlocks), or Empty Motion Latent"
         )
 
 
@@ -133,7 +133,7 @@ def check_mask(mask: Tensor, context: Tensor) -> Tensor:
     if tuple(mask.shape[-2:]) != tuple(context.shape[:2]):
         raise ConfigError(
             f"the prompt has {tuple(context.shape[:2])} tokens but its mask {tuple(mask.shape)}; conditionings joined "
-            "by Concat or Average are not supported; write both motions into one prompt"
+            "by Conditioning (Concat) are not supported; write both motions into one prompt"
         )
     return mask.reshape(context.shape[:2])
 
@@ -146,13 +146,13 @@ def start_latent(first: Tensor, kind: str | None, noise: Tensor, space: LatentSp
     if kind not in (None, space.kind):
         other = SPACES[kind].title if kind in SPACES else str(kind)[:60]
         raise ShapeError(
-            f"the start image was encoded with the {other}; this model needs {named(space)}: connect that VAE to Image "
+            f"the start image was encoded with the {other}; this model needs {named(space)}: connect that VAE to Photo "
             "to Video"
         )
     if first.ndim != 5 or (first.shape[1], *first.shape[3:]) != (noise.shape[1], *noise.shape[3:]):
         raise ShapeError(
             f"the start image's latent is {tuple(first.shape)}, the video's {tuple(noise.shape)}; channels, height "
-            "and width must agree: take positive, negative and latent from one Image to Video node"
+            "and width must agree: take positive, negative and latent from one Photo to Video node"
         )
     return first[:, :, :1]
 
@@ -166,7 +166,7 @@ def one_start_for_all(executor, *args, **kwargs):
     started = {any(part.get("first_latent") is not None for part in prompt) for prompt in guider.conds.values()}
     if len(started) > 1 and getattr(guider, "cfg", None) != 1.0:
         raise ConfigError(
-            "one prompt has the start image and another has not; connect the outputs positive and negative of Image to "
+            "one prompt has the start image and another has not; connect the outputs positive and negative of Photo to "
             "Video, both of them, to the sampler"
         )
     return executor(*args, **kwargs)

@@ -89,7 +89,7 @@ class MotionModel(HostModel):
         """Host conditions for one prompt: those of all our models, pooled text and motion bucket."""
         if given.get("first_latent") is not None and self.spec.objective == "t2v":
             raise ConfigError(
-                "this model makes videos from text alone and got a start image; use Empty Latent instead of Image to "
+                "this model makes videos from text alone and got a start image; use Empty Latent instead of Photo to "
                 "Video, or load an image-to-video model"
             )
         conditions = super().extra_conds(**given)

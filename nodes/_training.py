@@ -208,8 +208,14 @@ class _Run:
         config, dataset = self.request.config, self.dataset
         return getattr(self.request.model.model, "origin", {}) | {
             "training": json.dumps(config.to_dict()), "training_steps": str(self.trainer.step),
+            **self._stopped_early(),
             "training_data": dataset.fingerprint, "windows": json.dumps(self.request.windows.to_dict()),
         }  # fmt: skip
+
+    def _stopped_early(self) -> dict[str, str]:
+        """An entry for weights of a run that did not come to its last step; nothing for others."""
+        step, num_steps = self.trainer.step, self.request.config.num_steps
+        return {} if step >= num_steps else {"training_stopped_early": f"after step {step} of {num_steps}"}
 
     def _report(self, result: TrainingResult, path: str) -> str:
         """Clips, samples, losses, times and paths as lines of text."""

@@ -26,12 +26,15 @@ class ImageToVideo(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MotionBlocksImageToVideo",
-            display_name="Image to Video",
+            display_name="Photo to Video (MotionBlocks)",
             category=CATEGORY,
             description="Gives both prompts the start photo and the motion strength. Decode with this node's vae "
             "output: for the built-in model it plays the motion on the photo itself, at full resolution. For "
             "SANA-Video the motion strength is part of the prompt: Encode Prompts (Motion) writes it.",
-            search_aliases=["i2v", "animate image", "start image", "dynamics", "motion bucket", "sana-video"],
+            search_aliases=[
+                "animate", "animate photo", "image to video", "i2v", "zoom", "pan", "camera", "camera move", "swing",
+                "ken burns", "motion brush", "parallax", "start image", "dynamics", "motion bucket", "sana-video",
+            ],
             inputs=[
                 inp(
                     io.Conditioning.Input, "positive",
@@ -102,6 +105,8 @@ class ImageToVideo(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from node_helpers import conditioning_set_values
 
+        from ._clip import names_no_motion
+
         refuse_unread(part for _, part in positive)
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
@@ -121,6 +126,8 @@ class ImageToVideo(io.ComfyNode):
             text += f"\n{space.title}: {count} latent frames of {first.shape[-1]}x{first.shape[-2]}"
         if size != (w, h):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
+        if space is not None and space.kind == "builtin" and names_no_motion(positive):
+            text += "\nno motion is named, so hardly anything will move; write one, such as zoom in, into positive"
         decoder = _with_look(decoder, photo, edges, region, text, unique_id(cls))
         return io.NodeOutput(positive, negative, latent, decoder, float(fps), ui=text_under(cls, text))
 
@@ -180,7 +187,7 @@ class EmptyLatent(io.ComfyNode):
             display_name="Empty Motion Latent",
             category=CATEGORY,
             description="An empty video latent with the channels and cell size of a MotionBlocks model. To animate a "
-            "photo use Image to Video instead.",
+            "photo use Photo to Video instead.",
             search_aliases=["empty video latent", "t2v", "sana-video"],
             inputs=[
                 inp(io.Model.Input, "model", tooltip="A model from a MotionBlocks loader."),

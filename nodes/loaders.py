@@ -102,7 +102,7 @@ class LoadBuiltin(io.ComfyNode):
             description="Loads a small model that comes with the pack; nothing to download. motionblocks-tiny moves "
             "the picture (pan, zoom, rotate, still); motionblocks-small also moves one object or a part of it (slide, "
             "bounce, orbit, clouds, waterfall, sway, rain, snow and more). Use cfg 1.0 and about 8 steps.",
-            search_aliases=["motionblocks", "tiny model", "animate photo"],
+            search_aliases=["motionblocks", "tiny model", "small model", "animate photo", "rain", "snow"],
             inputs=[
                 inp(
                     io.Combo.Input, "model_name", options=list(BUILTIN_NAMES),
@@ -113,7 +113,7 @@ class LoadBuiltin(io.ComfyNode):
             outputs=[
                 out(io.Model, "model", "For KSampler; cfg 1.0, euler, simple, 8 steps."),
                 out(io.Clip, "clip", "For CLIP Text Encode; knows motions such as 'pan left, zoom in'."),
-                out(io.Vae, "vae", "For Image to Video, whose own vae output decodes at full resolution."),
+                out(io.Vae, "vae", "For Photo to Video, whose own vae output decodes at full resolution."),
             ],
         )  # fmt: skip
 

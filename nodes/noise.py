@@ -72,7 +72,7 @@ class DCTInit(io.ComfyNode):
                 inp(io.Model.Input, "model", tooltip="The model to be sampled: noise lives in its latent space."),
                 inp(
                     io.Latent.Input, "latent",
-                    tooltip="Latent of the start picture (frame 1 counts): from Image to Video or VAE Encode.",
+                    tooltip="Latent of the start picture (frame 1 counts): from Photo to Video or VAE Encode.",
                 ),
                 inp(
                     io.Int.Input, "noise_seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
@@ -134,7 +134,7 @@ def _first_in_model_space(model, samples: Tensor) -> Tensor:
     """Frame 1 as the model sees it. Raises ShapeError for an empty latent or another latent space."""
     if not samples.any():
         raise ShapeError(
-            "the latent is empty (all zeros); DCT Init needs the start picture: connect the latent of Image to Video "
+            "the latent is empty (all zeros); DCT Init needs the start picture: connect the latent of Photo to Video "
             "or of VAE Encode"
         )
     space = model.get_model_object("latent_format")

@@ -113,8 +113,8 @@ class EncodePrompts(io.ComfyNode):
                 ),
             ],
             outputs=[
-                out(io.Conditioning, "positive", "For Image to Video, or the sampler."),
-                out(io.Conditioning, "negative", "For Image to Video, or the sampler."),
+                out(io.Conditioning, "positive", "For Photo to Video, or the sampler."),
+                out(io.Conditioning, "negative", "For Photo to Video, or the sampler."),
             ],
             hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,

@@ -27,12 +27,12 @@ class TrainMotionModel(io.ComfyNode):
             display_name="Train Motion Model",
             category=CATEGORY,
             description="Trains a LoRA for a MotionBlocks model, or all its weights, on your clips. The trained model "
-            "comes out for use in the same graph; weights and states are saved, Cancel included.",
+            "comes out for use in the same graph; weights and states are saved, even if you cancel.",
             search_aliases=["train lora", "finetune", "motion lora", "trainer"],
             inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets()],
             outputs=[
                 out(io.Model, "model", "The trained model, ready for KSampler."),
-                out(io.LoraModel, "lora", "The LoRA, for the core nodes Save LoRA and Load LoRA Model; empty in full."),
+                out(io.LoraModel, "lora", "The LoRA, for the core nodes Save LoRA Weights and Load LoRA Model."),
                 out(io.LossMap, "loss", "Loss of every step, for the core node Plot Loss Graph."),
                 out(io.Image, "samples", "Strips of three sample frames: before training, in between, at the end."),
                 out(io.String, "report", "Clips, samples, losses, times and paths as text."),
@@ -82,7 +82,7 @@ def _main_widgets() -> list:
             tooltip="Training steps in all, those of a resumed run included.",
         ),
         inp(
-            io.Int.Input, "batch_size", default=1, min=1, max=1024,
+            io.Int.Input, "batch_size", default=1, min=1, max=1024, advanced=True,
             tooltip="Samples a step. More is steadier and takes more memory.",
         ),
         inp(
@@ -110,11 +110,11 @@ def _main_widgets() -> list:
             tooltip="Prompt of the samples; empty = the caption of the first clip.",
         ),
         inp(
-            io.Int.Input, "sample_every", default=0, min=0, max=MAX_STEPS, optional=True,
+            io.Int.Input, "sample_every", default=0, min=0, max=MAX_STEPS, optional=True, advanced=True,
             tooltip="Steps between two samples shown in the node; 0 = only before and after the training.",
         ),
         inp(
-            io.Int.Input, "save_every", default=100, min=0, max=MAX_STEPS, optional=True,
+            io.Int.Input, "save_every", default=100, min=0, max=MAX_STEPS, optional=True, advanced=True,
             tooltip="Steps between two saved states to resume from; 0 = only at the end or when stopped.",
         ),
     ]  # fmt: skip

@@ -41,7 +41,7 @@ class LoadVAE(io.ComfyNode):
                     "fp16. fp32 takes twice the memory of bf16 and is a little sharper.", advanced=True,
                 ),
             ],
-            outputs=[out(io.Vae, "vae", "For VAE Encode, VAE Decode, Image to Video and Train Motion Model.")],
+            outputs=[out(io.Vae, "vae", "For VAE Encode, VAE Decode, Photo to Video and Train Motion Model.")],
             hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,
         )  # fmt: skip

@@ -87,6 +87,20 @@ def test_overwrite_replaces_the_file(desk, weights):
     assert sorted(os.listdir(desk)) == ["a.gif", "photo.png"] and read_video(desk / "a.gif")[0].shape[0] == 2
 
 
+def test_overwrite_makes_a_folder_of_frames_that_is_not_there_and_replaces_none(desk, weights, capsys):
+    arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "frames", "--overwrite", "--quiet"]
+    assert cli.main(arguments) == 0 and len(os.listdir(desk / "frames")) == 2
+    assert cli.main(arguments) == 2 and "never overwritten" in capsys.readouterr().err
+    assert sorted(os.listdir(desk)) == ["frames", "photo.png"]
+
+
+@pytest.mark.parametrize(("motion", "is_told"), [("", True), (" slowly, the camera", True), ("still", False)])
+def test_a_prompt_that_names_no_motion_is_told_and_a_still_one_is_not(desk, weights, capsys, motion, is_told):
+    arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "a.gif", "--quiet"]
+    assert cli.main([*arguments, "--motion", motion]) == 0
+    assert ("note: no motion was named" in capsys.readouterr().out) == is_told
+
+
 def test_progress_bar_counts_the_steps(desk, weights, capsys):
     assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--steps", "3", "-o", "a.gif"]) == 0
     assert "3/3" in capsys.readouterr().err
@@ -110,7 +124,7 @@ def test_same_seed_same_frames_and_narrow_types_run(desk, weights):
         (["photo.png", "--dynamics", "many"], "argument --dynamics"),
         (["photo.png", "--frames", "1"], "num_frames is 1"),
         (["photo.png", "--frames", "0"], "num_frames is 0"),
-        (["photo.png", "--steps", "0"], "num_steps is 0"),
+        (["photo.png", "--steps", "0"], "--steps is 0; at least 1 is needed; leave it out for this model's own 2"),
         (["photo.png", "--fps", "0"], "fps is 0"),
         (["photo.png", "--fps", "nan"], "fps is nan"),
         (["photo.png", "--guidance", "nan"], "guidance_scale is nan"),
@@ -121,7 +135,9 @@ def test_same_seed_same_frames_and_narrow_types_run(desk, weights):
         (["photo.png", "-o", "no/a.mp4"], "does not exist; create it first"),
         (["photo.png", "-o", "x" * 300 + ".mp4"], "304 bytes long"),
         (["photo.png", "-o", ".."], "names no file"),
-        (["photo.png", "-o", "frames", "--overwrite"], "never overwritten"),
+        (["photo.png", "-o", ".", "--overwrite"], "names no file"),
+        (["photo.png", "--model", "nosuch"], "built-in are: motionblocks-tiny, motionblocks-small"),
+        (["photo.png", "--model", "motionblocks-tiny", "--motion", "snowing"], "the model motionblocks-small knows it"),
         (["photo.png", "--model", "photo.png"], "a PNG picture"),
         (["photo.png", "--model", "model.ckpt"], "pickles"),
         (["photo.png", "--surprise"], "unrecognized arguments: --surprise"),
@@ -202,7 +218,9 @@ def test_motions_of_a_model_are_those_its_file_names(capsys):
 
 def test_motions_lists_the_vocabulary(capsys):
     assert cli.main(["motions"]) == 0
-    assert capsys.readouterr().out.splitlines() == list(MotionVocabulary().words)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == list(MotionVocabulary().words)
+    assert "motionblocks-small knows more" in err and "motions --model motionblocks-small" in err
 
 
 def test_missing_package_is_one_line(capsys, monkeypatch):

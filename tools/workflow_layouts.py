@@ -4,13 +4,14 @@ GREEN, BLUE, PURPLE, YELLOW, GREY = "#8a8", "#3f789e", "#a1309b", "#b58b2a", "#8
 
 # Sizes that the frontend cannot guess: room for a preview or for text.
 NODE_SIZES = {
+    "MotionBlocksLoadBuiltin": (320, 150),
     "MotionBlocksSamplePhoto": (320, 330),
     "CLIPTextEncode": (320, 110),
     "SaveVideo": (480, 460),
     "MotionBlocksDCTInit": (320, 620),
     "MotionBlocksMeasureDynamics": (480, 220),
     "MotionBlocksCompareVideos": (560, 900),
-    "MotionBlocksImageToVideo": (320, 270),
+    "MotionBlocksImageToVideo": (320, 400),
     "VAEDecode": (220, 0),
     "MotionBlocksLoadClips": (340, 620),
     "MotionBlocksTrainMotionModel": (420, 1480),
@@ -52,10 +53,12 @@ Press **Run**. Nothing is downloaded: the model is part of the pack, and a CPU i
 2. **What the camera does**: plain words, e.g. `pan left`, `zoom in`, `rotate right`, `still`.
    A word the model does not know is refused, with a list of those it does.
 3. **dynamics**, 0 to 19, says how much.
+4. **edges**: `crop` shows the largest part of the photo that no frame leaves, enlarged at most 1.35 times;
+   `mirror` keeps the whole photo and mirrors what lies beyond its edges.
 
 The video has the size of the photo (an odd side grows by one pixel).
 """,
-    (400, 330),
+    (400, 400),
 )
 
 SAMPLE_NOTE = note(
@@ -124,7 +127,8 @@ shows the loss curve and samples while it runs.
 2. **Better**: more *steps*; 16 frames with a stride that fits your clips.
 3. **Cancel** is safe. To go on, set *resume_from* to `latest`.
 
-The LoRA is saved as `output/loras/jelly_00001.safetensors` and loads in the core node **Load LoRA (Model only)**.
+The LoRA is saved as `output/loras/jelly_00001.safetensors` and loads in the core node **Load LoRA**
+(older hosts call it *LoraLoaderModelOnly*).
 """,
     (520, 440),
 )
@@ -142,10 +146,13 @@ For parts of a picture: `clouds` (a sky at the top), `waterfall`; for all of it:
 
 - **Your photo**: replace *Photo* by **Load Image**. One clear subject before a calm background works best.
 - **dynamics** says how far it goes. Above 12 faces and straight lines bend.
+- **edges**: `crop` shows the largest part of the photo that no frame leaves, enlarged at most 1.35 times; `mirror`
+  keeps the whole photo and mirrors what lies beyond its edges.
 
-It does not invent: no rain, no walking. A subject takes its surroundings along like a rubber sheet.
+`rain` and `snow` fall in front of the picture; nothing else is invented: nobody walks or turns round. A subject takes
+its surroundings along like a rubber sheet.
 """,
-    (400, 400),
+    (400, 500),
 )
 
 FILES_NOTE = """
@@ -213,7 +220,7 @@ INFLATE_NOTE = note(
 3. The trained model animates *Photo*. Describe in *What happens* what your clips show.
 
 **Cancel** is safe: to go on set *resume_from* to `latest`. Later you need no training: *Load Motion Model* with the
-saved model, and **Load LoRA (Model only)** with `loras/sana_motion_00001.safetensors`.
+saved model, and **Load LoRA** (older hosts: *LoraLoaderModelOnly*) with `loras/sana_motion_00001.safetensors`.
 """,
     (520, 530),
 )

@@ -61,7 +61,7 @@ def write_video(
     suffix = target.suffix.lower()
     stream = ByteFrames(frames, held=_HELD.get(suffix, 0), on_frame=on_frame)
     encode = {".mp4": _encode_mp4, ".webp": _encode_webp, ".gif": _encode_gif, "": _write_pngs}[suffix]
-    if overwrite:
+    if overwrite and suffix:
         with atomic_path(target) as temp:
             encode(temp, stream, fps)
         final = target
@@ -94,7 +94,7 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         raise ConfigError(
             f"output {target} ends in {suffix!r}; use {', '.join(VIDEO_SUFFIXES)}, or no ending for a folder of PNGs"
         )
-    if not suffix and overwrite:
+    if not suffix and overwrite and os.path.lexists(target):
         raise ConfigError(f"output {target} is a folder of frames, which is never overwritten; choose another name")
     if not os.path.isdir(target.absolute().parent):
         raise CheckpointError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")

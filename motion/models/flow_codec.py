@@ -67,7 +67,7 @@ class FlowCodec:
         if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != need:
             raise ShapeError(
                 f"latents are {tuple(latents.shape)}; the built-in model needs (b, {need[0]}, t, {need[1]}, {need[2]})"
-                "; make them with the Image to Video node and the built-in VAE"
+                "; make them with the Photo to Video node and the built-in VAE"
             )
 
     def encode(self, frames: Tensor, flow: Tensor | None = None) -> Tensor:

@@ -164,7 +164,7 @@ class LinearVideoDiT(BlockStack):
             if first_latent is None:
                 raise ConfigError(
                     "this model animates a start image and got none; give its conditioning one with the node "
-                    "Image to Video"
+                    "Photo to Video"
                 )
             _, c, _, h, w = latents.shape
             if (*first_latent.shape[1:2], *first_latent.shape[3:]) != (c, h, w):

@@ -57,7 +57,7 @@ SCHEDULES = {"flow_dpm": flow_sigmas, "flow_match_euler": flow_match_sigmas}
 
 def _check_steps(num_steps: int) -> None:
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or not 1 <= num_steps <= MAX_STEPS:
-        raise ConfigError(f"num_steps is {num_steps!r}; it must be a whole number from 1 to {MAX_STEPS}; 25 is usual")
+        raise ConfigError(f"num_steps is {num_steps!r}; it must be a whole number from 1 to {MAX_STEPS}")
 
 
 def sigma_to_timestep(sigma: Tensor, *, integer: bool) -> Tensor:

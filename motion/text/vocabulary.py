@@ -13,7 +13,7 @@ The whole picture: sway (its upper part), shake, pulse, swirl. In front of it: r
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import ConfigError
 from .safe_words import UNLISTED
@@ -69,12 +69,13 @@ FILLERS = frozenset("ball object thing drift drifts drifting fall falls falling 
 class MotionVocabulary:
     """Reads prompts such as "pan left, zoom in" into fixed token ids; one token a motion, so order is free."""
 
-    def __init__(self, words: Sequence[str] = MOTIONS):
-        """words: the file's motions in the order of its ids. Raises ConfigError for what is no list of motions.
+    def __init__(self, words: Sequence[str] = MOTIONS, *, who_knows: Callable[[str], Sequence[str]] = lambda word: ()):
+        """words: the file's motions in the order of its ids. who_knows(word): names of models that know a word, for
+        the refusal of one that this file does not. Raises ConfigError for what is no list of motions.
 
-        All of them are read; `listed` are those that messages name: all but the UNLISTED, unless none were left.
+        All words are read; `listed` are those that messages name: all but the UNLISTED, unless none were left.
         """
-        self.words = check_words(words)
+        self.words, self._who_knows = check_words(words), who_knows
         self.listed = tuple(word for word in self.words if word not in UNLISTED) or self.words
         self.max_tokens = MAX_TOKENS
         self._ids = {motion: index + 1 for index, motion in enumerate(self.words)}
@@ -113,16 +114,27 @@ class MotionVocabulary:
         self._check_together(found)
         return found
 
+    def knows(self, word: str) -> bool:
+        """Whether a lower-case word names a motion here, or a part of one."""
+        return word in self._reads
+
     def _read(self, word: str) -> str | None:
         """Map one word to its canonical form; None for words without meaning here."""
         if word in self._ignored:
             return None
         if word in self._reads:
             return self._reads[word]
+        hint = self._hint(word)
+        raise ConfigError(f"unknown word {_short(word)!r} in the prompt{hint}; known motions: {', '.join(self.listed)}")
+
+    def _hint(self, word: str) -> str:
+        """A model that knows the word, else the nearest word known here."""
+        others = self._who_knows(word)
+        if others:
+            return f"; the model {others[0]} knows it: use that one"
         named = [near for near, name in self._reads.items() if name not in UNLISTED or name in self.listed]
         near = difflib.get_close_matches(word[:60], named, n=1)
-        hint = f"; nearest is {near[0]!r}" if near else ""
-        raise ConfigError(f"unknown word {_short(word)!r} in the prompt{hint}; known motions: {', '.join(self.listed)}")
+        return f"; nearest is {near[0]!r}" if near else ""
 
     def _pair(self, words: list[str]) -> list[str]:
         """Join verbs with the directions that follow them."""

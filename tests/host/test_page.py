@@ -127,7 +127,7 @@ def test_opening_and_pressing_run_makes_a_video(page, host, name):
 
 
 def test_a_graph_saved_with_0_1_keeps_what_it_showed(page):
-    """Its node Image to Video has no values for the widgets that came later; new nodes and templates have others."""
+    """Its node Photo to Video has no values for the widgets that came later; new nodes and templates have others."""
     page.evaluate(OPEN, (Path(__file__).parent / "animate_photo_of_0_1.json").read_text())
     page.wait_for_timeout(1000)
     assert page.evaluate(BROKEN) == []

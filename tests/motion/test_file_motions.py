@@ -6,7 +6,7 @@ import pytest
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.builtin import bundle, load_builtin
 from pack.motion.io.builtin_names import builtin_path
-from pack.motion.io.file_motions import file_motions, file_vocabulary
+from pack.motion.io.file_motions import builtin_models_that_know, file_motions, file_vocabulary
 from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
 from pack.motion.text.vocabulary import MOTIONS
 
@@ -46,3 +46,11 @@ def test_a_saved_file_takes_its_motions_along_and_its_errors_list_them(tmp_path)
     assert vocabulary.tokenize("slide left")[0] == 2
     with pytest.raises(ConfigError, match="pan left, slide left, bounce"):
         vocabulary.tokenize("rain")
+
+
+@pytest.mark.parametrize("word", ["snow", "snowing", "bounce", "waterfall"])
+def test_a_word_of_another_builtin_model_is_refused_with_its_name(word):
+    vocabulary = load_builtin("motionblocks-tiny").vocabulary
+    with pytest.raises(ConfigError, match=f"unknown word '{word}'.*the model motionblocks-small knows it.*pan left"):
+        vocabulary.tokenize(word)
+    assert builtin_models_that_know("dragon") == [] and len(builtin_models_that_know("zoom")) == 2

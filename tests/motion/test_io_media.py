@@ -231,6 +231,7 @@ def test_overwrite_replaces_a_file_but_never_a_folder(tmp_path):
     (tmp_path / "a.gif").write_text("old")
     assert write_video(tmp_path / "a.gif", clip(2), 8, overwrite=True).path == tmp_path / "a.gif"
     assert read_video(tmp_path / "a.gif")[0].shape[0] == 2 and os.listdir(tmp_path) == ["a.gif"]
+    assert write_video(tmp_path / "frames", clip(2), 8, overwrite=True).path == tmp_path / "frames"
     with pytest.raises(ConfigError, match="never overwritten"):
         write_video(tmp_path / "frames", clip(2), 8, overwrite=True)
 

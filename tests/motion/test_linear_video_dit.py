@@ -210,7 +210,7 @@ def test_silent_flow_head_repeats_the_first_frame():
 
 
 def test_flow_head_without_start_image_says_what_to_do():
-    with pytest.raises(ConfigError, match="Image to Video"):
+    with pytest.raises(ConfigError, match="Photo to Video"):
         build(BUILTIN)(*inputs(BUILTIN, h=8, w=8), pooled=torch.zeros(1, 12))
 
 

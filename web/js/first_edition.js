@@ -1,4 +1,4 @@
-// Graphs saved with 0.1 keep what they showed: their Image to Video has no values for the widgets that came later.
+// Graphs saved with 0.1 keep what they showed: their Photo to Video has no values for the widgets that came later.
 import { app } from "../../../scripts/app.js";
 
 const NODE = "MotionBlocksImageToVideo";

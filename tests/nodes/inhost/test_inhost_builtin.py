@@ -282,6 +282,19 @@ def test_prompts_reach_the_encoder_that_was_trained(core, builtin):
         assert torch.equal(more["attention_mask"], mask)
 
 
+@pytest.mark.parametrize("text, is_told", [("", True), ("slowly", True), ("still", False), ("pan left", False)])
+def test_a_positive_that_names_no_motion_is_told_under_the_node(core, ours, builtin, text, is_told):
+    _, clip, vae = builtin
+    shown = ours["ImageToVideo"].execute(encode(core, clip, text), encode(core, clip, ""), vae, photo(), FRAMES).ui
+    assert ("no motion is named" in shown.value) == is_told
+
+
+def test_a_word_that_another_model_knows_is_refused_with_its_name(core, ours, builtin):
+    _, clip, vae = builtin
+    with pytest.raises(ValueError, match="the model motionblocks-small knows it"):
+        ours["ImageToVideo"].execute(encode(core, clip, "snow"), encode(core, clip, ""), vae, photo(), FRAMES)
+
+
 def test_prompt_and_dynamics_and_seed_change_the_video(core, ours, builtin):
     image = photo()
     plain = animate(core, ours, builtin, image)[1]

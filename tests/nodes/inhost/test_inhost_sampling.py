@@ -264,7 +264,7 @@ def test_two_settings_of_one_model_do_not_reach_each_other(core, model):
     "change, words",
     [
         ({"bucket": 20}, "dynamics is 20; this model knows 0"),
-        ({"first": torch.zeros(1, 4, 1, 8, 8)}, "take positive, negative and latent from one Image to Video node"),
+        ({"first": torch.zeros(1, 4, 1, 8, 8)}, "take positive, negative and latent from one Photo to Video node"),
     ],
 )
 def test_conditions_that_do_not_fit_are_refused_before_the_first_step(core, model, change, words):

@@ -45,7 +45,7 @@ def prompts(truth):
 
 @pytest.fixture
 def started(prompts, truth):
-    """The prompts with the start image's latent, as Image to Video gives them."""
+    """The prompts with the start image's latent, as Photo to Video gives them."""
     told = {"first_latent": Wan21().process_out(truth["first"]), "first_latent_space": "wan21", "motion_bucket_id": 12}
     return [[[text, more | told]] for (((text, more),)) in prompts]
 

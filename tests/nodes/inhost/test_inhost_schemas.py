@@ -45,6 +45,38 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(ours):
             assert f"`{item.display_name}`" in page, (name, item.display_name)
 
 
+def test_the_english_help_page_is_also_where_the_page_looks_first(ours):
+    """Pages ask for NAME/LANGUAGE.md, then for NAME.md: English ones must not answer 404, others fall back to it."""
+    for name in ours:
+        page = ROOT / "web" / "docs" / f"MotionBlocks{name}.md"
+        english = page.with_suffix("") / "en.md"
+        assert english.read_bytes() == page.read_bytes(), f"copy {page.name} to {page.stem}/en.md"
+
+
+def test_the_pages_scripts_are_offered_under_one_name():
+    before = dict(host_nodes.EXTENSION_WEB_DIRS)
+    known = set(host_nodes.NODE_CLASS_MAPPINGS)
+    try:
+        assert asyncio.run(host_nodes.load_custom_node(str(ROOT)))
+        new = {name: folder for name, folder in host_nodes.EXTENSION_WEB_DIRS.items() if before.get(name) != folder}
+        ours = [name for name, folder in {**before, **new}.items() if Path(folder).resolve() == ROOT / "web"]
+        assert len(ours) == 1
+    finally:
+        for name in set(host_nodes.NODE_CLASS_MAPPINGS) - known:
+            del host_nodes.NODE_CLASS_MAPPINGS[name]
+
+
+ADVANCED = {"batch_size", "sample_every", "save_every", "num_frames", "stride_min", "stride_max", "windows_per_clip",
+            "resolution", "targets", "caption_dropout", "ema_decay", "precision", "gradient_checkpointing",
+            "sigma_sampling", "shift", "allow_changed_data", "more_settings"}  # fmt: skip
+
+
+def test_what_a_beginner_never_touches_is_marked_advanced_on_every_host(ours):
+    told = ours["TrainMotionModel"].GET_NODE_INFO_V1()["input"]
+    widgets = {**told["required"], **told["optional"]}
+    assert {name for name, (_, *more) in widgets.items() if more and more[0].get("advanced")} == ADVANCED
+
+
 def test_every_input_and_output_has_a_tooltip_and_every_node_a_description(ours):
     for name, node in ours.items():
         schema = node.GET_SCHEMA()

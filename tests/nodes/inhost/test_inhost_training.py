@@ -163,10 +163,16 @@ def test_cancel_saves_and_the_resumed_run_equals_the_undisturbed_one(train, canc
     folder = Path(folder_paths.get_output_directory())
     assert (folder / "motionblocks/training" / prefix / "run-0001/state-00000002/state.json").is_file()
     kind = "diffusion_models" if more.get("mode") == "full" else "loras"
-    assert (folder / kind / f"{prefix}_00001.safetensors").is_file()
+    assert stopped(folder / kind / f"{prefix}_00001.safetensors") == f"after step 2 of {SMALL['steps']}"
     resumed = train(prefix, resume_from="latest", **more)
+    assert stopped(resumed["path"]) is None
     assert resumed["loss"] == whole["loss"]
     assert same(weights_of(resumed["path"])[0], weights_of(whole["path"])[0])
+
+
+def stopped(path):
+    """What a file of weights says of a training that stopped early."""
+    return weights_of(path)[1].get("training_stopped_early")
 
 
 def test_weights_torn_in_the_middle_of_an_update_are_not_written(train, monkeypatch):

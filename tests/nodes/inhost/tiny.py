@@ -33,7 +33,7 @@ def randn(*shape, seed=0):
 
 
 def prompt(seed=1, *, first=None, bucket=12, tokens=5):
-    """A CONDITIONING as a text encoder and Image to Video give it; two tokens are padding."""
+    """A CONDITIONING as a text encoder and Photo to Video give it; two tokens are padding."""
     mask = torch.ones(1, tokens)
     mask[:, -2:] = 0
     extra = {"pooled_output": randn(1, TEXT, seed=seed + 50), "attention_mask": mask}
