@@ -110,8 +110,8 @@ def _animate(options) -> None:
     fps = options.fps or model.spec.sampling.fps
     with _lora(model, options):
         frames = _sample(photo, region, model, options)
-    if frames.note:
-        say(f"note: {frames.note}")
+    for note in frames.notes:
+        say(f"note: {note}")
     written = _write(output, frames, fps, options)
     sides = tuple(photo.shape[-2:])
     if sides != (written.height, written.width):

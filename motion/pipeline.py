@@ -1,7 +1,7 @@
 """Photo in, frames out: the one path that the shell and the tests use, without any host."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +13,14 @@ from .conditioning.clip_places import clip_places
 from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
 from .io.builtin import BuiltinModel, load_builtin
+from .metrics.what_moves import nothing_to_act_on
 from .models.flow_codec import FlowCodec, check_photo_size
 from .models.photo_player import PhotoPlayer
 from .models.text_cache import TextCache
 from .sampling.denoiser import MotionDenoiser, TextCondition
 from .sampling.schedules import flow_sigmas
 from .sampling.solvers import flow_dpm_2m
+from .text.safe_words import safe_bucket, safety_notes
 
 MAX_FRAMES = 256
 MAX_SEED = 2**64 - 1
@@ -37,17 +39,13 @@ class AnimatedFrames:
     latents: Tensor  # (1, 200, num_frames, cells, cells), unscaled
     codec: FlowCodec
     player: PhotoPlayer | None = None  # None: the first edition's frames, by the codec
+    notes: tuple[str, ...] = ()  # what was made weaker, is shown otherwise or found nothing to act on, a line each
 
     def __len__(self) -> int:
         return self.latents.shape[2]
 
     def __iter__(self) -> Iterator[Tensor]:
         return map(_to_image, self.player or self.codec.frames_onto(self.latents, self.photo))
-
-    @property
-    def note(self) -> str:
-        """What was done to keep the photo's edges out of sight, in one line; "" when nothing was."""
-        return self.player.note if self.player else ""
 
 
 def animate(
@@ -111,7 +109,8 @@ def animate_frames(
     model's own. model: None loads the built-in one in `dtype` (float32) on `device` (CUDA where torch sees it).
     on_step(step, num_steps, clean latents) is called after every step; what it raises passes through. longer: what a
     clip of more frames than the model was trained on does, see `clip_places`. edges: "crop" or "mirror", see
-    `PhotoPlayer`; None draws the frames of the first edition: mirrored, a little softer, frame 0 always the photo.
+    `PhotoPlayer`; with either, words that would bend faces are weakened (`safe_bucket`). None draws the frames of the
+    first edition: mirrored, a little softer, frame 0 always the photo.
     region: (h, w) of the photo, in [0, 1], what may move.
     Returns num_frames frames (h', w', 3) float32 on the CPU, h' and w' padded to even; frame 0 is the photo, or the
     part of it that is shown. Equal arguments give equal frames on one machine. Raises ShapeError and ConfigError with
@@ -124,7 +123,8 @@ def animate_frames(
     model = _model(model, device, dtype)
     places = clip_places(num_frames, model.spec.sampling.num_frames, longer)
     photo = photo.to(next(model.dit.parameters()).device)
-    bucket = motion_bucket(dynamics, model.spec.dynamics.num_buckets)
+    words = model.vocabulary.motions(motion) if edges is not None else ()
+    bucket = motion_bucket(safe_bucket(words, dynamics), model.spec.dynamics.num_buckets)
     with torch.no_grad():
         denoise, first = _denoiser(model, photo, motion, bucket, guidance_scale, places)
         sigmas = flow_sigmas(
@@ -135,8 +135,17 @@ def animate_frames(
         start = level * noise.to(photo.device) + (1 - level) * first
         latents = flow_dpm_2m(denoise, start, sigmas, on_step=on_step)
     latents = latents / model.spec.latent.scale_factor
-    player = None if edges is None else PhotoPlayer(model.codec, latents, photo, edges=edges, region=region)
-    return AnimatedFrames(photo, latents, model.codec, player)
+    if edges is None:
+        return AnimatedFrames(photo, latents, model.codec)
+    player = PhotoPlayer(model.codec, latents, photo, edges=edges, region=region)
+    notes = (*safety_notes(words, dynamics), *player_notes(player, words))
+    return AnimatedFrames(photo, latents, model.codec, player, notes)
+
+
+def player_notes(player: PhotoPlayer, words: Sequence[str]) -> list[str]:
+    """What a video shows otherwise than the whole photo, and whether a word found what it is about; a line each."""
+    found = nothing_to_act_on(words, player.photo, player.flow) if player.share is None else None
+    return [note for note in (player.note, found) if note]
 
 
 def check_photo(photo: Tensor) -> Tensor:

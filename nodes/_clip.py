@@ -16,6 +16,7 @@ from ..motion.text.vocabulary import MotionVocabulary
 from ._prompts import UNREAD, Unread
 
 TOKENS = "motion"
+WORDS = "motionblocks_words"  # key of tokens and of a CONDITIONING: the motions that a prompt names
 
 
 class MotionTokenizer:
@@ -27,11 +28,11 @@ class MotionTokenizer:
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_unused) -> dict:
         """{"motion": [[(id, 1.0), …]]}; for a prompt that cannot be read those of the empty one, and the refusal."""
         try:
-            ids, unread = self.vocabulary.tokenize(text), {}
+            ids, more = self.vocabulary.tokenize(text), {WORDS: self.vocabulary.motions(text)}
         except ConfigError as error:
-            ids, unread = self.vocabulary.tokenize(""), {UNREAD: str(error)}
+            ids, more = self.vocabulary.tokenize(""), {UNREAD: str(error)}
         pairs = [(token, 1.0) for token in ids]
-        return {TOKENS: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs], **unread}
+        return {TOKENS: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs], **more}
 
     def untokenize(self, tokens) -> list:
         words = ("", *self.vocabulary.words)
@@ -61,14 +62,15 @@ class MotionTextModel(torch.nn.Module):
     def encode_token_weights(self, tokens: dict) -> tuple[Tensor, Tensor, dict]:
         """Host tokens -> context (b, 8, d), pooled (b, d), {"attention_mask": (b, 8)}; float32.
 
-        A prompt that could not be read gives NaN, and carries why and the empty prompt in the dict (_prompts.py).
+        The dict also holds the prompt's motions. A prompt that could not be read gives NaN, and carries why and the
+        empty prompt in the dict (_prompts.py).
         """
         ids = torch.tensor([[pair[0] for pair in row] for row in tokens[TOKENS]], dtype=torch.long)
         context, pooled, mask = self.encoder(ids.to(self.execution_device or "cpu"))
         keep = comfy.model_management.intermediate_device()
         context, pooled, mask = context.to(keep).float(), pooled.to(keep).float(), mask.to(keep)
         if UNREAD not in tokens:
-            return context, pooled, {"attention_mask": mask}
+            return context, pooled, {"attention_mask": mask, WORDS: tokens.get(WORDS, ())}
         unread = Unread(tokens[UNREAD], context, pooled, mask)
         nan = float("nan")
         return context * nan, pooled * nan, {"attention_mask": mask, UNREAD: unread}
@@ -92,6 +94,11 @@ def build_clip(weights: dict[str, Tensor], metadata: Mapping[str, str]):
     if missing or unexpected:
         raise CheckpointError(f"text encoder weights {[*missing, *unexpected][:5]} do not fit; get the file again")
     return clip
+
+
+def words_of(prompt: list) -> tuple[str, ...]:
+    """Motions that the parts of a CONDITIONING from such a clip name, without repeats."""
+    return tuple(dict.fromkeys(word for _, told in prompt for word in told.get(WORDS, ())))
 
 
 def names_no_motion(prompt: list) -> bool:

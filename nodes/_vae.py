@@ -19,6 +19,7 @@ from ..motion.layers.block_dct import APPEARANCE_CHANNELS
 from ..motion.models.flow_codec import LATENT_CHANNELS, FlowCodec
 from ..motion.models.latent_spaces import SPACES
 from ..motion.models.photo_player import PhotoPlayer
+from ..motion.pipeline import player_notes
 from . import _convert, _host
 
 CELL = 8  # working pixels per latent cell
@@ -49,7 +50,7 @@ class BuiltinVAE(comfy.sd.VAE):
         with no_weights_expected():
             super().__init__(sd={})  # sets every default attribute of this host version
         self.codec, self.photo = codec, None
-        self.edges, self.region, self.tell = None, None, None
+        self.edges, self.region, self.words, self.tell = None, None, (), None
         self.first_stage_model = torch.nn.Module()
         self.latent_channels, self.latent_dim, self.output_channels, self.not_video = LATENT_CHANNELS, 3, 3, False
         self.upscale_ratio = self.downscale_ratio = (lambda frames: frames, CELL, CELL)
@@ -65,13 +66,14 @@ class BuiltinVAE(comfy.sd.VAE):
         clone.photo = photo
         return clone
 
-    def looking(self, edges: str | None, region: Tensor | None, tell) -> "BuiltinVAE":
+    def looking(self, edges: str | None, region: Tensor | None, words: tuple[str, ...], tell) -> "BuiltinVAE":
         """A clone that decodes with these edges ("crop", "mirror", None as in the first edition) and region (h, w).
 
-        tell(note): called where a decoded video shows something else than the whole photo.
+        words: the motions asked for. tell(notes): called where a decoded video shows something else than the whole
+        photo, or where a word did not find what it is about.
         """
         clone = copy.copy(self)
-        clone.edges, clone.region, clone.tell = edges, region, tell
+        clone.edges, clone.region, clone.words, clone.tell = edges, region, words, tell
         return clone
 
     def video_size(self, height: int, width: int) -> tuple[int, int]:
@@ -142,8 +144,9 @@ class BuiltinVAE(comfy.sd.VAE):
             return
         region = None if self.region is None else self.region.to(photo.device)
         player = PhotoPlayer(self.codec, latents, photo, edges=self.edges, region=region)
-        if player.note and self.tell is not None:
-            self.tell(player.note)
+        notes = player_notes(player, self.words)
+        if notes and self.tell is not None:
+            self.tell(notes)
         yield from player
 
     def decode_tiled(self, samples: Tensor, *_unused, **_options) -> Tensor:

@@ -105,7 +105,8 @@ class ImageToVideo(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from node_helpers import conditioning_set_values
 
-        from ._clip import names_no_motion
+        from ..motion.text.safe_words import safe_bucket, safety_notes
+        from ._clip import names_no_motion, words_of
 
         refuse_unread(part for _, part in positive)
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
@@ -115,7 +116,8 @@ class ImageToVideo(io.ComfyNode):
         _host.choose("edges", edges, (*EDGES, FIRST_EDITION))
         photo = _convert.start_photo(start_image)
         first, decoder, size, count, space = _encode(vae, photo, num_frames)
-        told = {"first_latent": first, "motion_bucket_id": dynamics}
+        words = words_of(positive) if edges != FIRST_EDITION else ()
+        told = {"first_latent": first, "motion_bucket_id": safe_bucket(words, dynamics)}
         told |= {"first_latent_space": space.kind} if space is not None else {}
         told |= {"longer": longer} if longer != GO_ON else {}
         positive, negative = (conditioning_set_values(prompt, told) for prompt in (positive, negative))
@@ -128,12 +130,15 @@ class ImageToVideo(io.ComfyNode):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
         if space is not None and space.kind == "builtin" and names_no_motion(positive):
             text += "\nno motion is named, so hardly anything will move; write one, such as zoom in, into positive"
-        decoder = _with_look(decoder, photo, edges, region, text, unique_id(cls))
+        text = "\n".join((text, *safety_notes(words, dynamics)))
+        decoder = _with_look(decoder, photo, edges, region, words, text, unique_id(cls))
         return io.NodeOutput(positive, negative, latent, decoder, float(fps), ui=text_under(cls, text))
 
 
-def _with_look(decoder, photo: torch.Tensor, edges: str, region, text: str, node_id: str | None):
+def _with_look(decoder, photo: torch.Tensor, edges: str, region, words: tuple[str, ...], text: str, node_id):
     """The VAE to decode with, which also knows what to show at the edges and what may move, and tells it.
+
+    words: the motions asked for. text: what stands under the node already.
 
     Raises ConfigError and ShapeError for a region that cannot be.
     """
@@ -146,7 +151,11 @@ def _with_look(decoder, photo: torch.Tensor, edges: str, region, text: str, node
     mask = None if region is None else _convert.region_mask(region, *photo.shape[1:3])
     if edges == FIRST_EDITION:
         edges = None if mask is None else MIRROR
-    return decoder.looking(edges, mask, lambda note: _host.show_text(_host.page_text(f"{text}\n{note}"), node_id))
+
+    def tell(notes: list[str]) -> None:
+        _host.show_text(_host.page_text("\n".join((text, *notes))), node_id)
+
+    return decoder.looking(edges, mask, words, tell)
 
 
 def _encode(vae, photo: torch.Tensor, num_frames: int):

@@ -16,9 +16,9 @@ from pack.motion import cli, pipeline
 from pack.motion.io import media
 from pack.motion.io.media import read_video
 from pack.motion.io.motion_model_file import save_motion_model
-from pack.motion.models.flow_codec import FlowCodec
 from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.photo_player import PhotoPlayer
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 from PIL import Image
@@ -168,7 +168,7 @@ def test_cancel_while_sampling_or_encoding_leaves_no_file(desk, weights, capsys,
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    for module, name in ((pipeline, "animate_frames"), (media, "_encode_mp4"), (FlowCodec, "_frame")):
+    for module, name in ((pipeline, "animate_frames"), (media, "_encode_mp4"), (PhotoPlayer, "frame")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
             assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--quiet"]) == 130
