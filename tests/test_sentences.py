@@ -12,6 +12,8 @@ NODES, NOTES, HELP = "nodes/*.py", "tools/workflow_layouts.py", "web/docs/**/*.m
 FALSE = [
     (NOTES, "no rain, no walking", "motionblocks-small draws rain and snow"),
     (NOTES, "Load LoRA (Model only)", "0.33.0 calls it Load LoRA, 0.3.64 LoraLoaderModelOnly"),
+    ("workflows/*.json", "no rain, no walking", "motionblocks-small draws rain and snow; build the workflows again"),
+    ("workflows/*.json", "Load LoRA (Model only)", "as in the notes; build the workflows again"),
     (NODES, "Concat or Average", "Average keeps the number of tokens and runs"),
     ("motion/sampling/*.py", "25 is usual", "every model has its own number; the built-in ones 8"),
     (NODES, "core nodes Save LoRA and", "it is called Save LoRA Weights"),
