@@ -12,10 +12,8 @@ from pack.motion.metrics.dynamics import dynamics_degree, measure_dynamics
 from pack.motion.metrics.optical_flow import CameraMotion, has_cv2
 
 pytestmark = pytest.mark.skipif(not has_cv2(), reason="opencv-python-headless is not installed")
-MOVES = {  # shift in shares of the long side, zoom, degrees; over the clip
-    "pan": (0.12, 0.0, 1.0, 0.0), "up": (0.0, -0.1, 1.0, 0.0), "zoom in": (0, 0, 1.5, 0),
-    "zoom out": (0, 0, 0.7, 0), "rotate": (0, 0, 1.0, 20.0),
-}  # fmt: skip
+MOVES = {"pan": (0.12, 0.0, 1.0, 0.0), "up": (0.0, -0.1, 1.0, 0.0), "zoom in": (0, 0, 1.5, 0),
+         "zoom out": (0, 0, 0.7, 0), "rotate": (0, 0, 1.0, 20.0)}  # shares of the long side, zoom, degrees
 
 
 def picture(height, width, *, textured=1.0):

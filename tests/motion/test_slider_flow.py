@@ -1,4 +1,4 @@
-"""What the dynamics slider does, as clips show it: the table agrees with measured flow, at 16 and 64 frames."""
+"""What the dynamics slider does, as clips show it: the table agrees with flow measured on photos, long or short."""
 
 import importlib.util
 from pathlib import Path
