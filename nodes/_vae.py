@@ -116,7 +116,7 @@ class BuiltinVAE(comfy.sd.VAE):
             side = self.codec.working_size
             raise ShapeError(
                 f"this latent holds motion and this vae has no photo to play it on: it would show a blurred square of "
-                f"{side}x{side} px; connect the vae output of Image to Video (MotionBlocks) to VAE Decode instead of "
+                f"{side}x{side} px; connect the vae output of Photo to Video (MotionBlocks) to VAE Decode instead of "
                 "the loader's"
             )
 

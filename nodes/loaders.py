@@ -101,7 +101,7 @@ class LoadBuiltin(io.ComfyNode):
             category=CATEGORY,
             description="Loads a small model that comes with the pack; nothing to download. motionblocks-tiny moves "
             "the picture (pan, zoom, rotate, still); motionblocks-small also moves one object or a part of it (slide, "
-            "bounce, orbit, clouds, waterfall, sway, rain, snow and more). Use cfg 1.0 and about 8 steps.",
+            "bounce, orbit, swing, clouds, sway, rain, snow and more). Use cfg 1.0 and about 8 steps.",
             search_aliases=["motionblocks", "tiny model", "small model", "animate photo", "rain", "snow"],
             inputs=[
                 inp(

@@ -141,11 +141,12 @@ SUBJECT_NOTE = note(
 Press **Run**. The larger built-in model moves the subject of a photo, not only the camera. It looks for what stands
 out most: a head, a cup, a boat on water.
 
-Words for the subject: `swing`, `bounce`, `orbit`, `spin`, `slide left`, `slide right`, `slide up`, `slide down`.
-For parts of a picture: `clouds` (a sky at the top), `waterfall`; for all of it: `sway`, `pulse`, and every camera word.
+Words for the subject: `swing`, `bounce`, `orbit`, `slide left`, `slide right`, `slide up`, `slide down`.
+For a sky at the top: `clouds`; for all of the picture: `sway`, `pulse`, and every camera word.
 
 - **Your photo**: replace *Photo* by **Load Image**. One clear subject before a calm background works best.
-- **dynamics** says how far it goes. Above 12 faces and straight lines bend.
+- **dynamics** says how far it goes; the slider of each word ends where faces and straight lines would bend.
+- **region**: draw in the mask editor of **Load Image** what may move, and connect its MASK.
 - **edges**: `crop` shows the largest part of the photo that no frame leaves, enlarged at most 1.35 times; `mirror`
   keeps the whole photo and mirrors what lies beyond its edges.
 

@@ -34,7 +34,7 @@ def encode(core, builtin):
 
 @pytest.fixture
 def given(ours, builtin, encode):
-    """Positive, negative and latent of Image to Video for these prompts."""
+    """Positive, negative and latent of Photo to Video for these prompts."""
     image = tiny.randn(1, 48, 72, 3).sigmoid()
 
     def make(positive="pan left", negative="", **more):

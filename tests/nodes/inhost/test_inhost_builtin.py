@@ -90,7 +90,7 @@ def test_unbound_vae_decodes_stills_at_working_size_and_is_not_changed_by_bindin
 ])  # fmt: skip
 def test_unbound_vae_refuses_motion_and_names_the_vae_that_shows_it(core, ours, builtin, node, more):
     _, samples = animate(core, ours, builtin, photo())
-    with pytest.raises(ValueError, match="square of 64x64 px; connect the vae output of Image to Video"):
+    with pytest.raises(ValueError, match="square of 64x64 px; connect the vae output of Photo to Video"):
         core(node, vae=builtin[2], samples={"samples": samples}, **more)
 
 
