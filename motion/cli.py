@@ -110,7 +110,7 @@ def _animate(options) -> None:
     fps = options.fps or model.spec.sampling.fps
     with _lora(model, options):
         frames = _sample(photo, region, model, options)
-    for note in frames.notes:
+    for note in (*_guidance_notes(options, model), *frames.notes):
         say(f"note: {note}")
     written = _write(output, frames, fps, options)
     sides = tuple(photo.shape[-2:])
@@ -118,6 +118,14 @@ def _animate(options) -> None:
         say(f"note: {sides[1]}x{sides[0]} px was padded to even sides, {written.width}x{written.height}")
     content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
     say(f"video: {os.path.abspath(written.path)} ({content})")
+
+
+def _guidance_notes(options, model) -> list[str]:
+    """A warning where guidance was asked for that the model was not made for."""
+    own = model.spec.sampling.guidance_scale
+    if own != 1 or options.guidance in (None, 1):
+        return []
+    return [f"guidance {options.guidance:g} is used as asked; this model was made without it (1), and more burns colours"]
 
 
 def _add_inflate(commands) -> None:

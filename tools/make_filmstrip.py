@@ -4,6 +4,8 @@
     .venv/bin/python tools/make_filmstrip.py -o docs/images/filmstrip.jpg
     .venv/bin/python tools/make_filmstrip.py -o docs/images/filmstrip_small.jpg --model motionblocks-small \
         --row raccoon.jpg sway 16
+    .venv/bin/python tools/make_filmstrip.py -o docs/images/edges.jpg --edges mirror crop \
+        --row raccoon.jpg "zoom out" 12 --row portrait.jpg "pan up" 12 --row city_at_night.jpg "rotate right" 12
 """
 
 import argparse
@@ -21,10 +23,11 @@ CELL = (264, 198)
 LABEL_HEIGHT = 22
 
 
-def animate(photo, motion, dynamics, folder, model=None):
+def animate(photo, motion, dynamics, folder, model=None, edges=None):
     """Run the shell command on a shipped photo and return the paths of its PNG frames, in order."""
     command = [sys.executable, str(ROOT), "animate", str(ROOT / "assets" / photo), "--motion", motion]
     command += ["--model", model] if model else []
+    command += ["--edges", edges] if edges else []
     subprocess.run([*command, "--dynamics", str(dynamics), "--frames", "16", "-o", str(folder)], check=True)
     return sorted(Path(folder).glob("*.png"))
 
@@ -55,13 +58,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--model", help="name of a built-in model or a weight file")
+    parser.add_argument("--edges", nargs="+", help="draw every row with each of these (default: the shell's own)")
     parser.add_argument("--row", nargs=3, action="append", metavar=("PHOTO", "MOTION", "DYNAMICS"))
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (photo, motion, dynamics) in enumerate(args.row or ROWS):
-            paths = animate(photo, motion, dynamics, Path(scratch) / str(number), args.model)
-            label = f'"{motion}", dynamics {dynamics}: frames ' + ", ".join(str(i + 1) for i in SHOWN)
+        wanted = [(*row, edges) for row in args.row or ROWS for edges in args.edges or [None]]
+        for number, (photo, motion, dynamics, edges) in enumerate(wanted):
+            paths = animate(photo, motion, dynamics, Path(scratch) / str(number), args.model, edges)
+            shown = f", edges {edges}" if edges else ""
+            label = f'"{motion}", dynamics {dynamics}{shown}: frames ' + ", ".join(str(i + 1) for i in SHOWN)
             rows.append((label, [Image.open(paths[i]).convert("RGB") for i in SHOWN]))
         args.output.parent.mkdir(parents=True, exist_ok=True)
         make_strip(rows, len(SHOWN)).save(args.output, quality=88, optimize=True)
