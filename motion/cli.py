@@ -125,7 +125,7 @@ def _guidance_notes(options, model) -> list[str]:
     own = model.spec.sampling.guidance_scale
     if own != 1 or options.guidance in (None, 1):
         return []
-    return [f"guidance {options.guidance:g} is used as asked; this model was made without it (1), and more burns colours"]
+    return [f"guidance {options.guidance:g} is used as asked, but this model was made without it: colours may burn"]
 
 
 def _add_inflate(commands) -> None:

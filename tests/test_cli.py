@@ -152,6 +152,34 @@ def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights,
     assert os.listdir(desk) == ["photo.png"]
 
 
+def test_guidance_that_the_model_was_not_made_for_is_obeyed_with_a_warning(desk, capsys):
+    common = ["animate", "photo.png", "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
+    for more, is_told in ((["--guidance", "3"], True), (["--guidance", "1"], False), ([], False)):
+        assert cli.main([*common, *more]) == 0
+        assert ("guidance 3 is used as asked" in capsys.readouterr().out) == is_told
+
+
+def test_what_is_shown_otherwise_or_weakened_is_told(desk, capsys):
+    common = ["animate", "photo.png", "--frames", "3", "--steps", "2", "--device", "cpu", "--quiet"]
+    assert cli.main([*common, "--motion", "pan left", "--dynamics", "19"]) == 0
+    assert "note: the photo is enlarged 1." in capsys.readouterr().out
+    assert cli.main([*common, "--motion", "pan left", "--dynamics", "19", "--edges", "mirror"]) == 0
+    assert "enlarged" not in capsys.readouterr().out
+    assert cli.main([*common, "--model", "motionblocks-small", "--motion", "swing"]) == 0
+    assert "'swing' at dynamics 12 moves with strength 3" in capsys.readouterr().out
+
+
+def test_a_region_must_have_the_photos_shape(desk, capsys):
+    from PIL import Image
+
+    Image.new("L", (62, 48), 255).save(desk / "mask.png")  # twice the photo's size
+    Image.new("L", (24, 24), 255).save(desk / "square.png")
+    common = ["animate", "photo.png", "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
+    assert cli.main([*common, "--region", "mask.png"]) == 0
+    assert cli.main([*common, "--region", "square.png"]) == 2
+    assert "the mask is 24x24 px, the photo 31x24; one of the same shape is needed" in capsys.readouterr().err
+
+
 def test_no_command_and_unknown_command_are_one_line_with_code_2(capsys):
     for arguments in ([], ["fly"]):
         assert cli.main(arguments) == 2
