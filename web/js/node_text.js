@@ -6,6 +6,7 @@ const PREFIX = "MotionBlocks"; // of our node types
 const TEXT = "$$node-text-preview"; // the host's widget for what a running node says
 const MARK = "data-motionblocks-text"; // widget id
 const MOST = 400; // px; longer texts scroll
+const PLACED = 0.6; // share of the node's width from which the page has put the text into its place
 const LOOKS = 40; // frames to wait until the page has drawn the widget
 const STYLE = `
 [${MARK}] { max-height: ${MOST}px !important; }
@@ -16,7 +17,7 @@ const STYLE = `
 
 function fit(node, widget, box) {
   const lines = box.firstElementChild;
-  if (!lines?.offsetHeight) return; // not on the page
+  if (!lines?.offsetHeight || box.offsetWidth < PLACED * node.size[0]) return; // not on the page, or not in its place
   const { paddingTop, paddingBottom } = getComputedStyle(box);
   const inside = lines.offsetHeight + parseFloat(paddingTop) + parseFloat(paddingBottom);
   widget.motionblocksHeight = Math.min(MOST, Math.ceil(inside)) + 2 * (widget.margin ?? 10);
