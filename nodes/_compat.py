@@ -1,6 +1,7 @@
 """Differences between host versions, in one place. The floor is ComfyUI 0.3.64; newer keywords are dropped there."""
 
 import inspect
+from functools import cache
 
 from comfy_api.latest import io
 
@@ -16,11 +17,16 @@ def inp(kind: type, *arguments, **keywords):
 
     A host without the keyword advanced passes the mark on all the same, for pages newer than it.
     """
-    known = inspect.signature(kind.__init__).parameters
+    known = _parameters(kind)
     made = kind(*arguments, **{name: value for name, value in keywords.items() if name in known})
     if "advanced" in keywords and "advanced" not in known:
         made.extra_dict = {**made.extra_dict, "advanced": keywords["advanced"]}
     return made
+
+
+@cache
+def _parameters(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.__init__).parameters)
 
 
 def out(kind: type, name: str, tooltip: str):

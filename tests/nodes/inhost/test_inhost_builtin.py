@@ -75,7 +75,7 @@ def test_tiled_decode_equals_decode(core, ours, builtin):
 
 def test_unbound_vae_decodes_stills_at_working_size_and_is_not_changed_by_binding(core, ours, builtin):
     vae = builtin[2]
-    _, _, still, _ = ours["ImageToVideo"].execute([], [], vae, photo(), FRAMES).args
+    _, _, still, *_ = ours["ImageToVideo"].execute([], [], vae, photo(), FRAMES).args
     (small,) = core("VAEDecode", vae=vae, samples=still)
     assert small.shape == (FRAMES, 64, 64, 3) and vae.photo is None
     assert torch.equal(small[0], FlowCodec().decode(still["samples"])[0, :, 0].movedim(0, -1))

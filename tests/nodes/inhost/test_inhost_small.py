@@ -23,11 +23,12 @@ def test_the_clip_reads_the_files_own_motions(core, small):
 
 
 def test_words_of_no_file_are_refused_with_the_files_own_list_and_tiny_keeps_its_nine(core, ours, small):
-    with pytest.raises(ValueError, match="slide left"):
-        encode(core, small[1], "a dragon flies")
-    tiny = ours["LoadBuiltin"].execute("motionblocks-tiny").args[1]
-    with pytest.raises(ValueError, match="rotate right, still$"):
-        encode(core, tiny, "bounce")
+    tiny = ours["LoadBuiltin"].execute("motionblocks-tiny").args
+    picture = torch.rand(1, 32, 48, 3)
+    cases = ((small, "a dragon flies", "slide left"), (tiny, "bounce", "rotate right, still$"))
+    for (_, clip, vae), text, words in cases:
+        with pytest.raises(ValueError, match=words):
+            ours["ImageToVideo"].execute(encode(core, clip, text), encode(core, clip, ""), vae, picture, 4)
 
 
 def test_a_photo_comes_out_at_its_own_size_and_moves(core, ours, small):
