@@ -19,7 +19,7 @@ NODE_SIZES = {
     "MotionBlocksLoadTextEncoder": (380, 360),
     "MotionBlocksLoadVAE": (380, 280),
     "MotionBlocksEncodePrompts": (420, 480),
-    "MotionBlocksInflateModel": (420, 330),
+    "MotionBlocksInflateModel": (420, 560),
     "MotionBlocksGenerateClips": (420, 620),
     "ImageScale": (320, 170),
 }
