@@ -73,4 +73,5 @@ def toy_dataset(*shapes, seed=0, record=None):
         return TextEntry(torch.randn(length, TEXT, generator=generator), mask, torch.randn(TEXT, generator=generator))
 
     texts = {"": text(2, None), "caption 0": text(2, None), "caption 1": text(3, torch.tensor([1.0, 1.0, 0.0]))}
-    return LatentDataset(samples, texts, lambda index: latents[index].clone(), record or {"fingerprint": "toy"}, "toy")
+    whole = {"fingerprint": "toy", "clips": [], "windows": {}, "encoders": "toy", "latent": {}}
+    return LatentDataset(samples, texts, lambda index: latents[index].clone(), record or whole, "toy")
