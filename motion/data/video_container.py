@@ -51,16 +51,23 @@ def pyav_version() -> str:
 
 
 def films(container) -> list:
-    """Video streams that may be the film, the one that players show first: cover pictures are none."""
-    streams = [stream for stream in container.streams.video if not _flags(stream) & _ATTACHED_PICTURE]
+    """Video streams that may be the film, the one that players show first: cover pictures are none.
+
+    Raises UnusableVideo where PyAV knows the codec of none.
+    """
+    pictures = [stream for stream in container.streams.video if not _flags(stream) & _ATTACHED_PICTURE]
+    streams = [stream for stream in pictures if stream.codec_context is not None]
+    if pictures and not streams:
+        raise UnusableVideo("its codec is not known here; save the clip as H.264 in mp4")
     return sorted(streams, key=lambda stream: not _flags(stream) & _DEFAULT)
 
 
 def stream_of(container, index: int, path: Path):
     """The stream that was found before. Raises ShapeError when the file has become another one."""
-    if index >= len(container.streams) or container.streams[index].type != "video":
+    stream = container.streams[index] if index < len(container.streams) else None
+    if stream is None or stream.type != "video" or stream.codec_context is None:
         raise ShapeError(f"{path}: its streams have changed since it was opened; load the clips again")
-    return container.streams[index]
+    return stream
 
 
 def decoded(container, stream) -> Iterator:

@@ -504,6 +504,24 @@ def test_a_picture_that_claims_to_be_huge_is_refused_before_memory_is_taken_for_
     assert reason.startswith("9000x9000 px; sides of 16 to 4096 px") and int(megabytes) < 60
 
 
+@pytest.mark.parametrize("name, codec", [("clip.mp4", b"avc1"), ("clip.avi", b"MJPG")])
+def test_a_codec_that_nobody_knows_is_skipped_with_the_way_out(tmp_path, name, codec):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264" if codec == b"avc1" else "mjpeg", rate=8)
+        stream.width, stream.height = 48, 32
+        stream.pix_fmt = "yuv420p" if codec == b"avc1" else "yuvj420p"
+        for picture in frames(6):
+            pixels = (picture * 255).round().byte().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    whole_file = path.read_bytes()
+    assert codec in whole_file
+    path.write_bytes(whole_file.replace(codec, b"zzzz"))
+    with pytest.raises(ConfigError, match="codec is not known here; save the clip as H.264 in mp4"):
+        open_clip_folder(tmp_path, fps=8, default_caption="")
+
+
 def test_metadata_that_is_no_text_does_not_stand_in_the_way(tmp_path):
     path = put_clip(tmp_path / "clips")
     data = path.read_bytes()
