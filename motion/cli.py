@@ -336,7 +336,9 @@ def _write(output, frames, fps: float, options):
     from .io.media import write_video
 
     with tqdm(desc="writing", unit="frame", total=len(frames), disable=options.quiet, delay=1) as bar:
-        return write_video(output, frames, fps, overwrite=options.overwrite, on_frame=lambda count: bar.update())
+        return write_video(
+            output, frames.as_bytes(), fps, overwrite=options.overwrite, on_frame=lambda count: bar.update()
+        )
 
 
 def _info(options) -> None:

@@ -47,6 +47,17 @@ class AnimatedFrames:
     def __iter__(self) -> Iterator[Tensor]:
         return map(_to_image, self.player or self.codec.frames_onto(self.latents, self.photo))
 
+    def as_bytes(self) -> Iterator[Tensor]:
+        """The same frames rounded to bytes, (h, w, 3) uint8, as `write_video` takes them too; sooner made.
+
+        Raises ShapeError where the sampled video is not finite.
+        """
+        if not torch.isfinite(self.latents).all():
+            raise ShapeError("the sampled video holds NaN or Inf; nothing was written; try float32 for the model")
+        if self.player is None:
+            return ((frame * 255).round_().to(torch.uint8) for frame in self)
+        return (_to_image(self.player.byte_frame(n)) for n in range(len(self)))
+
 
 def animate(
     photo: Tensor,

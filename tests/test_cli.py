@@ -196,7 +196,7 @@ def test_cancel_while_sampling_or_encoding_leaves_no_file(desk, weights, capsys,
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    for module, name in ((pipeline, "animate_frames"), (media, "_encode_mp4"), (PhotoPlayer, "frame")):
+    for module, name in ((pipeline, "animate_frames"), (media, "_encode_mp4"), (PhotoPlayer, "byte_frame")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
             assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--quiet"]) == 130

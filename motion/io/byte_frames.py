@@ -15,8 +15,9 @@ MAX_HELD_BYTES = 4 * 2**30
 class ByteFrames:
     """Iterate once over frames in [0, 1], as arrays (h, w, 3) of uint8; one frame is held at a time.
 
-    frames: a tensor (t, h, w, 3), or anything that gives tensors (h, w, 3) of one size. The first is fetched at once,
-    so that its size is known and a frame that cannot be is refused before a file is made. held: bytes a pixel that the
+    frames: a tensor (t, h, w, 3), or anything that gives tensors (h, w, 3) of one size; bytes (uint8) pass as they
+    are. The first is fetched at once, so that its size is known and a frame that cannot be is refused before a file is
+    made. held: bytes a pixel that the
     encoder keeps of every frame until its file is whole, up to MAX_HELD_BYTES. on_frame(count) is called after every
     frame. Raises ShapeError; what the iterator or on_frame raises passes through.
     """
@@ -68,9 +69,10 @@ class ByteFrames:
 
 
 def _check(frame: Tensor, index: int) -> None:
-    is_frame = isinstance(frame, Tensor) and frame.ndim == 3 and frame.shape[-1] == 3 and frame.is_floating_point()
+    is_frame = isinstance(frame, Tensor) and frame.ndim == 3 and frame.shape[-1] == 3
+    is_frame = is_frame and (frame.is_floating_point() or frame.dtype == torch.uint8)
     if not is_frame or min(frame.shape) < 1:
-        raise ShapeError(f"frame {index} is {_described(frame)}; floats (h, w, 3) in [0, 1] are needed")
+        raise ShapeError(f"frame {index} is {_described(frame)}; floats (h, w, 3) in [0, 1], or bytes, are needed")
     check_photo_size(*frame.shape[:2])
 
 
@@ -80,6 +82,8 @@ def _described(frame) -> str:
 
 def _to_bytes(frame: Tensor, index: int) -> np.ndarray:
     """A frame as (h, w, 3) uint8, band of rows by band, so that little lies between. Raises ShapeError for NaN."""
+    if frame.dtype == torch.uint8:
+        return np.ascontiguousarray(frame.detach().cpu().numpy())
     pixels = np.empty(tuple(frame.shape), np.uint8)
     for band in row_bands(frame.shape[0]):
         values = frame[band].detach().float()

@@ -49,6 +49,24 @@ class FlowResampler:
         """Flow of these rows of the photo, all by default: (b, 2, rows, width) in photo pixels."""
         return self._down[..., band, :] @ self._across / self._scale
 
+    def reading_places(self, band: slice, y: Tensor, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Where these rows of a video read a picture of `size` (height, width): (b, rows, columns, 2) for grid_sample.
+
+        The places x + flow(x) in one matrix product: a fifth of the time that `rows` and adding them up would take. y,
+        x: heights of these rows and widths of all columns, in px of the picture, where the flow is zero.
+        """
+        h, w = size
+        cells, columns = self._across.shape
+        across = self._across.new_zeros(2 * cells + 2, columns, 2)
+        across[:cells, :, 0] = self._across * (2 / (w * self._scale))
+        across[cells : 2 * cells, :, 1] = self._across * (2 / (h * self._scale))
+        across[-2, :, 0] = x * (2 / w) - 1
+        across[-1, :, 1] = 1
+        rows = self._down[..., band, :]
+        heights = (y * (2 / h) - 1).expand(len(rows), -1)
+        down = torch.cat((rows[:, 0], rows[:, 1], torch.ones_like(heights)[..., None], heights[..., None]), dim=-1)
+        return (down @ across.flatten(1)).unflatten(-1, (columns, 2))
+
 
 def resample_flow(flow: Tensor, box: Letterbox) -> Tensor:
     """Bring a flow grid that covers the working square to the photo's own pixels, smoothly.

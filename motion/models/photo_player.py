@@ -96,26 +96,36 @@ class PhotoPlayer:
         """Frame n, (3, h', w')."""
         h, w = self.photo.shape[-2:]
         frame = rearrange(self.photo.new_empty(h + h % 2, w + w % 2, 3), "h w c -> c h w")
-        shown = frame[:, :h, :w]
-        if self.window.is_whole and not n:
-            shown.copy_(self.photo)
-        else:
-            self._draw(n, shown)
-        frame[:, h:, :w] = shown[:, -1:]
-        frame[:, :, w:] = frame[:, :, w - 1 : w]
-        return frame
+        for band, picture in self._parts(n):
+            frame[:, band, :w] = picture
+        return _padded(frame, h, w)
 
-    def _draw(self, n: int, shown: Tensor) -> None:
+    def byte_frame(self, n: int) -> Tensor:
+        """Frame n as bytes, rounded, (3, h', w') uint8: a quarter of the memory, and made in less time."""
+        h, w = self.photo.shape[-2:]
+        frame = torch.empty(h + h % 2, w + w % 2, 3, dtype=torch.uint8, device=self.photo.device)
+        for band, picture in self._parts(n):
+            frame[band, :w] = rearrange((picture * 255).round_(), "c h w -> h w c")
+        return _padded(rearrange(frame, "h w c -> c h w"), h, w)
+
+    def _parts(self, n: int) -> Iterator[tuple[slice, Tensor]]:
+        """Frame n, band of rows by band: (rows, (3, rows, w) in [0, 1])."""
+        if self.window.is_whole and not n:
+            yield from ((band, self.photo[:, band]) for band in self.bands)
+            return
         flow = FlowResampler(self.flow[n : n + 1], self.box, self.at)
         for band in self.bands:
             picture = self._read(flow, band)
             if n and self.change is not None:
                 change = resample_square(self.change[n : n + 1], self.box, band, self.at)
                 picture = picture + change * self._share(band)
-            shown[:, band] = picture.clamp(0, 1)[0]
+            yield band, picture.clamp(0, 1)[0]
 
     def _read(self, flow: FlowResampler, band: slice) -> Tensor:
         """The photo as these rows of the video see it: (1, 3, rows, w)."""
+        if not self.is_sharp and self.share is None:
+            places = flow.reading_places(band, self._y(band), self.at[1], self.photo.shape[-2:])
+            return F.grid_sample(self.photo[None], places, padding_mode="reflection", align_corners=False)
         if not self.is_sharp:
             return warp_at(self.photo.unsqueeze(0), flow.rows(band) * self._share(band), self._y(band), self.at[1])
         height = self.photo.shape[-2]
@@ -139,6 +149,13 @@ class PhotoPlayer:
         grid = torch.stack(torch.meshgrid(
             self.at[1] * (2 / self.box.width) - 1, self._y(band) * (2 / self.box.height) - 1, indexing="xy"), -1)
         return F.grid_sample(self.share[None, None], grid[None], padding_mode="border", align_corners=False)[0, 0]
+
+
+def _padded(frame: Tensor, h: int, w: int) -> Tensor:
+    """Fill what lies beyond h rows and w columns with the last of them."""
+    frame[:, h:, :w] = frame[:, h - 1 : h, :w]
+    frame[:, :, w:] = frame[:, :, w - 1 : w]
+    return frame
 
 
 def feathered(region: Tensor) -> Tensor:

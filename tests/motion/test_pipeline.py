@@ -224,6 +224,16 @@ def test_frames_one_by_one_are_those_of_the_tensor_and_come_again(model, height,
         assert torch.equal(torch.stack(list(frames)), video)
 
 
+@pytest.mark.parametrize("edges", [None, "crop"])
+def test_frames_as_bytes_are_the_frames_rounded_and_never_made_of_nan(model, edges):
+    frames = animate_frames(torch.rand(3, 40, 61), motion="zoom in", num_frames=3, model=model, edges=edges)
+    for frame, rounded in zip(frames, frames.as_bytes()):
+        assert rounded.shape == (40, 62, 3) and torch.equal(rounded, (frame * 255).round().to(torch.uint8))
+    frames.latents[0, 195, 2, 3, 3] = torch.nan
+    with pytest.raises(ShapeError, match="NaN or Inf; nothing was written; try float32"):
+        frames.as_bytes()
+
+
 def test_frames_do_not_share_memory_with_the_photo_or_each_other(model, photo):
     before, frames = photo.clone(), iter(animate_frames(photo, motion="zoom in", num_frames=3, model=model))
     first = next(frames)
