@@ -294,6 +294,8 @@ def test_random_damage_gives_weights_or_a_refusal_and_never_another_error(tmp_pa
     whole = whole.getvalue()
     generator = torch.Generator().manual_seed(0)
     places = [whole.index(b"data.pkl"), whole.rindex(b"PK\x01\x02")]
+    (tmp_path / "whole.pth").write_bytes(whole)
+    convert_checkpoint(tmp_path / "whole.pth", tmp_path / "whole.safetensors")
     refused = 0
     for attempt in range(120):
         data = bytearray(whole)
