@@ -1,18 +1,15 @@
 """A kernel with one line spoilt must fail its quick test: the mutants of tests/kernels/mutations, one process each."""
 
 import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked_tests import CAUGHT, SURVIVED, ask, started, verdict
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 COPIED = ("__init__.py", "pyproject.toml", "kernels", "tests/conftest.py", "tests/kernels")
-CAUGHT, SURVIVED = "caught", "survived"
 
 pytestmark = pytest.mark.slow
 
@@ -53,38 +50,17 @@ def spoil(folder: Path, operator: str, old: str, new: str) -> None:
     raise AssertionError(f"{operator}: no file holds {old!r}; the mutant is out of date")
 
 
-def verdict(status: str) -> str:
-    """Whether an exit status says that a test failed (or crashed, or hung). Other troubles are the harness's."""
-    if status == "0":
-        return SURVIVED
-    if status in ("1", "late") or int(status) < 0:
-        return CAUGHT
-    raise AssertionError(f"pytest ended with {status}: the test was not run")
-
-
 @pytest.fixture(scope="module")
 def server():
     """The process that has torch and Triton loaded and forks a child a mutant."""
-    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-           "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-    process = subprocess.Popen([sys.executable, HERE / "mutant_server.py"], env=env, text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-    yield process
-    process.stdin.close()
-    process.wait(timeout=60)
+    with started(HERE / "mutant_server.py", TRITON_INTERPRET="1") as process:
+        yield process
 
 
 def run(server, folder: Path, check: str) -> tuple[str, str]:
     """Verdict and the test's last words."""
-    log = folder / "log.txt"
-    server.stdin.write(f"{folder}\t{check}\t{log}\n")
-    server.stdin.flush()
-    status = server.stdout.readline().strip()
-    words = log.read_text(errors="replace")[-1500:]
-    try:
-        return verdict(status), words
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{words}") from None
+    told, words = ask(server, folder, check, log=folder / "log.txt")
+    return told, words[-1500:]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
