@@ -172,7 +172,9 @@ def test_bands_cover_every_row_once_and_none_is_thin(height):
     assert all(BAND <= band.stop - band.start < 2 * BAND for band in bands) or height < BAND
 
 
-@pytest.mark.parametrize(("channels", "width"), [(200, 4097), (16, 8)])
-def test_frames_that_cannot_be_are_refused_at_the_call(channels, width):
-    with pytest.raises(ShapeError):
+@pytest.mark.parametrize(("channels", "width", "words"), [
+    (200, 4097, "sides go up to 4096 px"), (16, 8, "needs \\(b, 200, t, 8, 8\\)"),
+])  # fmt: skip
+def test_frames_that_cannot_be_are_refused_at_the_call(channels, width, words):
+    with pytest.raises(ShapeError, match=words):
         FlowCodec().frames_onto(torch.zeros(1, channels, 2, 8, 8), picture(2, width))

@@ -349,8 +349,9 @@ def test_equal_input_gives_equal_bytes_and_inputs_stay_as_they_were(tmp_path):
 
 
 def test_what_the_format_cannot_hold_is_refused_and_nothing_written(tmp_path):
-    for tensors, metadata in (({"a": torch.zeros(1, dtype=torch.complex64)}, {}), ({}, {"step": 3})):
-        with pytest.raises(ConfigError):
+    unusable = {"cannot be saved": ({"a": torch.zeros(1, dtype=torch.complex64)}, {}), "not text": ({}, {"step": 3})}
+    for words, (tensors, metadata) in unusable.items():
+        with pytest.raises(ConfigError, match=words):
             write_safetensors(tmp_path / "a", tensors, metadata)
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a", float("nan"))

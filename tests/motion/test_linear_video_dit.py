@@ -239,9 +239,12 @@ def test_bad_config_values_are_refused_by_name(change, word):
         dataclasses.replace(TINY, **change)
 
 
-@pytest.mark.parametrize("values", [{"layers": 3}, {"num_layers": "3"}, {"num_layers": True}, {"mlp_ratio": None}, []])
-def test_config_from_hostile_json_is_refused(values):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize("values, words", [
+    ({"layers": 3}, "does not know layers"), ({"num_layers": "3"}, "num_layers is '3'; it needs int"),
+    ({"num_layers": True}, "needs int"), ({"mlp_ratio": None}, "needs float"), ([], "JSON object, got list"),
+])  # fmt: skip
+def test_config_from_hostile_json_is_refused(values, words):
+    with pytest.raises(ConfigError, match=words):
         LinearVideoDiTConfig.from_dict(values)
 
 

@@ -243,7 +243,8 @@ def test_frames_do_not_share_memory_with_the_photo_or_each_other(model, photo):
 
 @pytest.mark.parametrize("options", [{"num_frames": 1}, {"seed": -1}, {"motion": "explode"}, {"dynamics": 20}])
 def test_frames_that_cannot_be_are_refused_at_the_call(model, photo, options):
-    with pytest.raises(ConfigError):
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"{name} is|unknown word"):
         animate_frames(photo, **{"motion": "zoom in", "num_frames": 2, "model": model, **options})
 
 
