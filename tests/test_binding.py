@@ -1,0 +1,181 @@
+"""Tests bind: where a function refuses everything, its tests fail, those of properties included."""
+
+import ast
+import importlib
+import inspect
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from binding import name_of
+from forked_tests import CAUGHT, SURVIVED, ask, started
+from pack.motion.adapters.lora import load_lora
+from pack.motion.conditioning.clip_places import clip_places
+from pack.motion.conditioning.motion_bucket import motion_bucket
+from pack.motion.conditioning.noise_init import dct_init
+from pack.motion.data.clip_folder import open_clip_folder
+from pack.motion.data.clips import digest
+from pack.motion.foreign_json import parse_json
+from pack.motion.io.atomic import make_folder, new_output, write_json, write_safetensors
+from pack.motion.io.builtin import bundle
+from pack.motion.io.builtin_names import builtin_path
+from pack.motion.io.families import detect_family
+from pack.motion.io.file_signature import shown
+from pack.motion.io.media import write_video
+from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
+from pack.motion.io.output_names import check_output_name
+from pack.motion.io.photo import read_photo
+from pack.motion.io.safetensors_file import read_safetensors
+from pack.motion.io.weight_folder import open_weights
+from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
+from pack.motion.layers.letterbox import fit_square
+from pack.motion.layers.warp import resample_flow, warp
+from pack.motion.metrics.colour import mean_colour_difference
+from pack.motion.metrics.dynamics import dynamics_degree
+from pack.motion.metrics.optical_flow import has_cv2, median_length
+from pack.motion.models.flow_codec import FlowCodec, check_photo_size
+from pack.motion.models.flow_head import compose_clean
+from pack.motion.models.latent_spaces import LatentSpace
+from pack.motion.pipeline import animate_frames
+from pack.motion.sampling.denoiser import MotionDenoiser
+from pack.motion.sampling.schedules import flow_sigmas
+from pack.motion.sampling.solvers import flow_dpm_2m
+from pack.motion.text.encoder import MotionTextEncoder
+from pack.motion.text.vocabulary import MotionVocabulary
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+OFTEN = 5  # imported by so many files, a function needs a row below
+PROPERTIES = sorted(path.name for path in TESTS.rglob("test_properties_*.py"))
+WHILE_COLLECTED = {has_cv2}  # a decorator of tests calls it
+BOUND_BY = {
+    shown: "test_weight_folder.py",
+    read_motion_model: "test_io_motion_model.py",
+    save_motion_model: "test_io_motion_model.py",
+    parse_json: "test_foreign_json.py",
+    digest: "test_latent_dataset.py",
+    detect_family: "test_io_motion_model.py",
+    flow_dpm_2m: "test_sampling_solvers.py",
+    warp: "test_flow_codec.py",
+    read_safetensors: "test_hostile_safetensors.py",
+    write_json: "test_io_atomic.py",
+    write_safetensors: "test_io_atomic.py",
+    new_output: "test_io_atomic.py",
+    make_folder: "test_latent_dataset.py",
+    flow_sigmas: "test_sampling_solvers.py",
+    check_photo_size: "test_flow_codec.py",
+    write_video: "test_io_media.py",
+    read_photo: "test_io_media.py",
+    check_output_name: "test_io_media.py",
+    pixels_to_coefficients: "test_flow_codec.py",
+    coefficients_to_pixels: "test_flow_codec.py",
+    FlowCodec.encode: "test_flow_codec.py",
+    fit_square: "test_flow_codec.py",
+    resample_flow: "test_flow_codec.py",
+    compose_clean: "test_latent_task.py",
+    open_weights: "test_weight_folder.py",
+    bundle: "test_pipeline.py",
+    builtin_path: "test_file_motions.py",
+    MotionDenoiser.__call__: "test_sampling_residual.py",
+    dynamics_degree: "test_dynamics.py",
+    median_length: "test_optical_flow.py",
+    mean_colour_difference: "test_colour.py",
+    dct_init: "test_noise_init.py",
+    motion_bucket: "test_noise_init.py",
+    clip_places: "test_clip_places.py",
+    LatentSpace.check_size: "test_latent_spaces.py",
+    load_lora: "test_lora.py",
+    MotionVocabulary.tokenize: "test_vocabulary.py",
+    MotionTextEncoder.forward: "test_vocabulary.py",
+    open_clip_folder: "test_clip_folder.py",
+    animate_frames: "test_pipeline.py",
+}
+
+
+def path_of(name):
+    """A file of tests by its name, in whichever room it lives."""
+    (path,) = TESTS.rglob(name)
+    return path
+
+
+def those_on(function, path):
+    """Arguments of pytest for the tests of a file that name a function, or for all of them where none does."""
+    name = function.rpartition(":")[2].rpartition(".")[2]
+    tests = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "").startswith("test_")]
+    naming = [node.name for node in tests if name in {
+        getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node)
+    }]  # fmt: skip
+    return " ".join(f"{path}::{test}" for test in naming) or str(path)
+
+
+def imports_of(path):
+    """(module inside the pack, name) of each thing that a file imports from the pack by name."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = ("pack", *package[: len(package) - node.level + 1]) if node.level else ()
+            module = ".".join((*base, *filter(None, (node.module,))))
+            if module.startswith("pack.motion."):
+                yield from ((module, alias.name) for alias in node.names)
+
+
+def functions_of(path):
+    """Functions of motion/ that a file imports; of a class its call."""
+    for module, name in sorted(set(imports_of(path))):
+        found = getattr(importlib.import_module(module), name, None)
+        found = vars(found).get("__call__") if inspect.isclass(found) else found
+        if inspect.isfunction(found) and found not in WHILE_COLLECTED:
+            yield name_of(found)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The process that has the pack loaded and forks a child a run."""
+    with started(TESTS / "binding.py") as process:
+        yield process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", BOUND_BY, ids=name_of)
+def test_a_function_that_refuses_everything_fails_its_tests(server, function, tmp_path):
+    tests = those_on(name_of(function), path_of(BOUND_BY[function]))
+    told, words = ask(server, name_of(function), tests, log=tmp_path / "log")
+    assert told == CAUGHT and (tmp_path / "log.reached").exists(), words[-1500:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_no_property_holds_for_functions_that_refuse_everything(server, name, tmp_path):
+    functions = " ".join(functions_of(path_of(name)))
+    told, words = ask(server, functions, f"{path_of(name)} -rA", log=tmp_path / "log")
+    assert told == CAUGHT and "FAILED" in words
+    assert not [line for line in words.splitlines() if line.startswith("PASSED")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, function", [(name, function) for name in PROPERTIES
+                                            for function in functions_of(path_of(name))])  # fmt: skip
+def test_each_function_of_a_property_test_must_succeed_somewhere(server, name, function, tmp_path):
+    told, words = ask(server, function, those_on(function, path_of(name)), log=tmp_path / "log")
+    assert told == CAUGHT and (tmp_path / "log.reached").exists(), words[-1500:]
+
+
+def test_every_function_that_many_files_import_has_a_row():
+    files = [path for room in ("motion", "nodes", "tools", "benchmarks") for path in (ROOT / room).rglob("*.py")]
+    count = Counter(function for path in files for function in functions_of(path))
+    often = {function for function, number in count.items() if number >= OFTEN}
+    assert len(often) > 10
+    missing = often - set(map(name_of, BOUND_BY))
+    assert not missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body, told", [
+    ("    try:\n        assert flow_sigmas(4)[-1] == 0\n    except ConfigError:\n        pass\n", SURVIVED),
+    ("    assert flow_sigmas(4)[-1] == 0\n", CAUGHT),
+])
+def test_a_test_that_puts_up_with_refusals_is_found(server, body, told, tmp_path):
+    head = "from pack.motion.errors import ConfigError\nfrom pack.motion.sampling.schedules import flow_sigmas\n\n\n"
+    (tmp_path / "test_toy.py").write_text(f"{head}def test_toy():\n{body}")
+    assert ask(server, name_of(flow_sigmas), tmp_path / "test_toy.py", log=tmp_path / "log")[0] == told
+    assert ask(server, name_of(dct_init), tmp_path / "test_toy.py", log=tmp_path / "log")[0] == SURVIVED
