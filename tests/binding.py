@@ -49,7 +49,8 @@ def run_refusing(names: str, arguments: str, log: str) -> None:
     os.environ[REACHED] = f"{log}.reached"
     for name in names.split():
         refuse(name)
-    run_pytest(["--assert=plain", "--tb=short", *arguments.split()], log, first_failure="-rA" not in arguments)
+    quick = ["--assert=plain", "--tb=short", "-p", "no:anyio"]
+    run_pytest([*quick, *arguments.split()], log, first_failure="-rA" not in arguments)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 A server is a script that calls `serve`; `started` and `ask` are the side of the test that wants to know.
 """
 
+import gc
 import os
 import resource
 import subprocess
@@ -40,6 +41,7 @@ def serve(run: Callable[..., None]) -> None:
 
     Answers one line each: the exit status of pytest, minus the signal, or "late".
     """
+    gc.freeze()  # what is loaded now stays; pytest would look through all of it again at its end
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
