@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..motion.conditioning.clip_places import clip_places
+from ..motion.conditioning.clip_places import between_places, clip_places
 
 TIME = 2  # axis of a video latent
 
@@ -18,7 +18,12 @@ def frame_numbers(num_frames: int, options: dict) -> list[int]:
     return numbers if len(numbers) == num_frames else list(range(num_frames))
 
 
-def places_of(numbers: list[int], clip: tuple[int, int, str], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Motion and detail places (t,) of these frames. clip: its frames, those trained on, and what a longer one does."""
-    motion, detail = clip_places(*clip)[:, numbers].to(device)
-    return motion, detail
+def places_of(numbers: list[int], clip: tuple[int, int, str], device: torch.device) -> dict[str, Tensor | None]:
+    """Where these frames stand, as arguments of the network.
+
+    clip: its frames, those that were trained on, and what a longer one does.
+    """
+    motion, detail = clip_places(*clip)[:, numbers]
+    return {
+        "frame_indices": motion.to(device), "detail_indices": detail.to(device), "in_time": between_places(motion),
+    }  # fmt: skip

@@ -48,11 +48,10 @@ class HostVideoDiT(HostNetwork, LinearVideoDiT):
         self, x, timestep, context, control, transformer_options, *, attention_mask=None, motion_bucket_id=None,
         pooled=None, first_latent=None, numbers=None, clip=None, **_unused,
     ):  # fmt: skip
-        motion, detail = (None, None) if clip is None else places_of(numbers, clip, x.device)
         return LinearVideoDiT.forward(
             self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=self.integer_timesteps), need_text(context),
             attention_mask=attention_mask, motion_bucket_id=motion_bucket_id, pooled=pooled, first_latent=first_latent,
-            frame_indices=motion, detail_indices=detail,
+            **({} if clip is None else places_of(numbers, clip, x.device)),
             run_block=self._block_runner(timestep, context, transformer_options),
             **texts_of_a_run(transformer_options, x.shape[0]),
         )  # fmt: skip

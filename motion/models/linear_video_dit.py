@@ -101,7 +101,7 @@ class LinearVideoDiT(BlockStack):
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
-        detail_indices: Tensor | None = None,
+        detail_indices: Tensor | None = None, in_time: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -110,8 +110,9 @@ class LinearVideoDiT(BlockStack):
         pooled: (b, caption_channels). first_latent: (b, c, 1, h, w), scaled; needed by the flow head and
         concat_first_frame. run_block(index, call, hidden_states): seam for block patches. frame_indices: (t,) or
         (b, t), may be fractional, default 0..t-1. detail_indices: the same for the skip head, whole numbers, default
-        frame_indices. text_cache: texts of one sampling run, with text_keys naming the text of each row; used
-        where gradients are off and no layer that reads the text is hooked.
+        frame_indices. in_time: (t, t), mixes the flows of the frames (`between_places`). text_cache: texts of one
+        sampling run, with text_keys naming the text of each row; used where gradients are off and no layer that reads
+        the text is hooked.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
         raw = self.predict_raw(
@@ -123,7 +124,7 @@ class LinearVideoDiT(BlockStack):
             return raw
         indices, clean = self._frame_indices(frame_indices, latents), raw
         if self.config.flow_channels:
-            clean = compose_clean(raw, first_latent, indices, dead_zone=True)[0]
+            clean = compose_clean(raw, first_latent, indices, dead_zone=True, in_time=in_time)[0]
         if self.config.skip_channels:
             places = indices if detail_indices is None else detail_indices
             clean = self.skip_head(clean, latents, timestep / 1000, first_latent, places, pooled, motion_bucket_id)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..conditioning.clip_places import between_places
 from ..errors import ConfigError, ShapeError
 from .guidance import check_guidance_scale, guide_velocity
 from .residual import network_velocity_to_clean, residual_state_to_network
@@ -30,9 +31,10 @@ class MotionDenoiser:
     needed when guidance_scale is not 1. motion_bucket_id: a number or (b or 1,), the same in both branches.
     first_latent: (b or 1, c, 1 or t, h, w), scaled; with it the network is a residual model and frame 0 stays
     first_latent; None: the network predicts whole frames. places: (2, t) of `clip_places`, which reach the network as
-    frame_indices= and detail_indices=; None: it counts frames itself. integer_timesteps: tell it floor(1000·sigma).
-    text_cache: a fresh TextCache of the network, which then is also called with text_cache= and text_keys=, one a row;
-    the network and the prompts must stay as they are while this denoiser is used.
+    frame_indices=, detail_indices= and, between whole places, in_time=; None: it counts frames itself.
+    integer_timesteps: tell it floor(1000·sigma). text_cache: a fresh TextCache of the network, which then is also
+    called with text_cache= and text_keys=, one a row; the network and the prompts must stay as they are while this
+    denoiser is used.
     Raises ShapeError and ConfigError for conditions that do not fit together.
     """
 
@@ -43,6 +45,7 @@ class MotionDenoiser:
         text_cache=None, places: Tensor | None = None,
     ):  # fmt: skip
         self.dit, self.text_cache, self.places = dit, text_cache, places
+        self.in_time = None if places is None else between_places(places[0])
         self.positive = _check_text(TextCondition(context, attention_mask, pooled), "prompt")
         self.guidance_scale = check_guidance_scale(guidance_scale)
         self.negative = None
@@ -103,6 +106,8 @@ class MotionDenoiser:
         if self.places is not None:
             places = self.places.to(seen.device)
             kept |= {"frame_indices": places[0], "detail_indices": places[1]}
+        if self.in_time is not None:
+            kept["in_time"] = self.in_time
         velocity = self.dit(
             seen.to(self._dtype(seen)), sigma_to_timestep(sigma, integer=self.integer_timesteps), text.context,
             attention_mask=text.attention_mask, motion_bucket_id=bucket, pooled=text.pooled, first_latent=start,

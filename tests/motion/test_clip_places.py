@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pack.motion.choices import BACK_AND_FORTH, GO_ON, LONGER, SAME_MOVE
-from pack.motion.conditioning.clip_places import clip_places
+from pack.motion.conditioning.clip_places import between_places, clip_places
 from pack.motion.errors import ConfigError
 from pack.motion.io.builtin import load_builtin
 from pack.motion.sampling.denoiser import MotionDenoiser
@@ -72,6 +72,25 @@ def test_a_long_clip_of_the_same_move_passes_where_the_short_one_does(model, pro
     assert error < 0.05, float(error)
     steps = long.diff(dim=0).norm(dim=1).mean((1, 2))
     assert steps.max() < 2 * steps.median()
+
+
+def test_frames_between_whole_places_pass_on_a_smooth_curve_and_do_not_tremble(model):
+    long = flow(model, "zoom out", 121, SAME_MOVE)[0]
+    steps, turns = (long.diff(n=order, dim=0).norm(dim=1).mean((1, 2)) for order in (1, 2))
+    assert turns.mean() < 0.1 * steps.mean(), float(turns.mean() / steps.mean())
+    assert not long[0].any()
+
+
+def test_only_frames_between_whole_places_are_brought_to_a_curve():
+    for clip in ((16, 16, SAME_MOVE), (40, 16, GO_ON), (40, 16, BACK_AND_FORTH), (5, 2, SAME_MOVE), (3, 1, SAME_MOVE)):
+        assert between_places(clip_places(*clip)[0]) is None
+    for part in (slice(None), slice(30, 70)):  # the whole clip, a context window
+        places = clip_places(121, 16, SAME_MOVE)[0][part]
+        smooth = between_places(places)
+        for curve in (places, places**2, places**3):
+            assert ((smooth @ curve) - curve).abs().max() < 1e-4 * curve.abs().max()
+        assert ((smooth @ smooth) - smooth).abs().max() < 1e-4
+    assert not between_places(clip_places(61, 16, SAME_MOVE)[0])[0].any()
 
 
 def test_there_and_back_ends_where_it_began(model):
