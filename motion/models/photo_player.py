@@ -22,7 +22,8 @@ from .photo_window import PhotoWindow, find_window
 # What a network changed counts from here on: 99.9 % of its changes stay below 14 of 255 in clips that only move, and
 # reach over 100 in rain and snow. Between the two it fades in.
 NOISE, CHANGE = 16 / 255, 32 / 255
-FEATHER = 0.03  # of the long side: how far inside a region its motion fades in
+FEATHER, WAYS = 0.03, 2.0  # a region's motion fades in over this of the long side, or so many times its longest way
+LOOKED_AT = 64  # places along a side at which the longest way inside a region is looked for
 SHARP_PIXELS = 1920 * 1088  # on a CPU larger photos, which are softer by the pixel, are read by the quicker kernel
 TOLERATED = 0.03  # share of the shown part that may be mirrored in some frame: corners of a turn, a thin rim
 LEAST_HELD, HOLD_STEPS = 0.3, 6  # the motion is held back to no less than this, found in so many halvings
@@ -50,7 +51,7 @@ class PhotoPlayer:
         self.box = Letterbox(*photo.shape[-2:], codec.working_size)
         self.flow = codec.flow_of(latents)[0]  # (t, 2, g, g) working px
         self.change = _change(codec, latents, self.flow)
-        self.share = None if region is None else feathered(region).to(photo.device)
+        self.share = None if region is None else feathered(region, self._longest_way(region)).to(photo.device)
         self.window = PhotoWindow(*photo.shape[-2:])
         self.held = 1.0  # share of the motion that is shown
         if edges == CROP:
@@ -81,6 +82,13 @@ class PhotoPlayer:
         if self.window.mirrored:
             note += " (thin rims that still do are mirrored)"
         return note + '; edges "mirror" shows all of it'
+
+    def _longest_way(self, region: Tensor) -> float:
+        """How far anything inside a region moves from its place, px of the photo."""
+        rows, columns = (torch.linspace(0.5, side - 0.5, min(side, LOOKED_AT)) for side in region.shape)
+        inside = region.detach().cpu()[rows.long()][:, columns.long()] > 0
+        flow = FlowResampler(self.flow.cpu(), self.box, (rows, columns)).rows()
+        return float((flow.norm(dim=1) * inside).max())
 
     def _hold_back(self) -> None:
         """Scale the motion down until the largest enlargement leaves little to mirror."""
@@ -158,18 +166,19 @@ def _padded(frame: Tensor, h: int, w: int) -> Tensor:
     return frame
 
 
-def feathered(region: Tensor) -> Tensor:
+def feathered(region: Tensor, longest_way: float = 0.0) -> Tensor:
     """Share of the flow that acts at each place of a region (h, w) in [0, 1]: 0 outside, rising from its rim inwards.
 
-    Returns (h, w) float32 on the CPU.
+    longest_way: px. Where a rim is narrower than the way to go, what moves folds over what stays; so it is WAYS times
+    as wide, but no wider than the region is deep. Returns (h, w) float32 on the CPU.
     """
     from scipy.ndimage import distance_transform_edt
 
     inside = region.detach().float().cpu().clamp(0, 1)
-    width = max(1.0, FEATHER * max(region.shape))
     if not bool((inside <= 0).any()):
         return inside
     depth = torch.from_numpy(distance_transform_edt((inside > 0).numpy())).float()
+    width = max(1.0, FEATHER * max(region.shape), min(WAYS * longest_way, float(depth.max())))
     return inside * (depth / width).clamp(max=1)
 
 
