@@ -1,9 +1,11 @@
 """What meets the eye first: badges that cover nothing, text that can be read to its end, nodes that searches find."""
 
+import re
+
 import pytest
-from host_page import open_page
+from host_page import MODES, open_details, page_in_mode, take_screenshot
 from shipped_workflows import ALL
-from test_page import edges, open_workflow, take_screenshot
+from test_page import edges, open_workflow, wait_for_new_entry
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -41,20 +43,15 @@ SEARCH = """(words) => {
 NODE = "MotionBlocksImageToVideo"
 WORDS = ["animate", "zoom", "camera", "pan", "swing", "ken burns", "motion brush", "parallax", "image to video"]
 WORDS += ["photo"]
+SET_PROMPT = """(text) => { const node = app.graph._nodes.find((one) => one.type === 'CLIPTextEncode');
+  node.widgets[0].value = text; app.canvas.setDirty(true, true); }"""
 
 
-@pytest.fixture(scope="module", params=["classic", "vue"])
+@pytest.fixture(scope="module", params=MODES)
 def page(browser, host, request):
     """The host's page in one way of drawing nodes."""
-    vue = request.param == "vue"
-    if vue and host.folder.name.endswith("0.3.64"):
-        pytest.skip("this frontend has no Vue nodes")
-    host.post("/settings", {"Comfy.VueNodes.Enabled": vue})
-    opened, reported = open_page(browser, host)
-    opened.reported, opened.mode = reported, request.param
-    yield opened
-    opened.close()
-    host.post("/settings", {"Comfy.VueNodes.Enabled": False})
+    with page_in_mode(browser, host, request.param) as opened:
+        yield opened
 
 
 def covers(box, other, badge):
@@ -111,3 +108,18 @@ def test_searching_for_what_people_want_finds_photo_to_video(page, host):
     assert {word: names[:1] for word, names in ours.items()} == {word: [NODE] for word in ours}
     few = {word: found[word].index(NODE) for word in ("zoom", "swing", "ken burns", "motion brush") if word in found}
     assert all(place < 3 for place in few.values()), few
+
+
+def test_an_error_tells_a_short_name_and_the_sentence_that_helps(page, host):
+    before = set(host.get("/history"))
+    open_workflow(page, "animate_photo")
+    page.evaluate(SET_PROMPT, "a dragon")
+    page.get_by_role("button", name="Run").first.click()
+    assert wait_for_new_entry(page, host, before)["status"]["status_str"] == "error"
+    page.wait_for_timeout(2000)
+    open_details(page)
+    take_screenshot(page, f"error-{page.mode}-{host.folder.name}")
+    shown = page.evaluate("() => document.body.innerText")
+    page.keyboard.press("Escape")
+    assert "unknown word 'dragon' in the prompt; nearest is 'down'; known motions: pan left, pan right" in shown, shown
+    assert set(re.findall(r"(\S*)ConfigError", shown)) <= {"", "MotionBlocks."}, "no path stands before the name"

@@ -1,10 +1,7 @@
 """The loss curve inside the training node: drawn from messages, in the classic canvas and in Vue nodes."""
 
-import os
-from pathlib import Path
-
 import pytest
-from host_page import open_page
+from host_page import MODES, page_in_mode, take_screenshot
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -25,24 +22,13 @@ ORANGE = """() => Array.from(document.querySelectorAll('canvas[data-motionblocks
 CURVE = [[step, 1.0 / step] for step in range(1, 41)]
 
 
-def modes(host):
-    """Vue nodes exist in the newer frontend only."""
-    return [False] if host.folder.name.endswith("0.3.64") else [False, True]
-
-
-@pytest.fixture(scope="module", params=["classic", "vue"])
+@pytest.fixture(scope="module", params=MODES)
 def page(browser, host, request):
     """The host's page in one way of drawing nodes; `page.reported` collects the errors that pass through our script."""
-    vue = request.param == "vue"
-    if vue not in modes(host):
-        pytest.skip("this frontend has no Vue nodes")
-    host.post("/settings", {"Comfy.VueNodes.Enabled": vue})
-    opened, _ = open_page(browser, host)
-    opened.reported, opened.mode = [], request.param
-    opened.on("pageerror", lambda error: opened.reported.extend([error.stack] if "loss_curve" in error.stack else []))
-    yield opened
-    opened.close()
-    host.post("/settings", {"Comfy.VueNodes.Enabled": False})
+    with page_in_mode(browser, host, request.param) as opened:
+        opened.reported = mine = []
+        opened.on("pageerror", lambda error: mine.extend([error.stack] if "loss_curve" in error.stack else []))
+        yield opened
 
 
 def add_nodes(page, count):
@@ -58,13 +44,6 @@ def send(page, node_id, points=CURVE, num_steps=80, name="motionblocks.loss"):
     page.wait_for_timeout(400)
 
 
-def take_screenshot(page, host, name):
-    """Keep a picture for a person to look at, when MOTIONBLOCKS_SCREENSHOTS names a folder."""
-    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=str(Path(folder) / f"{name}-{page.mode}-{host.folder.name}.png"))
-
-
 def test_a_message_draws_its_curve_in_its_own_node_only(page, host):
     first, second = add_nodes(page, 2)
     assert page.evaluate(ORANGE) == [0, 0]
@@ -73,7 +52,7 @@ def test_a_message_draws_its_curve_in_its_own_node_only(page, host):
     assert sorted(drawn)[0] == 0 and sorted(drawn)[1] > 60
     send(page, first)
     assert min(page.evaluate(ORANGE)) > 60 and page.reported == []
-    take_screenshot(page, host, "loss-curve")
+    take_screenshot(page, f"loss-curve-{page.mode}-{host.folder.name}")
 
 
 def test_a_finished_or_cached_run_draws_its_curve_too(page):

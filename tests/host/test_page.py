@@ -1,11 +1,10 @@
 """The shipped workflows open in the real page: no red node, no dialog, and they mean the same as their API twins."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-from host_page import open_page
+from host_page import open_page, take_screenshot
 from host_server import saved_video
 from shipped_workflows import ALL, PROMISES, api_graph, page_graph
 
@@ -37,13 +36,6 @@ def open_workflow(page, name):
     page.reported.clear()
     page.evaluate(OPEN, page_graph(name))
     page.wait_for_timeout(1500)
-
-
-def take_screenshot(page, name):
-    """Keep a picture of the page for a person to look at, when MOTIONBLOCKS_SCREENSHOTS names a folder."""
-    folder = os.environ.get("MOTIONBLOCKS_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 def edges(box):

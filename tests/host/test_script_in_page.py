@@ -1,11 +1,9 @@
 """A script planted in a caption, a clip's name and a widget never runs in the page, and its text can be read there."""
 
-import os
 import shutil
-from pathlib import Path
 
 import pytest
-from host_page import open_page
+from host_page import MODES, open_details, page_in_mode, take_screenshot
 from host_server import ROOT
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
@@ -33,18 +31,11 @@ def script(place):
     return f"<img src=x onerror=\"window.planted='{place}'\"><script data-planted>window.planted='{place}'<\\script>"
 
 
-@pytest.fixture(scope="module", params=["classic", "vue"])
+@pytest.fixture(scope="module", params=MODES)
 def page(browser, host, request):
     """The host's page in one way of drawing nodes."""
-    vue = request.param == "vue"
-    if vue and host.folder.name.endswith("0.3.64"):
-        pytest.skip("this frontend has no Vue nodes")
-    host.post("/settings", {"Comfy.VueNodes.Enabled": vue})
-    opened, _ = open_page(browser, host)
-    opened.name = f"{request.param}-{host.folder.name}"
-    yield opened
-    opened.close()
-    host.post("/settings", {"Comfy.VueNodes.Enabled": False})
+    with page_in_mode(browser, host, request.param) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +64,9 @@ def queue(page, host, nodes, links=()):
     raise TimeoutError(host.log_tail())
 
 
-def open_details(page):
-    """Newer frontends tell the text of an error on request."""
-    if page.get_by_text("View details").count():
-        page.get_by_text("View details").first.click()
-        page.wait_for_timeout(2000)
-
-
-def check(page, name):
-    """Nothing ran and nothing was built. Keeps a picture when MOTIONBLOCKS_SCREENSHOTS names a folder."""
-    if os.environ.get("MOTIONBLOCKS_SCREENSHOTS"):
-        page.screenshot(path=str(Path(os.environ["MOTIONBLOCKS_SCREENSHOTS"]) / f"{name}-{page.name}.png"))
+def check(page, host, name):
+    """Nothing ran and nothing was built."""
+    take_screenshot(page, f"{name}-{page.mode}-{host.folder.name}")
     assert page.evaluate(RAN) is None and page.evaluate(ALIEN) == 0
 
 
@@ -91,7 +74,7 @@ def test_scripts_in_captions_names_and_widgets_are_text_under_the_node(page, hos
     load = {"folder": planted, "fps": 8.0, "default_caption": f"widget {script('widget')}", "require_captions": False}
     entry = queue(page, host, [["MotionBlocksLoadClips", load], ["PreviewAny", {}]], [[0, 2, 1, 0]])
     assert entry["status"]["status_str"] == "success"
-    check(page, "script-in-clips")
+    check(page, host, "script-in-clips")
     shown = page.evaluate("() => document.body.innerText")
     for place in ("caption", "widget", "broken name"):
         assert f"{place.split()[0]} ‹img src=x" in shown, place
@@ -104,17 +87,17 @@ def test_a_script_in_a_refused_widget_is_text_in_the_errors_dialog(page, host):
     entry = queue(page, host, nodes, [[0, 1, 1, 0], [1, 0, 2, 0]])
     assert entry["status"]["status_str"] == "error"
     open_details(page)
-    check(page, "script-in-error")
+    check(page, host, "script-in-error")
     assert "unknown word" in page.evaluate("() => document.body.innerText")
     page.keyboard.press("Escape")
 
 
-def test_a_script_in_a_name_that_is_not_there_is_text_where_the_page_shows_it(page):
+def test_a_script_in_a_name_that_is_not_there_is_text_where_the_page_shows_it(page, host):
     nodes = [["MotionBlocksLoadModel", {"model_name": script("name")}], ["PreviewAny", {}]]
     page.evaluate(QUEUE, [nodes, [[0, 0, 1, 0]]])
     page.wait_for_timeout(2000)
     open_details(page)
-    check(page, "script-in-validation")
-    if page.name.endswith("0.3.64"):  # newer frontends tell it in a tooltip
+    check(page, host, "script-in-validation")
+    if host.folder.name.endswith("0.3.64"):  # newer frontends tell it in a tooltip
         assert "is not in models/diffusion_models" in page.evaluate("() => document.body.innerText")
     page.keyboard.press("Escape")
