@@ -31,6 +31,14 @@ def test_at_its_cap_no_word_stretches_a_photograph_much_and_without_it_every_one
     assert max(at[SAFE[word]]) < 1.7 < 10 < max(at[TOP])
 
 
+@pytest.mark.parametrize("word", SAFE)
+def test_in_a_region_nothing_folds_at_its_cap_and_nothing_moves_outside(word):
+    found = [row["region"] for row in RESULT["rows"] if (row.get("word"), row.get("bucket")) == (word, SAFE[word])]
+    assert len(found) >= 12 and max(row["region"]["stretch"] for row in found) < 3
+    assert max(row["region"]["largest change outside, of 255"] for row in found) < 0.1
+    assert min(row["whole photo"]["largest change outside, of 255"] for row in found) > 1, "outside there was something"
+
+
 def test_the_page_says_which_words_are_no_longer_listed():
     text = PAGE.read_text()
     assert all(f"`{word}`" in text for word in (*SAFE, *UNLISTED))

@@ -9,21 +9,23 @@ import argparse
 import json
 import sys
 
-from fill_evidence import MARKERS, table
+from fill_evidence import MARKERS, is_table, table
 from fill_readme import ROOT, as_text
 
 PAGE = ROOT / "docs" / "words.md"
 
 
 def section():
-    """Return the Markdown of the results: facts, single figures, a row a word."""
+    """Return the Markdown of the results: facts, single figures, a row a word, and the tables beside."""
     result = json.loads((ROOT / "benchmarks" / "results" / "safe_words.json").read_text())
     facts = ", ".join(f"{key} {value}" for key, value in result["facts"].items())
     words = {key: value for key, value in result["figures"].items() if isinstance(value, dict)}
-    single = [f"- {key}: {as_text(value)}" for key, value in result["figures"].items() if key not in words]
+    single = [f"- {key}: {as_text(value)}" for key, value in result["figures"].items()
+              if key not in words and not is_table(value)]
+    beside = [f"**{key}**\n\n{table(value)}" for key, value in result["figures"].items() if is_table(value)]
     lines = [{"word": f"`{word}`", **figures} for word, figures in words.items()]
-    command = "`.venv/bin/python benchmarks/safe_words.py --sheets docs/images --more FILE …`"
-    return "\n\n".join((f"{command} · {facts}", "\n".join(single), table(lines)))
+    command = "`.venv/bin/python benchmarks/safe_words.py --jobs 1 --sheets docs/images`"
+    return "\n\n".join((f"{command} · {facts}", "\n".join(single), table(lines), *beside))
 
 
 def filled(text):
