@@ -13,19 +13,27 @@ DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
 MUTANTS := tests/kernels/interpreted/test_mutants.py
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
+# Two workers, one thread each; what has to do with one host stays with one of them, which keeps its server.
+WORKERS := -n 2 --dist loadgroup
+FAST := --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
+# T=motion/io: its tests stand in tests/motion/io; those of the file motion/photo.py in tests/motion/test_photo.py.
+ROOM = $(firstword $(wildcard tests/$(T) tests/$(dir $(T))test_$(basename $(notdir $(T))).py))
 # Several parts at once keep two cores busy; logs of those behind are shown at the end, and Ctrl-C stops them all.
 TOGETHER := set -e; logs=$$(mktemp -d); export OMP_NUM_THREADS=1; \
 	trap 'kill $$(jobs -p) 2>/dev/null || true; wait; rm -rf "$$logs"' EXIT
 NOTE_FAILURE := || { failed=$$?; [ $$failed -ne 2 ] || exit 2; }
 
-.PHONY: help demo test check kernels kernels-matrix host faults bench evidence lint clean
+.PHONY: help demo test check quick nodes kernels kernels-matrix host faults bench evidence lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     set up .venv and animate a shipped photo"
 	@echo "make test     set up .venv, lint, run every test (host tests where a ComfyUI is found)"
-	@echo "make check    lint and the fast tests      make kernels  operators against float64 loops, in Triton's"
-	@echo "              interpreter, spoilt on purpose, and compiled for every card (no card needed)"
+	@echo "make check    lint and the fast tests      make check T=motion/io   of one room or file"
+	@echo "make quick    the same for the rooms changed against main"
+	@echo "make nodes    tests inside the newest host found   make nodes K=lora  those with a word in their name"
+	@echo "make kernels  operators against float64 loops, in Triton's interpreter, spoilt on purpose, and"
+	@echo "              compiled for every card (no card needed)"
 	@echo "make kernels-matrix   the same with other versions of Triton (fetches each, about 1 GB)"
 	@echo "make host     tests against real hosts     make faults   bad input, kill, cancel, full disk"
 	@echo "make bench    print the numbers of README  make evidence those of docs/evidence.md (nine small trainings)"
@@ -61,14 +69,19 @@ lint: $(VENV)/.test
 	@$(PY) -m ruff check .
 
 test: lint
-	@$(TOGETHER); \
-	$(PYTEST) tests/host -rs > "$$logs/hosts" 2>&1 & hosts=$$!; \
-	$(PYTEST) tests --ignore tests/kernels/compiled --ignore tests/host -rs $(NOTE_FAILURE); \
-	echo "waiting for the tests against running hosts"; wait $$hosts || failed=1; cat "$$logs/hosts"; exit $${failed:-0}
+	@OMP_NUM_THREADS=1 $(PYTEST) $(WORKERS) tests --ignore tests/kernels/compiled -rs
 	@$(if $(KERNELS_FOLLOW),true,TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs)
 
 check: lint
-	@$(PYTEST) tests --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
+	@$(if $(T),$(if $(ROOM),,echo "No tests for $(T): neither tests/$(T) nor a file test_$(notdir $(T)).py there"; exit 1))
+	@OMP_NUM_THREADS=1 $(PYTEST) $(if $(T),$(ROOM),$(WORKERS) tests) $(FAST)
+
+quick: lint
+	@tests=$$($(PY) tools/changed_rooms.py); [ -n "$$tests" ] || { echo "nothing differs from main"; exit 0; }; \
+	OMP_NUM_THREADS=1 $(PYTEST) $$tests $(FAST)
+
+nodes: $(VENV)/.test
+	@OMP_NUM_THREADS=1 COMFYUI_PATH=$$($(PY) tests/real_hosts.py) $(PYTEST) tests/nodes $(if $(K),-k "$(K)")
 
 kernels: $(VENV)/.test
 	@$(TOGETHER); \

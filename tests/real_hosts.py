@@ -1,6 +1,7 @@
 """Where real ComfyUI folders are, for tests and benchmarks."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -20,3 +21,18 @@ def host_python(folder: Path) -> str:
         if (folder / inside).exists():
             return str(folder / inside)
     return os.environ.get("COMFYUI_PYTHON", sys.executable)
+
+
+def newest(hosts: list[Path]) -> Path:
+    """The host with the highest version, as its comfyui_version.py tells."""
+
+    def version(folder):
+        text = (folder / "comfyui_version.py").read_text()
+        return [int(part) for part in re.search(r'__version__ = "([\d.]+)', text)[1].split(".")]
+
+    return max(hosts, key=version)
+
+
+if __name__ == "__main__":
+    found = find_hosts()
+    print(newest(found) if found else sys.exit(MISSING))

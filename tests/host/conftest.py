@@ -15,17 +15,6 @@ def pytest_configure():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Say which hosts the run used, loudly when it was fewer than two."""
-    names = ", ".join(folder.name for folder in HOSTS) or "none"
-    if len(HOSTS) >= 2:
-        terminalreporter.write_line(f"hosts tested: {names}")
-        return
-    terminalreporter.section("FEWER THAN TWO HOSTS", sep="!", red=True, bold=True)
-    terminalreporter.write_line(f"hosts found: {names}. Node changes need two: the oldest (0.3.64) and a new one.")
-    terminalreporter.write_line("Set COMFYUI_PATH to their folders (separated by ':'), or put them at ~/comfyui-*.")
-
-
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda folder: folder.name if folder else "no-host")
 def host(request, tmp_path_factory):
     """A running host with the pack in it, one server per host and session."""

@@ -1,67 +1,106 @@
-"""Run the tests of `inhost` with the Python of every host found, and report their failures here.
+"""Run the tests of `inhost` with the Python of every host found; each of them is a test of its own here.
 
 A host is a ComfyUI folder: those of COMFYUI_PATH (os.pathsep between them), else ~/comfyui-*. pytest is installed once
 into a cache folder of the user and lent to the host's Python through PYTHONPATH, so the host itself stays as it is.
+The tests of one host run in one process, which starts when its first result is asked for.
 """
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
-from lent_packages import lent_package
-from real_hosts import MISSING, find_hosts, host_python
+from host_suite import ROOT, HostSuite
+from real_hosts import MISSING, find_hosts
 
-ROOT = Path(__file__).resolve().parents[2]
-INHOST = Path(__file__).resolve().parent / "inhost"
-LEAST_TESTS, LEAST_INTERPRETED = 150, 6
-SECONDS = 900
+INHOST = Path(os.environ.get("MOTIONBLOCKS_INHOST") or Path(__file__).resolve().parent / "inhost")
+BASE = ROOT if INHOST.is_relative_to(ROOT) else INHOST  # what addresses inside a host are relative to
+SILENCE = float(os.environ.get("MOTIONBLOCKS_SILENCE") or 300)  # seconds without a line after which a host hangs
+INTERPRETED = "test_inhost_kernels.py"  # Triton decides when it decorates: a process of its own
 
 
-HOSTS = find_hosts()
+def short(address):
+    """An address without folders: test_inhost_x.py::test_y[a/b]."""
+    file, *rest = address.split("::", 1)
+    return "::".join([Path(file).name, *rest])
+
+
+@functools.cache
+def found_inside(host):
+    """{address inside the host: what is wrong with it}: "" for each test found, a text for a file without any."""
+    files = sorted(INHOST.glob("test_*.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--rootdir", str(BASE), "--collect-only", *map(str, files)]
+        with HostSuite(host, arguments, folder, SILENCE) as suite:
+            suite.collect()
+            found = dict.fromkeys(suite.tests, "") | suite.broken
+            names = {short(address).partition("::")[0] for address in found}
+            why = suite.ended or "it holds no test"
+            return found | {path.name: f"{why}\n{suite.log_tail()}" for path in files if path.name not in names}
+
+
+def pytest_generate_tests(metafunc):
+    """One case a host and test. To find them takes seconds, so not where `-m "not host"` throws them away."""
+    if "address" not in metafunc.fixturenames:
+        return
+    hosts = [] if "not host" in metafunc.config.option.markexpr else find_hosts()
+    cases = [
+        pytest.param(host, address, id=f"{host.name}-{short(address)}", marks=pytest.mark.xdist_group(host.name))
+        for host in hosts
+        for address in found_inside(host)
+    ]
+    metafunc.parametrize("host, address", cases or [pytest.param(None, None, id="no-host")])
 
 
 @pytest.fixture(scope="session")
 def oracles(tmp_path_factory):
     """Folder with what other libraries say, computed once by our Python for every host."""
+    if "MOTIONBLOCKS_ORACLES" in os.environ:
+        return os.environ["MOTIONBLOCKS_ORACLES"]
     pytest.importorskip("diffusers")
     folder = tmp_path_factory.mktemp("oracles")
     command = [sys.executable, str(ROOT / "tests" / "nodes" / "oracle_files.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    return str(folder)
+
+
+def selected(session, host, interpreted):
+    """The addresses of a host that this run is to have a result of, all with or all without the interpreter."""
+    asked = [item.callspec.params for item in session.items if "address" in getattr(item, "fixturenames", ())]
+    addresses = [params["address"] for params in asked if params["host"] == host and "::" in params["address"]]
+    return [address for address in addresses if (INTERPRETED in address) == interpreted]
+
+
+@pytest.fixture(scope="session")
+def suite_with(request, tmp_path_factory):
+    """suite_with(host, address) -> the HostSuite that runs this test beside all others selected of its host."""
+
+    @functools.cache
+    def suite(host, interpreted):
+        addresses = selected(request.session, host, interpreted)
+        arguments = ["--rootdir", str(BASE), *(str(BASE / address) for address in addresses)]
+        if interpreted:
+            more = {"TRITON_INTERPRET": "1"}
+        else:
+            more = {"MOTIONBLOCKS_ORACLES": request.getfixturevalue("oracles")}
+        folder = tmp_path_factory.mktemp(host.name)
+        return running.enter_context(HostSuite(host, arguments, folder, SILENCE, **more))
+
+    with contextlib.ExitStack() as running:
+        yield lambda host, address: suite(host, INTERPRETED in address)
 
 
 @pytest.mark.host
 @pytest.mark.slow
-@pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
-def test_nodes_hold_inside_the_host(host, tmp_path, oracles):
-    run_inside(host, tmp_path, least=LEAST_TESTS, MOTIONBLOCKS_ORACLES=str(oracles))
-
-
-@pytest.mark.host
-@pytest.mark.slow
-@pytest.mark.parametrize("host", HOSTS or [None], ids=lambda host: host.name if host else "no-host")
-def test_kernels_hold_inside_the_host_under_tritons_interpreter(host, tmp_path):
-    run_inside(host, tmp_path, least=LEAST_INTERPRETED, TRITON_INTERPRET="1")
-
-
-def run_inside(host, tmp_path, *, least, **more):
-    """Run `inhost` with the host's Python; fails with its failures, on skips, and on fewer tests than `least`."""
+@pytest.mark.timeout(0)  # it waits; silence ends it
+def test_in_host(host, address, suite_with):
     if host is None:
         pytest.skip(MISSING)
-    python, report = host_python(host), tmp_path / "report.xml"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COMFYUI_"))}
-    environment |= {"PYTHONPATH": str(lent_package(python, "pytest>=8")), "MOTIONBLOCKS_HOST": str(host), **more}
-    command = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(INHOST)]
-    command += ["-p", "no:cacheprovider", "--junitxml", str(report), "--basetemp", str(tmp_path / "base")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    assert report.exists(), f"the host's Python did not get to the tests:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    suite = ElementTree.parse(report).getroot().find("testsuite")
-    cases = list(suite.iter("testcase"))
-    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    failures = "\n".join(f"{case.get('classname')}::{case.get('name')}" for case in bad)
-    assert done.returncode == 0, f"on {host.name}:\n{failures}\n{done.stdout[-6000:]}"
-    assert int(suite.get("tests")) >= least and int(suite.get("skipped")) == 0, done.stdout[-3000:]
+    fault = found_inside(host)[address] or suite_with(host, address).fault(address)
+    if fault:
+        pytest.fail(fault, pytrace=False)
