@@ -26,7 +26,7 @@ def changed_files(folder: Path = ROOT, main: str = "main") -> list[str]:
     return tracked + git("ls-files", "--others", "--exclude-standard", folder=folder)
 
 
-def tests_of(paths: list[str], folder: Path = ROOT) -> list[str]:
+def mirrored_tests(paths: list[str], folder: Path = ROOT) -> list[str]:
     """The folders and files of tests that mirror these paths, none of them inside another."""
     found = {"tests/test_house.py"} if paths else set()
     for path in map(Path, paths):
@@ -43,4 +43,4 @@ def tests_of(paths: list[str], folder: Path = ROOT) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(*tests_of(changed_files()))
+    print(*mirrored_tests(changed_files()))
