@@ -267,6 +267,7 @@ def test_help_comes_without_loading_torch(desk):
     assert "animate" in done.stdout and done.stdout.endswith("False\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_folder_runs_as_a_program_from_anywhere_and_loads_nothing_heavy(desk, weights):
     (desk / "nodes.py").write_text("raise SystemExit('a stranger was imported')")
     python = (sys.executable, "-X", "importtime")
@@ -308,6 +309,7 @@ def test_wrapper_takes_the_python_of_its_own_environment_else_python3(desk):
     assert subprocess.run(run, env={"PATH": str(path)}, capture_output=True, text=True).stdout == f"own {pack} a b\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_with_one_line_and_no_file(desk, weights):
     command = [sys.executable, str(ROOT), "animate", "photo.png", "--model", weights, "--steps", "10000"]
     process = subprocess.Popen(

@@ -114,6 +114,7 @@ def test_accelerate_is_imported_in_one_file_only():
     assert users == {"distributed.py"}
 
 
+@pytest.mark.slow
 def test_library_runs_without_host_and_without_heavy_imports():
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest\n"

@@ -13,6 +13,7 @@ from fuzz_readers_common import READERS  # noqa: E402
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory of one call is told by /proc")
 
 
+@pytest.mark.slow
 def test_spoiled_files_are_read_or_refused_in_time_and_memory_by_every_reader():
     rows = run(READERS, first=5000, count=16)
     assert {row["reader"] for row in rows} == set(READERS) and len(rows) == 16 * len(READERS)
@@ -21,6 +22,7 @@ def test_spoiled_files_are_read_or_refused_in_time_and_memory_by_every_reader():
     assert came.count("refused") > 100 and came.count("read") > 20
 
 
+@pytest.mark.slow
 def test_a_seed_makes_the_same_file_again_and_a_worker_that_dies_or_hangs_is_laid_to_its_case(monkeypatch):
     worker = Worker(["prompts and names"])
     try:

@@ -350,6 +350,7 @@ def test_two_trainers_cannot_share_a_folder(tmp_path):
     assert trained(tmp_path)[1].step == 9
 
 
+@pytest.mark.slow
 def test_a_dead_trainers_lock_on_this_machine_is_taken_over(tmp_path):
     script = (
         f"import sys, os; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import conftest\n"

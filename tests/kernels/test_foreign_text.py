@@ -46,6 +46,7 @@ def test_long_text_keeps_its_two_ends_and_never_exceeds_the_limit():
             assert len(safe_text(text, lines=lines)) <= LIMIT
 
 
+@pytest.mark.slow
 def test_safe_text_comes_back_unchanged():
     for letter in HIDDEN:
         for text in (f"a{letter}<b [[[c&amp;lt;", "[[" * LIMIT, letter * LIMIT, letter * (LIMIT + 7)):

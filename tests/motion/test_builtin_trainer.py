@@ -1,5 +1,7 @@
 """Training of the built-in model: deterministic, stops at what is not finite, and its parts are what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pack.motion.errors import CheckpointError
@@ -9,24 +11,25 @@ from pack.motion.training.builtin_recipe import BuiltinRecipe, Stage, builtin_sp
 from pack.motion.training.builtin_trainer import Trainer, draw_batch, draw_frame_indices, few_keys_attention
 from pack.motion.training.muon import Muon, orthogonalize
 
+SPEC = replace(builtin_spec(), config=replace(builtin_spec().config, num_layers=1))
 TINY = BuiltinRecipe(num_steps=2, stages=(Stage(0.5, 2, 1), Stage(0.5, 2, 2)))
 
 
 def run(seed: int) -> tuple[dict, list]:
-    trainer, seen = Trainer(builtin_spec(), TINY, seed), []
+    trainer, seen = Trainer(SPEC, TINY, seed), []
     trainer.run(lambda *values: seen.append(values[:3]))
     return trainer.averaged_state()[0], seen
 
 
 def test_same_seed_trains_to_the_same_bits_and_another_seed_does_not():
-    (one, seen), (two, again), other = run(0), run(0), Trainer(builtin_spec(), TINY, 1).dit.state_dict()
+    (one, seen), (two, again), other = run(0), run(0), Trainer(SPEC, TINY, 1).dit.state_dict()
     assert seen == again and [step for step, *_ in seen] == [0, 1]
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["patch_embed.proj.weight"], other["patch_embed.proj.weight"])
 
 
 def test_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
-    trainer = Trainer(builtin_spec(), TINY, 0)
+    trainer = Trainer(SPEC, TINY, 0)
     with torch.no_grad():
         trainer.dit.proj_out.bias[0] = float("nan")
     before = trainer.dit.patch_embed.proj.weight.clone()

@@ -69,6 +69,7 @@ def test_file_describes_the_network_the_recipe_builds(model):
     assert model.spec == builtin_spec()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motion", DIRECTED)
 def test_flow_follows_the_prompt_from_pure_noise(model, pictures, motion):
     flow = flow_px(model, pictures, [motion] * 4)
@@ -78,11 +79,13 @@ def test_flow_follows_the_prompt_from_pure_noise(model, pictures, motion):
     assert (rest < 0.6 * asked).all(), (rest, asked)
 
 
+@pytest.mark.slow
 def test_two_motions_in_one_prompt_both_happen(model, pictures):
     flow = flow_px(model, pictures, ["pan left, zoom in"] * 4)
     assert (along(flow, "pan left") > 0.7).all() and (along(flow, "zoom in") > 0.7).all()
 
 
+@pytest.mark.slow
 def test_shuffled_weights_destroy_the_motion(model, pictures):
     """The motion sits in what was learnt: the same numbers in another order do not follow prompts."""
     shuffled = load_builtin()
@@ -104,6 +107,7 @@ def test_shuffled_weights_destroy_the_motion(model, pictures):
     assert abs(score(shuffled)) < 0.3
 
 
+@pytest.mark.slow
 def test_flow_depends_on_the_picture_seen(model):
     """Same prompt, bucket and noise: fine texture must move less than smooth shapes to be as dynamic."""
     generator = torch.Generator().manual_seed(5)
@@ -115,6 +119,7 @@ def test_flow_depends_on_the_picture_seen(model):
     assert fast > 1.15 * slow, (fast, slow)
 
 
+@pytest.mark.slow
 def test_more_dynamics_is_more_motion_and_bucket_0_is_none(model, pictures):
     lengths = [flow_px(model, pictures, ["pan right"] * 4, bucket).square().sum(1).sqrt().mean() for bucket in
                (0, 1, 6, 12, 19)]
@@ -122,6 +127,7 @@ def test_more_dynamics_is_more_motion_and_bucket_0_is_none(model, pictures):
     assert lengths[0] * 15 / LAST < 0.3 and lengths[-1] > 3.5 * lengths[1]
 
 
+@pytest.mark.slow
 def test_still_stands_whatever_the_dynamics(model, pictures):
     for bucket in (0, 12, 19):
         assert flow_px(model, pictures, ["still"] * 4, bucket).abs().max() < 0.3

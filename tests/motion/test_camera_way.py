@@ -47,9 +47,10 @@ def expected(move):
 
 
 @pytest.mark.parametrize("name", MOVES)
-@pytest.mark.parametrize(
-    "height, width, num_frames", [(144, 216, 16), (144, 216, 64), (240, 136, 16), (160, 160, 16), (400, 600, 16)]
-)
+@pytest.mark.parametrize("height, width, num_frames", [(240, 136, 16)] + [
+    pytest.param(*size, marks=pytest.mark.slow)
+    for size in [(144, 216, 16), (144, 216, 64), (160, 160, 16), (400, 600, 16)]
+])  # fmt: skip
 def test_the_way_is_that_of_the_move_at_any_shape_and_length(name, height, width, num_frames):
     found = camera_way(clip(picture(height, width), MOVES[name], num_frames))
     assert found == pytest.approx(expected(MOVES[name]), rel=0.08)

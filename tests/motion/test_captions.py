@@ -87,6 +87,7 @@ def test_a_list_that_cannot_be_is_refused_with_its_place(tmp_path, text, words):
         read_captions(tmp_path, ["a.mp4"])
 
 
+@pytest.mark.slow
 def test_the_longest_list_is_read_in_a_moment(tmp_path):
     names = [f"{index:06d}.mp4" for index in range(captions.MAX_LINES)]
     put_list(tmp_path, *((name, "pan left") for name in names))

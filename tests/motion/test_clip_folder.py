@@ -484,6 +484,7 @@ def test_stamps_that_lead_far_away_and_clips_without_end_are_skipped_at_once(tmp
     assert "frames at 24 fps; up to 1048576 go; cut it into clips" in skipped["day.mkv"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_claims_to_be_huge_is_refused_before_memory_is_taken_for_it(tmp_path):
     """A GIF of a few kilobytes that would unpack to gigabytes."""
     from PIL import Image

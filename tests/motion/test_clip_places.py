@@ -60,11 +60,13 @@ def flow(model, prompt, num_frames, longer=None, num_steps=3):
     return model.codec.flow_of(latents)[0], latents
 
 
+@pytest.mark.slow
 def test_going_on_and_short_clips_keep_the_bits_of_a_network_that_counts_by_itself(model):
     for num_frames, longer in ((16, SAME_MOVE), (20, GO_ON)):
         assert torch.equal(flow(model, "zoom in", num_frames)[1], flow(model, "zoom in", num_frames, longer)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["zoom in", "pan left", "rotate right"])
 def test_a_long_clip_of_the_same_move_passes_where_the_short_one_does(model, prompt):
     short, long = flow(model, prompt, 16)[0], flow(model, prompt, 31, SAME_MOVE)[0]
@@ -93,6 +95,7 @@ def test_only_frames_between_whole_places_are_brought_to_a_curve():
     assert not between_places(clip_places(61, 16, SAME_MOVE)[0])[0].any()
 
 
+@pytest.mark.slow
 def test_there_and_back_ends_where_it_began(model):
     moved = flow(model, "zoom in", 31, BACK_AND_FORTH)[0].norm(dim=1).mean((1, 2))
     assert moved[30] < 0.05 * moved[15] and moved.argmax() == 15

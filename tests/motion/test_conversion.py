@@ -435,6 +435,7 @@ def test_a_damaged_pickle_is_refused_with_what_is_wrong(tmp_path, pickled, words
     assert words in refusal(path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_very_many_tensors_passes():
     tensor = b"h\0(" + STORED + b"K\0K\x04\x85K\x01\x85\x89h\1)RtR"
     body = b"".join(text(f"block.{index}.weight") + b"r" + struct.pack("<I", index + 2) + tensor

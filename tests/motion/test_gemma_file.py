@@ -175,6 +175,7 @@ def test_an_embedded_tokenizer_of_another_type_is_refused(place):
     assert "spiece_model" in refusal(place)
 
 
+@pytest.mark.slow  # importing diffusers
 def test_instructions_are_those_of_the_pipelines():
     import inspect
 

@@ -35,6 +35,7 @@ def errors(frames, truth):
     return (found - truth).norm(dim=1)[1:][keep]
 
 
+@pytest.mark.slow
 def test_flow_of_generated_clips_is_found_within_a_third_of_a_pixel():
     scenes = draw_scenes(len(CAMERA), torch.Generator().manual_seed(21), motions=list(CAMERA))
     frames, truth = scenes.render(torch.arange(16).expand(len(CAMERA), -1))

@@ -256,6 +256,7 @@ def test_folder_without_permission_is_refused_before_any_work(tmp_path, unprivil
     tmp_path.chmod(0o700)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kills_at_random_moments_always_leave_a_whole_file(tmp_path):
     target, generator = tmp_path / "model.safetensors", torch.Generator().manual_seed(0)

@@ -431,6 +431,7 @@ def test_formats_held_whole_are_refused_above_the_limit_with_a_count_that_fits(t
     assert write_video(tmp_path / "b.mp4", clip(fits + 3), 8).num_frames == fits + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "settings"), [
     (1080, 1920, [b"rc_lookahead=40", b"bframes=3", b"subme=7", b"crf=16.0"]),
     (1090, 1921, [b"mbtree=0", b"bframes=0", b"slices=4", b"crf=16.0"]),

@@ -261,6 +261,7 @@ t.build([t.sliding_clip(name, seed=seed) for seed, name in enumerate("abc")], sy
 """
 
 
+@pytest.mark.slow
 def test_a_build_killed_half_way_goes_on_with_what_was_listed(tmp_path):
     here = Path(__file__).parent
     command = [sys.executable, "-c", KILLED, str(here), str(here.parent), str(tmp_path)]

@@ -76,6 +76,7 @@ def test_all_extensions_off_adds_no_weight():
     assert plain <= extended
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("patch", [1, 2])
 @torch.no_grad()

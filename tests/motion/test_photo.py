@@ -134,6 +134,7 @@ def memory_of(path):
     return int(megabytes), said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
 def test_sides_are_settled_before_anything_is_decoded(tmp_path, suffix):
     options = {"webp": {"lossless": True, "method": 0}, "tiff": {"compression": "tiff_lzw"}}.get(suffix, {})
@@ -142,6 +143,7 @@ def test_sides_are_settled_before_anything_is_decoded(tmp_path, suffix):
     assert megabytes < 30 and "9000x9000 px; sides go up to 4096 px" in said
 
 
+@pytest.mark.slow
 def test_a_gif_whose_picture_is_larger_than_its_screen_is_refused_before_it_is_decoded(tmp_path):
     stored = io.BytesIO()
     Image.new("L", (9000, 9000)).save(stored, "GIF")
@@ -152,6 +154,7 @@ def test_a_gif_whose_picture_is_larger_than_its_screen_is_refused_before_it_is_d
     assert megabytes < 30 and "9000x9000 px" in said
 
 
+@pytest.mark.slow
 def test_the_largest_photo_takes_its_own_memory_and_little_more(tmp_path):
     """4096 x 4096 floats in three channels are 192 MiB, Pillow's own bytes 64."""
     Image.new("RGBA", (4096, 4096), (255, 0, 0, 128)).save(tmp_path / "a.png", compress_level=1)

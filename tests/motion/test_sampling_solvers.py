@@ -41,6 +41,7 @@ def test_25_steps_equal_the_published_table():
     assert [round(s, 5) for s in flow_sigmas(25).tolist()] == [float(s) for s in TABLE_25.split()]
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("num_steps", [1, 2, 8, 25, 50])
 def test_schedule_equals_diffusers(num_steps):
     scheduler = diffusers_scheduler(flow_shift=3.0)
@@ -52,6 +53,7 @@ def test_schedule_equals_diffusers(num_steps):
     assert torch.equal(told, scheduler.timesteps.float())
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("num_steps", [1, 2, 8, 25])
 def test_flow_dpm_2m_equals_diffusers(num_steps):
     scheduler = diffusers_scheduler(flow_shift=3.0)

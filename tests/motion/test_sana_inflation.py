@@ -61,6 +61,7 @@ def folder(tmp_path):
     return inner.parent
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("dims", [TINY, TINY_1_5], ids=["SANA", "SANA-1.5"])
 def test_every_frame_of_the_inflated_model_equals_diffusers_image_model(dims):
     diffusers = pytest.importorskip("diffusers")

@@ -60,6 +60,7 @@ def test_public_sizes_have_the_published_counts_of_weights_and_parameters(name, 
     assert sum(map(math.prod, fused.values())) == sum(map(math.prod, shapes.values()))
 
 
+@pytest.mark.slow  # importing diffusers
 def test_our_names_and_shapes_of_the_video_network_are_those_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     dims = TINY["video"]

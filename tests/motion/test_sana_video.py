@@ -86,6 +86,7 @@ def test_the_720p_model_takes_single_cells_of_128_channels():
     assert tuple(state["proj_out.weight"].shape) == (128, 2240) and len(state) == 496
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("config", [SanaVideoConfig(), SanaVideoConfig.for_720p()], ids=["480p", "720p"])
 def test_full_size_names_and_shapes_are_those_of_diffusers(config):
     diffusers = pytest.importorskip("diffusers")
@@ -99,6 +100,7 @@ def test_full_size_names_and_shapes_are_those_of_diffusers(config):
     assert {name: value.shape for name, value in ours.items()} == expected
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("change", [{}, {"patch_size": 1}, {"qk_norm": False}], ids=["2b", "cells", "plain"])
 @pytest.mark.parametrize("frames", [1, 3])
 @torch.no_grad()
@@ -110,6 +112,7 @@ def test_text_to_video_equals_diffusers(change, frames):
     assert (ours(latents, timestep, context, attention_mask=MASK) - expected).abs().max() <= 1e-5
 
 
+@pytest.mark.slow  # importing diffusers
 @torch.no_grad()
 def test_timesteps_a_frame_equal_diffusers_timesteps_a_token():
     theirs, ours = oracle()
@@ -129,6 +132,7 @@ def test_one_timestep_for_a_sample_is_that_of_all_its_frames():
         assert torch.allclose(model(latents, each, context), whole, atol=1e-6)
 
 
+@pytest.mark.slow  # importing diffusers
 @torch.no_grad()
 def test_ten_guided_image_to_video_steps_equal_the_diffusers_pipeline():
     """Theirs is the whole pipeline; ours is Euler on the frames after the first, which stays clean at t = 0."""
@@ -163,6 +167,7 @@ def test_ten_guided_image_to_video_steps_equal_the_diffusers_pipeline():
     assert (latents - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.slow  # importing diffusers
 def test_gradients_of_all_weights_equal_those_of_diffusers():
     theirs, ours = oracle()
     latents, _, context = draw()
@@ -205,6 +210,7 @@ def everything(module, like):
     return plain_weights(module, like)
 
 
+@pytest.mark.slow  # importing diffusers
 def test_norms_of_q_and_k_are_called_or_applied_by_the_operator_with_equal_results():
     _, called = oracle()
     _, applied = oracle()

@@ -31,6 +31,7 @@ def velocity(x, sigma):
     return torch.tanh(x * (1 + sigma)) - target * (1 - sigma)
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("shift", [1.0, 3.0, SHIFT])
 @pytest.mark.parametrize("num_steps", [1, 2, 10, 50])
 def test_flow_match_levels_equal_diffusers(num_steps, shift):
@@ -38,6 +39,7 @@ def test_flow_match_levels_equal_diffusers(num_steps, shift):
     assert (flow_match_sigmas(num_steps, shift=shift) - expected).abs().max() <= 1e-6
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("num_steps", [1, 10, 50])
 def test_flow_dpm_levels_at_shift_8_equal_diffusers(num_steps):
     expected = theirs("flow_dpm", num_steps).sigmas.double()
@@ -49,6 +51,7 @@ def test_last_levels_before_zero_are_those_the_two_pipelines_end_on():
     assert round(float(flow_sigmas(50, shift=SHIFT)[-2]), 4) == 0.1402
 
 
+@pytest.mark.slow  # importing diffusers
 def test_image_to_video_is_told_fractions_and_text_to_video_whole_timesteps():
     levels = flow_match_sigmas(50, shift=SHIFT)[:-1].float()
     expected = theirs("flow_match_euler", 50).timesteps
@@ -58,6 +61,7 @@ def test_image_to_video_is_told_fractions_and_text_to_video_whole_timesteps():
     assert torch.equal(whole, theirs("flow_dpm", 50).timesteps.float())
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("name, solver", [("flow_match_euler", euler), ("flow_dpm", flow_dpm_2m)])
 def test_ten_solver_steps_equal_ten_scheduler_steps(name, solver):
     scheduler = theirs(name, 10)

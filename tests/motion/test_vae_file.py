@@ -10,7 +10,6 @@ from pack.motion.io.dcae_file import SANA, dcae_network
 from pack.motion.io.vae_file import open_vae
 from safetensors.torch import save_file
 
-diffusers = pytest.importorskip("diffusers")
 NAME = "diffusion_pytorch_model.safetensors"
 PUBLIC = {  # the config.json that lies in vae/ of the published SANA folders
     "_class_name": "AutoencoderDC", "_diffusers_version": "0.32.0", "attention_head_dim": 32, "decoder_act_fns": "silu",
@@ -63,14 +62,16 @@ def test_published_config_gives_the_network_that_is_assumed_without_one(folder):
     assert SANA["scaling_factor"] == 0.41407
 
 
+@pytest.mark.slow  # importing diffusers
 @pytest.mark.parametrize("kind, network, back", [
-    (wan_vae_names, diffusers.AutoencoderKLWan, "convert_wan_vae_to_diffusers"),
-    (ltx2_vae_names, diffusers.AutoencoderKLLTX2Video, "convert_ltx2_vae_to_diffusers"),
+    (wan_vae_names, "AutoencoderKLWan", "convert_wan_vae_to_diffusers"),
+    (ltx2_vae_names, "AutoencoderKLLTX2Video", "convert_ltx2_vae_to_diffusers"),
 ])  # fmt: skip
 def test_names_go_back_to_diffusers_through_its_own_converter(kind, network, back):
+    diffusers = pytest.importorskip("diffusers")
     from diffusers.loaders import single_file_utils
 
-    names = names_of(network)
+    names = names_of(getattr(diffusers, network))
     ours = kind.host_names(names)
     assert list(ours.values()) == names
     theirs = getattr(single_file_utils, back)({name: diffusers_name for name, diffusers_name in ours.items()})
