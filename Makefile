@@ -13,9 +13,8 @@ DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
 MUTANTS := tests/kernels/interpreted/test_mutants.py
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
-# Two workers of one thread each. A file stays with one of them, which keeps its fixtures; so does a host, with its server.
-WORKERS := -n 2 --dist loadfile
-HOST_WORKERS := -n 2 --dist loadgroup
+# Two workers of one thread each; tests/worker_groups.py says what stays together.
+WORKERS := -n 2
 FAST := --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
 # T=motion/io: its tests stand in tests/motion/io; those of the file motion/photo.py in tests/motion/test_photo.py.
 ROOM = $(firstword $(wildcard tests/$(T) tests/$(dir $(T))test_$(basename $(notdir $(T))).py))
@@ -70,9 +69,7 @@ lint: $(VENV)/.test
 	@$(PY) -m ruff check .
 
 test: lint
-	@export OMP_NUM_THREADS=1; \
-	$(PYTEST) $(WORKERS) tests --ignore tests/kernels/compiled -m "not host" -rs $(NOTE_FAILURE); \
-	$(PYTEST) $(HOST_WORKERS) tests/host tests/nodes -m host -rs $(NOTE_FAILURE); exit $${failed:-0}
+	@OMP_NUM_THREADS=1 $(PYTEST) $(WORKERS) tests --ignore tests/kernels/compiled -rs
 	@$(if $(KERNELS_FOLLOW),true,TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs)
 
 check: lint
@@ -97,7 +94,7 @@ kernels-matrix: $(VENV)/.test
 	@$(PY) tools/compile_matrix.py --folder $(VENV)/matrix
 
 host: $(VENV)/.test
-	@OMP_NUM_THREADS=1 $(PYTEST) $(HOST_WORKERS) tests/host tests/nodes -m host -rs
+	@OMP_NUM_THREADS=1 $(PYTEST) $(WORKERS) tests/host tests/nodes -m host -rs
 
 faults: $(VENV)/.test
 	@$(PYTEST) tests/faults -rs

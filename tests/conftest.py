@@ -26,6 +26,13 @@ def mount_pack():
     return module
 
 
+def pytest_configure(config):
+    if config.getoption("numprocesses", None):
+        from worker_groups import WorkerGroups
+
+        config.pluginmanager.register(WorkerGroups())
+
+
 def pytest_runtest_call():
     """pytest imports the root's __init__.py as well, and puts a root that is no name (a-b) on the path."""
     keep_root_off_the_path()

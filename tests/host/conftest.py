@@ -15,11 +15,7 @@ def pytest_configure():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-# One worker a host: there is one server of it.
-EACH = [pytest.param(folder, marks=pytest.mark.xdist_group(folder.name), id=folder.name) for folder in HOSTS]
-
-
-@pytest.fixture(scope="session", params=EACH or [pytest.param(None, id="no-host")])
+@pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda folder: folder.name if folder else "no-host")
 def host(request, tmp_path_factory):
     """A running host with the pack in it, one server per host and session."""
     if request.param is None:

@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc):
         return
     hosts = [] if "not host" in metafunc.config.option.markexpr else find_hosts()
     cases = [
-        pytest.param(host, address, id=f"{host.name}-{short(address)}", marks=pytest.mark.xdist_group(host.name))
+        pytest.param(host, address, id=f"{host.name}-{short(address)}")
         for host in hosts
         for address in found_inside(host)
     ]
