@@ -56,12 +56,14 @@ def test_the_way_is_that_of_the_move_at_any_shape_and_length(name, height, width
     assert found == pytest.approx(expected(MOVES[name]), rel=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pan", "zoom in", "rotate"])
 def test_a_picture_with_texture_at_one_side_only_measures_the_same(name):
     found = camera_way(clip(picture(144, 216, textured=0.5), MOVES[name], 16))
     assert found == pytest.approx(expected(MOVES[name]), rel=0.1)
 
 
+@pytest.mark.slow
 def test_there_and_back_counts_twice_and_a_still_clip_nothing():
     photo = picture(144, 216)
     assert camera_way(clip(photo, MOVES["zoom in"], 33, back=True)) == pytest.approx(
@@ -70,6 +72,7 @@ def test_there_and_back_counts_twice_and_a_still_clip_nothing():
     assert camera_way(photo.movedim(0, -1).expand(40, -1, -1, -1)) < 0.05
 
 
+@pytest.mark.slow
 def test_noise_on_a_still_clip_does_not_add_up():
     photo = picture(144, 216).movedim(0, -1)
     noise = torch.randn(48, *photo.shape, generator=torch.Generator().manual_seed(2))

@@ -120,6 +120,7 @@ def model(request):
     return load_builtin(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [(120, 140, 160), (0, 0, 0), (255, 255, 255)])
 def test_flat_pictures_stay_flat_under_every_word_that_only_moves(model, colour):
     photo = (torch.tensor(colour) / 255).view(3, 1, 1).expand(3, 72, 96)
@@ -132,6 +133,7 @@ def test_flat_pictures_stay_flat_under_every_word_that_only_moves(model, colour)
             assert worst <= (0.5 if any(colour) else 0) / 255, (word, edges, 255 * worst)
 
 
+@pytest.mark.slow
 def test_rain_and_snow_are_still_drawn():
     model = load_builtin("motionblocks-small")
     for word in ("rain", "snow"):

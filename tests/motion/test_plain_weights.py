@@ -26,6 +26,7 @@ def test_it_has_no_flow_head_and_is_offered_under_no_name(model):
     assert PATH.stat().st_size < 4_000_000 and set(model.vocabulary.words) == {*PANS, "still"}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_from_pure_noise_each_pan_goes_its_own_way(model):
     source = SceneSource(64, num_textures=4, seed=55)

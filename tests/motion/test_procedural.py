@@ -112,6 +112,7 @@ def test_measured_bucket_is_that_of_the_whole_clip_to_one_step():
     assert ((measure_buckets(scenes, spec) - whole).abs() <= 1).float().mean() > 0.85
 
 
+@pytest.mark.slow
 def test_bucket_0_means_no_motion_and_keeps_the_caption():
     generator = torch.Generator().manual_seed(4)
     scenes, bucket = label_scenes(draw_scenes(96, generator), builtin_spec().dynamics, generator)

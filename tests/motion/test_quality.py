@@ -159,6 +159,7 @@ def test_only_the_steps_that_move_are_counted_as_moving():
     assert still.distance_px.tolist() == [0.0] * 6
 
 
+@pytest.mark.slow
 @needs_cv2
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut"])
 def test_blur_looks_like_motion_to_ms_ssim_but_not_to_the_flow(name):

@@ -76,6 +76,7 @@ def test_only_prompts_with_weather_open_the_skip_so_all_others_are_what_they_wer
     assert (gate[falls] > 0.95).all() and (gate[~falls] == 0).all()
 
 
+@pytest.mark.slow
 def test_rain_and_snow_fall_in_front_of_a_picture_that_stands(model, source):
     words = ["rain", "snow"]
     scenes = source.draw([torch.Generator().manual_seed(900_100 + index) for index in range(2)], captions=words)
@@ -89,6 +90,7 @@ def test_rain_and_snow_fall_in_front_of_a_picture_that_stands(model, source):
     assert (added.diff(dim=2).abs().mean((1, 2, 3, 4)) > 0.005).all(), "they fall"
 
 
+@pytest.mark.slow
 def test_camera_follows_the_prompt_from_pure_noise(model, source):
     made, truth = moved(model, source, list(AXES))
     along = (made * truth).sum((1, 2, 3)) / truth.square().sum((1, 2, 3))
@@ -97,6 +99,7 @@ def test_camera_follows_the_prompt_from_pure_noise(model, source):
     assert (rest < 0.25).all(), rest
 
 
+@pytest.mark.slow
 def test_objects_and_skies_move_and_the_rest_stands(model, source):
     words = ["slide left", "slide right", "slide up", "slide down", "bounce", "orbit", "swing", "clouds"]
     made, truth = moved(model, source, words)

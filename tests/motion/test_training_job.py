@@ -84,6 +84,7 @@ def test_clips_of_a_job_may_be_cancelled_while_they_are_read(tmp_path):
     assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
     dit = load_builtin().dit
     lora = LoRA(dit, targets=("ff",), rank=2, alpha=2.0)
@@ -115,6 +116,7 @@ def test_full_training_writes_a_model_that_loads_with_its_text_encoder(tmp_path,
     assert main(["train", "--config", str(again), "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_saves_and_the_job_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
     class Interrupted(jobs.Trainer):
         def _update(self, rate):
