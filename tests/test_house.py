@@ -1,6 +1,7 @@
 """The house: nodes → motion → kernels and never back, relative imports, a light door."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -26,10 +27,20 @@ ONE_WAY_OUT = {  # foreign text is made safe on its way to a person: what leads 
 NOT_FROM = {"models": {"io", "training", "data"}, "sampling": {"io", "models", "training"}, "layers": {"models", "io"}}
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports_of(path):
-    """(absolute dotted name inside the pack or outside name, is inside, at module level) of each import."""
+    """[(absolute dotted name inside the pack or outside name, is inside, at module level) of each import]."""
+    return list(_imports_of(path))
+
+
+def _imports_of(path):
     package = path.relative_to(ROOT).parent.parts
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     late = {inner for function in functions for inner in ast.walk(function)}
     top_level = set(ast.walk(tree)) - late
