@@ -152,6 +152,7 @@ def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights,
     assert os.listdir(desk) == ["photo.png"]
 
 
+@pytest.mark.slow
 def test_guidance_that_the_model_was_not_made_for_is_obeyed_with_a_warning(desk, capsys):
     common = ["animate", "photo.png", "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
     for more, is_told in ((["--guidance", "3"], True), (["--guidance", "1"], False), ([], False)):
@@ -159,6 +160,7 @@ def test_guidance_that_the_model_was_not_made_for_is_obeyed_with_a_warning(desk,
         assert ("guidance 3 is used as asked" in capsys.readouterr().out) == is_told
 
 
+@pytest.mark.slow
 def test_what_is_shown_otherwise_or_weakened_is_told(desk, capsys):
     common = ["animate", "photo.png", "--frames", "3", "--steps", "2", "--device", "cpu", "--quiet"]
     assert cli.main([*common, "--motion", "pan left", "--dynamics", "19"]) == 0

@@ -81,6 +81,7 @@ def test_an_undeclared_operator_of_the_pack_is_refused():
         torch.ops.motionblocks.gate_norm_modulate(x, x, *[None] * 6, None, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_block_of_plain_weights_moves_at_most_32_units(name):
     told = block_ledger(name)

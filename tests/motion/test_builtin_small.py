@@ -30,6 +30,7 @@ def test_halving_undoes_doubling():
     assert torch.allclose(halve(double(latents)), latents, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_grown_network_moves_a_picture_as_the_smaller_one_moves_it_at_half_the_size(task):
     tiny = load_builtin("motionblocks-tiny")
     generator = torch.Generator().manual_seed(1)
@@ -89,6 +90,7 @@ def test_one_loss_a_sample_and_gradients_reach_every_part(task):
     task.encoder.zero_grad()
 
 
+@pytest.mark.slow
 def test_what_stands_still_has_bucket_0_or_the_word_still(task):
     batch = task.draw(keys(*range(60)))
     moves = batch.clean[:, 192:].abs().amax((1, 2, 3, 4)) > 0

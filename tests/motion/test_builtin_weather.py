@@ -70,6 +70,7 @@ def test_the_fitted_gate_opens_for_every_prompt_with_weather_and_is_shut_to_the_
     assert (gate[falls] > 0.98).all() and (gate[~falls] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_head_learns_to_tell_weather_from_noise_and_the_text_stays(task):
     tiny = load_builtin("motionblocks-tiny")
     head = SkipHead(with_head(tiny.spec, 8, 0.1).config, operations=torch.nn)

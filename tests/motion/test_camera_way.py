@@ -46,6 +46,7 @@ def expected(move):
     return 100 * math.hypot(dx, dy, math.log(zoom) / 4, math.radians(degrees) / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVES)
 @pytest.mark.parametrize("height, width, num_frames", [(240, 136, 16)] + [
     pytest.param(*size, marks=pytest.mark.slow)
@@ -97,6 +98,7 @@ def test_every_step_is_told_and_may_cancel():
         camera_way(frames, on_step=cancel)
 
 
+@pytest.mark.slow
 def test_the_report_holds_the_way_where_flow_was_asked_for():
     frames = clip(picture(144, 216), MOVES["pan"], 8)
     report = measure_dynamics(frames, measure_size=64)

@@ -167,6 +167,7 @@ def test_lines_are_anti_aliased_and_text_is_not_doubled():
     assert font_for("abc", 14).getlength("abc") > 5
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_clips_of_other_sizes_are_measured_in_pixels_of_the_first():
     small = sliding(2)
@@ -180,6 +181,7 @@ def test_clips_of_other_sizes_are_measured_in_pixels_of_the_first():
     assert made.plot.shape == (1, 860, 1280, 3) and made.contact_sheet.shape[-1] == 3
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_alignment_by_share_stretches_a_shorter_clip_over_the_whole_axis():
     clips = [sliding(1, 10), sliding(1, 4)]

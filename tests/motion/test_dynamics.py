@@ -72,6 +72,7 @@ def test_small_images_equal_a_window_by_window_loop(size, scales):
     assert float(ms_ssim(a[None, None].float(), b[None, None].float())) == pytest.approx(truth, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_photo_size_equals_pytorch_msssim():
     oracle = pytest.importorskip("pytorch_msssim")
     generator = torch.Generator().manual_seed(0)
@@ -82,6 +83,7 @@ def test_photo_size_equals_pytorch_msssim():
     assert torch.allclose(ms_ssim(a, b).double(), truth, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_tiled_blur_equals_pytorch_msssim_on_a_large_image():
     oracle = pytest.importorskip("pytorch_msssim")
     a = texture(592, 560).repeat(1, 1, 1)[None]

@@ -45,6 +45,7 @@ def test_flow_of_generated_clips_is_found_within_a_third_of_a_pixel():
     assert all(one.median() < 0.3 for one in found)
 
 
+@pytest.mark.slow
 def test_slow_clips_are_measured_to_hundredths():
     scenes = draw_scenes(2, torch.Generator().manual_seed(3), motions=["pan left", "zoom in"])
     scenes = dataclasses.replace(scenes, rate=torch.tensor([[-0.06, 0, 0, 0], [0, 0, -0.002, 0]]))  # px, log-scale
@@ -114,6 +115,7 @@ def test_one_frame_has_no_flow_and_other_shapes_are_refused():
             estimate_grid_flow(torch.rand(shape))
 
 
+@pytest.mark.slow
 def test_sixteen_frames_take_less_than_a_second_and_a_half_of_one_core():
     scenes = draw_scenes(1, torch.Generator().manual_seed(0), motions=["zoom in"])
     frames = scenes.render(torch.arange(16).unsqueeze(0))[0][0].transpose(0, 1)

@@ -200,6 +200,7 @@ def test_flow_head_learns_small_motion_that_sampling_would_cut_to_zero():
     assert (raw.grad[:, :, 1:].abs() > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [tiny_spec(), tiny_spec("t2v"), tiny_spec(prediction="x0"), flow_spec()],
                          ids=["residual", "t2v", "x0", "flow"])  # fmt: skip
 @pytest.mark.parametrize("mode", ["full", "lora"])

@@ -106,6 +106,7 @@ def test_fit_is_exact_on_a_clean_field_and_ignores_a_minority():
     assert fit_camera_motion(flow, mask).dx == pytest.approx(2, abs=1e-6)
 
 
+@pytest.mark.slow
 @needs_cv2
 @pytest.mark.parametrize("label", list(LABELS))
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (112, 64)])
@@ -130,6 +131,7 @@ def test_labels_mean_what_they_mean_in_film():
     assert direction_agrees("rotate right", torch.stack((still, moved(wide, 64, 64, degrees=5))))
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_long_motion_is_composed_from_its_steps():
     clip = clip_of("pan left", height=96, width=96, num_frames=16, pan=2.0)
@@ -150,6 +152,7 @@ def test_a_shift_grows_with_the_zoom_that_follows_it():
     assert found.dx == pytest.approx(14.0, abs=0.5) and found.zoom == pytest.approx(1.4, abs=0.03)
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_creeping_motion_is_measured_from_first_to_last():
     wide = scene(256, 256)
@@ -162,6 +165,7 @@ def test_a_slanted_shift_is_a_pan_along_its_longer_axis_only():
     assert [label for label in LABELS if motion_agrees(label, slanted, 64, 64)] == ["pan down"]
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_motion_of_a_large_clip_is_given_in_its_own_pixels():
     clip = clip_of("pan down", height=384, width=512, num_frames=3, pan=6.0)

@@ -142,6 +142,7 @@ def test_rain_and_snow_are_still_drawn():
         assert (frames[2] - frames[0]).abs().mean() > 0.5 * (old[2] - old[0]).abs().mean() > 0.005, word
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_frames_between_pixels_keep_the_photos_sharpness(name):
     """A slow pan, against the same part of the photo; the old kernel kept 60 to 90 % of it."""

@@ -209,6 +209,7 @@ def test_video_too_large_for_memory_is_refused_with_the_number_and_a_count_that_
         animate(torch.zeros(1, 1, 1).expand(3, 4096, 4096), motion="", num_frames=256, model=model)
 
 
+@pytest.mark.slow
 def test_video_too_large_for_memory_comes_frame_by_frame(model):
     frames = animate_frames(torch.zeros(1, 1, 1).expand(3, 4096, 4096), motion="", num_frames=256, model=model)
     assert len(frames) == 256 and next(iter(frames)).shape == (4096, 4096, 3)

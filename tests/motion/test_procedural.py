@@ -81,6 +81,7 @@ def test_rotation_is_rigid_in_the_flow():
     assert flow[0, 1, :, 15, 0].tolist() == pytest.approx(truth, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_near_object_and_ground_move_faster_than_the_distance():
     scenes = draw_scenes(64, torch.Generator().manual_seed(1), motions=["pan right"] * 64)
     _, flow = scenes.render(torch.tensor([0, 8]).expand(64, -1))
@@ -103,6 +104,7 @@ def test_captions_are_prompts_of_the_vocabulary():
     assert all(", ".join(vocabulary.motions(caption)) == caption for caption in captions)
 
 
+@pytest.mark.slow
 def test_measured_bucket_is_that_of_the_whole_clip_to_one_step():
     spec = DynamicsSpec(degree_max=0.06, measure_size=64)
     scenes = draw_scenes(24, torch.Generator().manual_seed(2))

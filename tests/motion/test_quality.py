@@ -46,6 +46,7 @@ def alternating(amount, num_frames=6):
     return 1 + amount / 2 * torch.tensor([(-1.0) ** n for n in range(num_frames)]).view(-1, 1, 1, 1)
 
 
+@pytest.mark.slow
 def test_psnr_and_colour_difference_of_frame_1_equal_scikit_image():
     from skimage.color import deltaE_ciede2000, rgb2lab
     from skimage.metrics import peak_signal_noise_ratio
@@ -82,6 +83,7 @@ def test_photo_of_another_size_is_resized_and_of_another_shape_refused():
         first_frame_fidelity(frame, frame / 0)
 
 
+@pytest.mark.slow
 def test_a_ramp_of_4_percent_gives_exactly_that_drift():
     factor = torch.linspace(1, 1.04, 9, dtype=torch.float64).view(-1, 1, 1, 1)
     grey = 0.5 * factor.expand(-1, 20, 24, 3)
@@ -134,6 +136,7 @@ def test_a_flickering_lamp_shows_in_its_own_part_of_the_picture():
     assert track_motion(photograph()[:96, :96].expand(4, -1, -1, -1)).flicker.max() < 1e-6
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_a_pan_is_measured_in_pixels_of_the_frames_step_by_step_and_from_frame_1():
     report = measure_quality(pan(6, 9))
@@ -150,6 +153,7 @@ def test_slow_motion_does_not_get_lost_in_the_rounding_of_its_steps():
     assert float(track_motion(slow).distance_px[-1]) == pytest.approx(15 / 4, abs=0.4)
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_only_the_steps_that_move_are_counted_as_moving():
     clip = torch.cat((pan(2, 5), pan(2, 5)[-1:].expand(4, -1, -1, -1)))
@@ -175,6 +179,7 @@ def test_blur_looks_like_motion_to_ms_ssim_but_not_to_the_flow(name):
     assert float(blurred.sharpness_percent[1]) < 50 and moved.sharpness_percent.min() > 85
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_stutter_and_wobble_are_less_smooth_than_an_even_pan():
     even, places = pan(3), (0, 0, 6, 6, 12, 12)
@@ -195,6 +200,7 @@ def test_sharpness_equals_a_plain_loop():
     assert flat.sharpness_percent.isnan().all()
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_directions_of_the_text_are_looked_for_one_by_one():
     clip = pan(3)  # the window runs right, so the camera pans right

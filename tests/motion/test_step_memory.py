@@ -35,6 +35,7 @@ def compared(name, size, kernels, dtype, **more):
     return estimate / peak_bytes(config, size, kernels, dtype, "meta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_a_clip_takes_what_is_estimated_within_a_quarter(name, size, kernels, dt
     assert 1.0 <= compared(name, size, kernels, dtype) <= 1.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize("name, size", [("SANA-Video 480p", (21, 60, 104)), ("SANA-1.5 1.6B", (64, 32, 32))])

@@ -34,6 +34,7 @@ def write_job(folder, name="job.json", **changes):
     return path
 
 
+@pytest.mark.slow
 def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_path):
     job = read_job(EXAMPLE)
     assert job.training.learning_rate == 1e-3 and job.training.mode == "lora" and job.model == "motionblocks-tiny"
@@ -47,6 +48,7 @@ def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_p
     assert [state.name for state in list_states(tmp_path / "demo" / "pan_left.states")] == ["state-00000002"]
 
 
+@pytest.mark.slow
 def test_another_pyav_is_told_on_resume_and_does_not_stand_in_its_way(tmp_path, monkeypatch, caplog):
     clips = tmp_path / "clips"
     clips.mkdir()
@@ -100,6 +102,7 @@ def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
     assert none == off != on
 
 
+@pytest.mark.slow
 def test_full_training_writes_a_model_that_loads_with_its_text_encoder(tmp_path, capsys):
     path = write_job(tmp_path, training={"mode": "full", "ema_decay": 0.5, "num_steps": 2})
     assert main(["train", "--config", str(path), "--quiet"]) == 0

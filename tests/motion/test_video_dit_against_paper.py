@@ -98,6 +98,7 @@ def test_outputs_and_gradients_are_those_of_the_paper(frames, limit, change):
         assert error <= 10 * limit * expected.abs().max() + limit * largest, name
 
 
+@pytest.mark.slow
 def test_float32_gradients_of_shipped_weights_are_those_of_the_paper():
     """Gradients of tables that cancel over tokens carry more rounding than outputs do."""
     model = load_builtin("motionblocks-tiny").dit.requires_grad_()
