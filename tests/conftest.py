@@ -1,6 +1,5 @@
 """Mount the pack once under a fixed name, from any folder, with no install."""
 
-import gc
 import importlib.util
 import sys
 from pathlib import Path
@@ -38,12 +37,6 @@ def pytest_runtest_call():
     """pytest imports the root's __init__.py as well, and puts a root that is no name (a-b) on the path."""
     if str(ROOT) in sys.path:
         keep_root_off_the_path()
-
-
-def pytest_collection_finish():
-    """What was imported stays: the collector need not walk through it again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -58,6 +58,7 @@ def test_an_arm_gives_back_the_frames_it_was_made_of(arms, arm):
     torch.testing.assert_close(arms[0].to_latents(arm, x, latents[:, :, :1]), latents, rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_are_trained_on_the_same_numbers(arms):
     arms, arm_task = arms
     pool = arm_task.draw_pool(16)
@@ -99,6 +100,7 @@ def plain():
         sys.path.remove(str(ROOT / "benchmarks" / "evidence"))
 
 
+@pytest.mark.slow
 def test_the_plain_residual_networks_have_no_flow_and_begin_at_the_first_frame_repeated(plain):
     keys = [SampleKey(3, 7, index) for index in range(4)]
     assert plain.plain_spec().config.flow_channels == 0

@@ -242,6 +242,7 @@ def test_header_alone_gives_shapes_without_reading_data(tmp_path):
     assert read_header(path).shapes == {"blocks.0.weight": (3,)}
 
 
+@pytest.mark.slow
 def test_random_byte_flips_give_tensors_or_our_error_and_nothing_else(tmp_path):
     generator = torch.Generator().manual_seed(0)
     whole, path = bytearray(hostile.good()), tmp_path / "flip.safetensors"

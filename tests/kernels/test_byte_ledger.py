@@ -92,6 +92,7 @@ def test_a_block_of_plain_weights_moves_at_most_32_units(name):
         "softmax_attention"}, "nothing but the operators moves tokens"  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_programs_load_beyond_their_share_stays_below_a_tenth(name):
     told = block_ledger(name)

@@ -54,6 +54,7 @@ def test_the_grown_network_moves_a_picture_as_the_smaller_one_moves_it_at_half_t
         assert torch.allclose(halve(said[0][:, :, n]), said[1][:, :, n], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_belong_together_are_refused(task):
     tiny = load_builtin("motionblocks-tiny").dit.state_dict()
     with pytest.raises(CheckpointError, match="no place"):
@@ -79,6 +80,7 @@ def test_a_batch_depends_on_its_keys_and_not_on_who_else_is_in_it(task):
     assert not torch.equal(task.draw(keys(0, step=1)).noise, first.noise[:1])
 
 
+@pytest.mark.slow
 def test_one_loss_a_sample_and_gradients_reach_every_part(task):
     batch = task.draw(keys(0, 1))
     loss = task.loss(batch)

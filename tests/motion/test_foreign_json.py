@@ -51,6 +51,7 @@ def test_commas_and_colons_in_a_text_are_no_parts():
     assert parse_json(f'["{text}"]') == [text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ['"', '\\"', '"\\', "[", "]", '",', "{"])
 def test_time_grows_with_the_size_and_not_faster(piece):
     text = ",:" * 600_001 + piece * 2_000_000

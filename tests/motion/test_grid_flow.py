@@ -64,6 +64,7 @@ def warped_photo(photo, matrix, shift):
     return seen[0], F.avg_pool2d(flow, 4)
 
 
+@pytest.mark.slow
 def test_flow_of_a_photograph_under_noise_and_a_change_of_light_is_found():
     data = pytest.importorskip("skimage.data")
     photo = fit_square(torch.from_numpy(data.astronaut()).float().permute(2, 0, 1).unsqueeze(0) / 255, 64)[0]
@@ -78,6 +79,7 @@ def test_flow_of_a_photograph_under_noise_and_a_change_of_light_is_found():
     assert found.median() < 0.1 and found.quantile(0.9) < 0.3
 
 
+@pytest.mark.slow
 def test_a_still_clip_has_no_flow_and_a_blank_one_neither():
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert estimate_grid_flow(picture.expand(5, -1, -1, -1)).abs().max() < 1e-4
@@ -99,6 +101,7 @@ def test_a_moving_thing_on_a_resting_ground_moves_alone():
     assert last[:, :, 13:].abs().max() < 0.3 and last[:, 13:].abs().max() < 0.3
 
 
+@pytest.mark.slow
 def test_size_128_has_a_grid_of_32_in_its_own_pixels():
     noise = F.interpolate(torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(2)), scale_factor=4.0,
                           mode="bicubic").clamp(0, 1)[0]  # fmt: skip

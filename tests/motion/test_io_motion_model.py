@@ -242,6 +242,7 @@ def test_config_of_other_sizes_comes_from_shapes(config):
     assert dataclasses.asdict(found) == dataclasses.asdict(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "model.", "ema.", "diffusion_model.", "model.diffusion_model.", "module."])
 def test_layout_without_metadata_is_read_under_every_container_prefix(tmp_path, prefix):
     config = LinearVideoDiTConfig(num_layers=1, mlp_ratio=0.5)

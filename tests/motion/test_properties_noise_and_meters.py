@@ -62,6 +62,7 @@ def refinements(draw):
     return shape, rows, draw(dtypes), draw(contents), shares, draw(st.sampled_from(["flow", "ddpm", "edm"]))
 
 
+@pytest.mark.slow
 @quick
 @given(refinements())
 def test_refined_noise_is_finite_noise_of_the_same_kind(case):
@@ -176,6 +177,7 @@ def test_clip_reports_are_finite_or_refused(frames):
         assert report.flow_px is None or 0 <= report.flow_px < 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_cv2(), reason="opencv-python-headless is not installed")
 @settings(quick, max_examples=25)
 @given(frames_of_a_clip(), st.one_of(st.sampled_from(sorted(LABELS)), st.text(max_size=12)))

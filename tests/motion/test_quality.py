@@ -116,6 +116,7 @@ def test_brightness_that_alternates_is_flicker_of_that_size():
     assert flicker(torch.linspace(0, 1, 9)).abs().max() < 1e-6
 
 
+@pytest.mark.slow
 @needs_cv2
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut"])
 def test_flicker_is_seen_in_a_pan_and_the_pan_itself_is_no_flicker(name):
@@ -126,6 +127,7 @@ def test_flicker_is_seen_in_a_pan_and_the_pan_itself_is_no_flicker(name):
         assert getattr(bad, figure) == pytest.approx(4 * float(calm.brightness.mean()), rel=0.25), figure
 
 
+@pytest.mark.slow
 @needs_cv2
 def test_a_flickering_lamp_shows_in_its_own_part_of_the_picture():
     still = photograph()[:96, :96].clamp(0, 0.9).expand(6, -1, -1, -1).clone()

@@ -25,6 +25,7 @@ def test_there_are_ten_small_clips_with_captions_that_every_model_takes(jelly):
     assert all(MotionVocabulary().motions(clip.caption) == () for clip in jelly.clips)
 
 
+@pytest.mark.slow
 def test_the_picture_is_squashed_and_then_stretched(jelly):
     axis = torch.arange(16) * 4 - 30.0  # cells from the middle, working px
     for clip in (jelly.clips[0], jelly.clips[9]):
