@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._dispatch import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
+from .backend_choice import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0

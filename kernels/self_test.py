@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._dispatch import KERNELS, STORED_TYPES, triton_problem
+from .backend_choice import KERNELS, STORED_TYPES, triton_problem
 from .errors import ConfigError
 from .foreign_text import safe_logger
 from .gate_norm_modulate import Rows, gate_norm_modulate

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._dispatch import check_same, register, through_operator, triton_problem, use_triton
+from .backend_choice import check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._dispatch import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
+from .backend_choice import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ConfigError, ShapeError
 
 # Multiply-adds per site and head: linear 2·t·dh·(dh+1), direct 2·t²·dh; they meet at t = dh + 1.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._dispatch import STORED_TYPES, register, through_operator, triton_problem, use_triton
+from .backend_choice import STORED_TYPES, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
 WIDEST = 6144  # channels of the Triton form: a wider token does not fit into the registers of one program

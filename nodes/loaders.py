@@ -19,7 +19,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 def kernels_input():
     """The widget both loaders end with; optional, so that prompts queued before it existed still run."""
-    from ..kernels._dispatch import KERNELS
+    from ..kernels.backend_choice import KERNELS
 
     return inp(
         io.Combo.Input, "kernels", options=list(KERNELS), default="auto", optional=True, tooltip=KERNELS_TOOLTIP,
@@ -28,7 +28,7 @@ def kernels_input():
 
 
 def chosen_kernels(kernels: str) -> str:
-    from ..kernels._dispatch import KERNELS
+    from ..kernels.backend_choice import KERNELS
 
     return _host.choose("kernels", kernels, KERNELS)
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._dispatch import interpreting, programs
+from ..backend_choice import interpreting, programs
 from ..gate_norm_modulate import TOKENS_A_PROGRAM
 
 FLOAT16_MAX = tl.constexpr(65504.0)

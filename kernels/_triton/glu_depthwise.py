@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._dispatch import interpreting, programs
+from ..backend_choice import interpreting, programs
 from .glu_depthwise_plan import Plan, launch_options, plan
 
 LENGTHS = ("across", "along", "frames", "tiles", "blocks", "groups")

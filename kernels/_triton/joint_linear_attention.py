@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._dispatch import interpreting, programs
+from ..backend_choice import interpreting, programs
 from ..joint_linear_attention import factor_of, output_programs, state_programs
 from .joint_linear_attention_kernels import _gradient_kernel, _output_kernel, _reduce_kernel, _state_kernel
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._dispatch import interpreting, programs
+from ..backend_choice import interpreting, programs
 from .temporal_cosine_attention_plan import Plan, architecture, dot_type, make_plan
 
 SHORTEST = tl.constexpr(1e-12)  # a vector's length when normalised

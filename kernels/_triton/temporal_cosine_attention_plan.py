@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._dispatch import interpreting
+from ..backend_choice import interpreting
 
 QUADRATIC_FRAMES = 64  # longest sequence whose t x t weights stay in registers
 WIDEST_HEAD = 128  # dims of a head, padded to a power of two

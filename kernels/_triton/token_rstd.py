@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._dispatch import interpreting, programs
+from ..backend_choice import interpreting, programs
 from .gate_norm_modulate import _part, _stored, _total, columns, last_dense
 
 CHUNK = 16  # tokens a program

@@ -1,0 +1,1 @@
+"""Small differences beside a frozen network."""

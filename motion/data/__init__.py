@@ -1,0 +1,1 @@
+"""Clips, windows and latents to train on."""

@@ -1,0 +1,1 @@
+"""Prompts: the motion vocabulary and the encoder that reads it."""

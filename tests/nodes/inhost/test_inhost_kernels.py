@@ -4,7 +4,7 @@ import pytest
 import tiny
 import tiny_sana
 import torch
-from pack.kernels import _dispatch, self_test
+from pack.kernels import backend_choice, self_test
 from safetensors.torch import save_file
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def ksampler(core, model):
 @pytest.fixture
 def launches(monkeypatch):
     """Names of the operators whose Triton form was chosen."""
-    seen, plain = [], _dispatch.use_triton
+    seen, plain = [], backend_choice.use_triton
 
     def noting(kernels, *tensors):
         chosen = plain(kernels, *tensors)
