@@ -30,8 +30,8 @@ from pack.motion.io.training_state import newest_state, read_state, save_state
 from pack.motion.io.vae_file import open_vae
 from pack.motion.io.video_model_file import open_video_model
 from pack.motion.io.weight_folder import open_weights
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import MotionModelSpec
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import MotionModelSpec
 from pack.motion.text.vocabulary import MotionVocabulary
 from pack.motion.training.job import read_job
 

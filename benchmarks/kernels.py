@@ -24,8 +24,8 @@ from kernels_cases_common import Case, crossover_cases, operator_cases, outside 
 from kernels_common import eager_block, eager_step  # noqa: E402
 from kernels_timing_common import Clock, card_rates, facts, poisoned, relative_error  # noqa: E402
 from pack.motion.io.atomic import write_json  # noqa: E402
-from pack.motion.models.linear_video_dit import LinearVideoDiT  # noqa: E402
-from pack.motion.models.linear_video_dit_config import LinearVideoDiTConfig  # noqa: E402
+from pack.motion.models.linear_video.config import LinearVideoDiTConfig  # noqa: E402
+from pack.motion.models.linear_video.network import LinearVideoDiT  # noqa: E402
 
 PARTS = ("operators", "training", "crossover", "compile", "step")
 NOT_MEASURED = "not measured on a GPU yet"

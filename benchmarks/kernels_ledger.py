@@ -11,8 +11,8 @@ import torch
 from builtin_common import save
 from kernels_common import eager_block
 from ledger_common import Ledger, meta_ledger, pack_operators
-from pack.motion.models.linear_video_dit import LinearVideoDiT
-from pack.motion.models.linear_video_dit_config import LinearVideoDiTConfig
+from pack.motion.models.linear_video.config import LinearVideoDiTConfig
+from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.models.module_weights import plain_weights
 from pack.motion.models.text_cache import TextCache
 

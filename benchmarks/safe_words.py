@@ -26,7 +26,7 @@ from pack.motion.data.procedural_scenes import SceneSource
 from pack.motion.io.photo import read_photo
 from pack.motion.layers.warp import resample_flow
 from pack.motion.metrics.what_moves import CELL, nothing_to_act_on
-from pack.motion.models.photo_player import PhotoPlayer
+from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.text.safe_words import SAFE, TOP
 from PIL import Image, ImageDraw, ImageFont
 

@@ -16,7 +16,7 @@ import torch
 from builtin_common import save
 from kernels_timing_common import Clock, facts
 from ledger_common import Ledger
-from pack.motion.models.sana_video import SanaVideoConfig, SanaVideoDiT
+from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
 
 ROWS, COLUMNS, TEXT, WORDS = 60, 104, 300, 40  # latents of 832x480 px; tokens of a prompt, and those that are words
 CASES = {"8k tokens": (5, 2, 2), "32k tokens": (21, 1, 1)}  # latent frames, blocks, rounds

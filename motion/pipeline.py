@@ -14,8 +14,8 @@ from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
 from .io.builtin import BuiltinModel, load_builtin
 from .metrics.what_moves import nothing_to_act_on
-from .models.flow_codec import FlowCodec, check_photo_size
-from .models.photo_player import PhotoPlayer
+from .models.heads.flow_codec import FlowCodec, check_photo_size
+from .models.playback.photo_player import PhotoPlayer
 from .models.text_cache import TextCache
 from .sampling.denoiser import MotionDenoiser, TextCondition
 from .sampling.schedules import flow_sigmas

@@ -11,7 +11,7 @@ from ..motion.data.clips import digest
 from ..motion.data.latent_dataset import Encoders, TextEntry
 from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import SPACES
-from ..motion.models.motion_model import MotionModelSpec
+from ..motion.models.model_spec import MotionModelSpec
 from . import _convert
 from ._clip import MotionTextModel
 from ._network import worked_in

@@ -13,8 +13,8 @@ from torch import Tensor
 from ..kernels.self_test import LINEAR_VIDEO_DIT, resolve_kernels
 from ..motion.errors import CheckpointError, ConfigError, ShapeError
 from ..motion.models.latent_spaces import SPACES, LatentSpace
-from ..motion.models.motion_model import MotionModelSpec
-from ..motion.models.sana_video_spec import SanaVideoSpec
+from ..motion.models.model_spec import MotionModelSpec
+from ..motion.models.sana_video.spec import SanaVideoSpec
 from ..motion.models.step_memory import memory_factor
 from . import _host
 from ._as_trained import sample_as_trained

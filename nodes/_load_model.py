@@ -3,7 +3,7 @@
 import torch
 
 from ..motion.io.video_model_file import VideoModelFile, describe, open_video_model
-from ..motion.models.sana_video_spec import SanaVideoSpec
+from ..motion.models.sana_video.spec import SanaVideoSpec
 from . import _host
 from ._host_model import assemble
 from ._memory import check_weights_fit

@@ -16,9 +16,9 @@ from ..motion.conditioning.motion_bucket import motion_bucket
 from ..motion.errors import ConfigError
 from ..motion.io.motion_model_file import MotionModelFile, read_motion_model
 from ..motion.io.sana_file import origin_of
-from ..motion.models.flow_codec import rgb_factors
-from ..motion.models.linear_video_dit import LinearVideoDiT
-from ..motion.models.motion_model import MotionModelSpec
+from ..motion.models.heads.flow_codec import rgb_factors
+from ..motion.models.linear_video.network import LinearVideoDiT
+from ..motion.models.model_spec import MotionModelSpec
 from ..motion.sampling.residual import residual_state_to_network
 from ..motion.sampling.schedules import sigma_to_timestep
 from . import _host

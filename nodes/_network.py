@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..motion.errors import ConfigError
-from ..motion.models.motion_model import MotionModelSpec
+from ..motion.models.model_spec import MotionModelSpec
 
 NETWORK = "diffusion_model."
 
@@ -41,7 +41,7 @@ def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
     """
     from ..kernels.self_test import resolve_kernels
     from ..motion.io.motion_model_file import fill_module
-    from ..motion.models.linear_video_dit import LinearVideoDiT
+    from ..motion.models.linear_video.network import LinearVideoDiT
 
     refuse_what_is_no_weight(model)
     kernels = resolve_kernels(kernels_of(model), device, torch.float32)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..motion.data.latent_dataset import TextEntry, resize_short_side
-from ..motion.models.motion_model import MotionModelSpec
+from ..motion.models.model_spec import MotionModelSpec
 from ._vae import BuiltinVAE, for_video
 
 LONGEST = 384  # px, long side of a sample's frame in the strip

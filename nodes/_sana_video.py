@@ -9,8 +9,8 @@ from comfy import latent_formats
 from torch import Tensor
 
 from ..kernels.self_test import SANA_VIDEO
-from ..motion.models.sana_video import SanaVideoDiT
-from ..motion.models.sana_video_spec import SanaVideoSpec
+from ..motion.models.sana_video.network import SanaVideoDiT
+from ..motion.models.sana_video.spec import SanaVideoSpec
 from ..motion.sampling.schedules import sigma_to_timestep
 from ._host_model import HostConfig, HostModel
 from ._host_network import FLOW_MULTIPLIER, HostNetwork, need_text

@@ -15,7 +15,7 @@ from ..motion.errors import CheckpointError, ConfigError
 from ..motion.io.atomic import new_output
 from ..motion.io.lora_file import lora_tensors, write_lora
 from ..motion.io.motion_model_file import save_motion_model
-from ..motion.models.motion_model import MotionModelSpec
+from ..motion.models.model_spec import MotionModelSpec
 from ..motion.training.config import TrainingConfig
 from ..motion.training.latent_task import LatentTask
 from ..motion.training.trainer import StepReport, Trainer, TrainingResult

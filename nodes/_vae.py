@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..motion.errors import ShapeError
 from ..motion.layers.block_dct import APPEARANCE_CHANNELS
-from ..motion.models.flow_codec import LATENT_CHANNELS, FlowCodec
+from ..motion.models.heads.flow_codec import LATENT_CHANNELS, FlowCodec
 from ..motion.models.latent_spaces import SPACES
-from ..motion.models.photo_player import PhotoPlayer
+from ..motion.models.playback.photo_player import PhotoPlayer
 from ..motion.pipeline import player_notes
 from . import _convert, _host
 

@@ -160,7 +160,7 @@ def _with_look(decoder, photo: torch.Tensor, edges: str, region, words: tuple[st
 
 def _encode(vae, photo: torch.Tensor, num_frames: int):
     """First latent (1, c, 1, h, w), VAE to decode with, video size (w, h), latent frame count, latent space or None."""
-    from ..motion.models.flow_codec import check_photo_size
+    from ..motion.models.heads.flow_codec import check_photo_size
     from ._spaces import space_of_vae
     from ._vae import BuiltinVAE, for_video
 

@@ -123,7 +123,7 @@ class LoadBuiltin(io.ComfyNode):
 
         from ..motion.io.builtin_names import BUILTIN_NAMES, builtin_path
         from ..motion.io.motion_model_file import read_motion_model
-        from ..motion.models.flow_codec import FlowCodec
+        from ..motion.models.heads.flow_codec import FlowCodec
         from ._clip import build_clip
         from ._model import build_patcher
         from ._vae import BuiltinVAE

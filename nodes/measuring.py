@@ -105,7 +105,7 @@ def _scale(model, measure_size: int):
 
     Raises ConfigError for a model without a scale.
     """
-    from ..motion.models.motion_model import DynamicsSpec
+    from ..motion.models.model_spec import DynamicsSpec
     from ._model import spec_of
 
     if model is None:

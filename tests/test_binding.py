@@ -33,8 +33,8 @@ from pack.motion.layers.warp import resample_flow, warp
 from pack.motion.metrics.colour import mean_colour_difference
 from pack.motion.metrics.dynamics import dynamics_degree
 from pack.motion.metrics.optical_flow import has_cv2, median_length
-from pack.motion.models.flow_codec import FlowCodec, check_photo_size
-from pack.motion.models.flow_head import compose_clean
+from pack.motion.models.heads.flow_codec import FlowCodec, check_photo_size
+from pack.motion.models.heads.flow_head import compose_clean
 from pack.motion.models.latent_spaces import LatentSpace
 from pack.motion.pipeline import animate_frames
 from pack.motion.sampling.denoiser import MotionDenoiser

@@ -129,7 +129,7 @@ def test_accelerate_is_imported_in_one_file_only():
 def test_library_runs_without_host_and_without_heavy_imports():
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest\n"
-        "import pack.motion.models.linear_video_dit, pack.motion.models.flow_codec\n"
+        "import pack.motion.models.linear_video.network, pack.motion.models.heads.flow_codec\n"
         "bad = {'comfy', 'folder_paths', 'diffusers', 'cv2', 'triton', 'av'} & set(sys.modules)\n"
         "assert not bad, bad"
     )

@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from builtin_common import save  # noqa: E402  (mounts the pack)
 from kernels_ledger import softmax_operator  # noqa: E402
 from ledger_common import Ledger  # noqa: E402
-from pack.motion.models.linear_video_blocks import torch_attention  # noqa: E402
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig  # noqa: E402
-from pack.motion.models.sana_video import SanaVideoConfig, SanaVideoDiT  # noqa: E402
+from pack.motion.models.linear_video.blocks import torch_attention  # noqa: E402
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig  # noqa: E402
+from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT  # noqa: E402
 from pack.motion.models.step_memory import memory_factor, step_bytes  # noqa: E402
 
 TEXT, LAYERS = 300, 2  # layers do not add to the peak: what one block holds is dropped before the next

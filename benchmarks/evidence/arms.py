@@ -19,8 +19,8 @@ from evidence_common import HELD_OUT_SEED
 from pack.motion.data.procedural import draw_scenes
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.metrics.dynamics import degree_to_bucket, ms_ssim
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import DynamicsSpec
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import DynamicsSpec
 from pack.motion.sampling.schedules import flow_sigmas, shift_sigma
 from pack.motion.sampling.solvers import flow_dpm_2m
 from torch import Tensor, nn

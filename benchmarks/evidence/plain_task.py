@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from pack.motion.data.procedural_scenes import SceneSource
-from pack.motion.models.flow_codec import FlowCodec
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.heads.flow_codec import FlowCodec
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.sampling.residual import residual_state_to_network
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary

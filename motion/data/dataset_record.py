@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ..models.motion_model import MotionModelSpec
+from ..models.model_spec import MotionModelSpec
 from .clips import ClipCollection, digest
 from .windows import WindowConfig
 

@@ -21,8 +21,8 @@ from ..layers.block_dct import APPEARANCE_CHANNELS
 from ..layers.letterbox import fit_square
 from ..layers.warp import fold_grid
 from ..metrics.dynamics import degree_to_bucket, dynamics_degree
-from ..models.flow_codec import FLOW_UNIT
-from ..models.motion_model import MotionModelSpec
+from ..models.heads.flow_codec import FLOW_UNIT
+from ..models.model_spec import MotionModelSpec
 from .clips import ClipCollection, digest
 from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders

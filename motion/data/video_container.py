@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ShapeError, ToldError
-from ..models.flow_codec import MAX_SIDE
+from ..models.heads.flow_codec import MAX_SIDE
 
 MAX_FRAMES = 1 << 20  # of one file, and of one clip once it is resampled
 MIN_SIDE = 16  # px

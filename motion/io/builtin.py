@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import CheckpointError
-from ..models.flow_codec import FlowCodec
-from ..models.linear_video_dit import LinearVideoDiT
-from ..models.motion_model import MotionModelSpec
+from ..models.heads.flow_codec import FlowCodec
+from ..models.linear_video.network import LinearVideoDiT
+from ..models.model_spec import MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MotionVocabulary
 from .builtin_names import BUILTIN_NAMES, builtin_path

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..models.flow_codec import check_photo_size, row_bands
+from ..models.heads.flow_codec import check_photo_size, row_bands
 
 MAX_HELD_BYTES = 4 * 2**30
 

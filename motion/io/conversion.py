@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..models.sana_dims import SanaDims
+from ..models.sana_video.dims import SanaDims
 from .atomic import write_safetensors
 from .families import OURS, detect_family
 from .file_signature import shown

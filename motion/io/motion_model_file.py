@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ...kernels.self_test import resolve_kernels
 from ..errors import CheckpointError, ConfigError
-from ..models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from ..models.motion_model import FAMILY, MotionModelSpec, check_version
-from ..models.sana_dims import ratio_of
+from ..models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from ..models.model_spec import FAMILY, MotionModelSpec, check_version
+from ..models.sana_video.dims import ratio_of
 from ..text.encoder import MotionTextEncoder
 from .atomic import write_safetensors
 from .families import OURS, detect_family, strip_containers

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
-from ..models.flow_codec import check_photo_size
+from ..models.heads.flow_codec import check_photo_size
 from .file_signature import shown
 
 WHITE = (1.0, 1.0, 1.0)

@@ -9,8 +9,8 @@ import torch
 
 from ..errors import CheckpointError, ConfigError
 from ..models.inflation import inflate, inflated_config
-from ..models.motion_model import LatentSpec, MotionModelSpec
-from ..models.sana_dims import SanaDims
+from ..models.model_spec import LatentSpec, MotionModelSpec
+from ..models.sana_video.dims import SanaDims
 from .motion_model_file import MotionModelFile, save_motion_model
 from .safetensors_file import DTYPES
 from .sana_layouts import SanaLayout, detect_sana, to_our_names

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..models.sana_dims import SanaDims
+from ..models.sana_video.dims import SanaDims
 from .families import OURS, detect_family, strip_containers
 from .file_signature import shown
 from .motion_model_file import CROSS_HEADS, compare_shapes

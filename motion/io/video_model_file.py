@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..models.motion_model import FAMILY, MotionModelSpec
-from ..models.sana_video_spec import SanaVideoSpec, sana_video_spec
+from ..models.model_spec import FAMILY, MotionModelSpec
+from ..models.sana_video.spec import SanaVideoSpec, sana_video_spec
 from .families import OURS, detect_family
 from .file_signature import shown
 from .motion_model_file import LISTED, checked_motion_model

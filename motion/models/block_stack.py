@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from .linear_video_blocks import BlockInputs, TokenStream
+from .linear_video.blocks import BlockInputs, TokenStream
 from .module_weights import is_untouched
 from .text_cache import CachedText, MaskedText, TextCache
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
-from .linear_video_dit_config import LinearVideoDiTConfig
-from .sana_dims import SanaDims
+from .linear_video.config import LinearVideoDiTConfig
+from .sana_video.dims import SanaDims
 
 INITS = ("zero", "copy")
 TEMPORAL = ("to_q.weight", "to_k.weight", "to_v.weight", "norm_q.weight", "norm_k.weight")

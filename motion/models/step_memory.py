@@ -4,9 +4,9 @@ Counted in token tensors: tokens x width x bytes a number. The constants are wha
 a test holds them to the measurement.
 """
 
-from .linear_video_blocks import FEWEST_CHUNKS, UNCHUNKED_BYTES
-from .linear_video_dit_config import LinearVideoDiTConfig
-from .sana_video_config import SanaVideoConfig
+from .linear_video.blocks import FEWEST_CHUNKS, UNCHUNKED_BYTES
+from .linear_video.config import LinearVideoDiTConfig
+from .sana_video.config import SanaVideoConfig
 
 HOST_UNIT = 0.01 * 2**20  # bytes a cell and byte of number size that a host's memory factor of 1 stands for
 HALF, FULL = 0, 1  # of the pairs below: numbers of two bytes, float32

@@ -10,9 +10,9 @@ from ..errors import ConfigError
 from ..io.builtin import load_builtin
 from ..io.file_motions import file_motions
 from ..io.motion_model_file import read_motion_model
-from ..models.linear_video_dit import LinearVideoDiT
-from ..models.linear_video_dit_config import LinearVideoDiTConfig
-from ..models.motion_model import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from ..models.linear_video.config import LinearVideoDiTConfig
+from ..models.linear_video.network import LinearVideoDiT
+from ..models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
 from ..text.encoder import MotionTextEncoder
 from .builtin_growth import PATCH, grown_embedding, grown_state
 from .builtin_recipe import TEXT_WIDTH

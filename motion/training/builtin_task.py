@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ..data.procedural_fields import AXES, PICTURE_WORDS
 from ..data.procedural_scenes import SceneSource
-from ..models.flow_codec import FlowCodec
-from ..models.flow_head import compose_clean
-from ..models.linear_video_dit import LinearVideoDiT
-from ..models.motion_model import MotionModelSpec
+from ..models.heads.flow_codec import FlowCodec
+from ..models.heads.flow_head import compose_clean
+from ..models.linear_video.network import LinearVideoDiT
+from ..models.model_spec import MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from .builtin_small import SmallRecipe

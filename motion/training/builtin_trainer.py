@@ -12,10 +12,10 @@ from torch import Tensor
 from ..data.procedural import Scenes, draw_scenes
 from ..errors import CheckpointError
 from ..metrics.dynamics import degree_to_bucket, ms_ssim
-from ..models.flow_codec import FlowCodec
-from ..models.flow_head import compose_clean
-from ..models.linear_video_dit import LinearVideoDiT
-from ..models.motion_model import DynamicsSpec, MotionModelSpec
+from ..models.heads.flow_codec import FlowCodec
+from ..models.heads.flow_head import compose_clean
+from ..models.linear_video.network import LinearVideoDiT
+from ..models.model_spec import DynamicsSpec, MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from .builtin_recipe import TEXT_WIDTH, BuiltinRecipe

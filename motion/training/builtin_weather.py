@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..data.procedural_scenes import GROUPS, SceneSource
 from ..data.procedural_weather import KINDS
 from ..errors import ConfigError
-from ..models.motion_model import MotionModelSpec
-from ..models.skip_head import SkipHead, scalings
+from ..models.heads.skip_head import SkipHead, scalings
+from ..models.model_spec import MotionModelSpec
 from ..text.encoder import MotionTextEncoder
 from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from .task import SampleKey

@@ -25,7 +25,7 @@ from ..io.motion_model_file import MotionModelFile, read_motion_model, save_moti
 from ..io.output_names import check_output_name
 from ..io.text_file import decode_text
 from ..io.yaml_text import read_yaml
-from ..models.linear_video_dit_config import check_fields
+from ..models.linear_video.config import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
 from .task import StepReport, TrainingResult

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from ..adapters.lora import LoRA
 from ..data.latent_dataset import LatentDataset, TextEntry
 from ..errors import ConfigError
-from ..models.linear_video_dit import LinearVideoDiT
-from ..models.motion_model import MotionModelSpec
+from ..models.linear_video.network import LinearVideoDiT
+from ..models.model_spec import MotionModelSpec
 from ..sampling.schedules import sigma_to_timestep
 from .config import TrainingConfig
 from .objectives import draw_sigma, network_input, sample_losses

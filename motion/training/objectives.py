@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..models.flow_head import INDEX_UNIT, compose_clean
-from ..models.motion_model import MotionModelSpec
+from ..models.heads.flow_head import INDEX_UNIT, compose_clean
+from ..models.model_spec import MotionModelSpec
 from ..sampling.residual import residual_state_to_network
 from ..sampling.schedules import TRAIN_TIMESTEPS, shift_sigma
 from .config import TrainingConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pack.motion.errors import CheckpointError
 from pack.motion.io.builtin import load_builtin
-from pack.motion.models.linear_video_dit import LinearVideoDiT
+from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.training.builtin_growth import double, grown_state, halve
 from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec
 from pack.motion.training.builtin_task import SceneTask

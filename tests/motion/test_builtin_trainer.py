@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from pack.motion.errors import CheckpointError
-from pack.motion.models.flow_head import DEAD_DELTA, DEAD_FLOW, compose_clean
-from pack.motion.models.linear_video_dit import torch_attention
+from pack.motion.models.heads.flow_head import DEAD_DELTA, DEAD_FLOW, compose_clean
+from pack.motion.models.linear_video.network import torch_attention
 from pack.motion.training.builtin_recipe import BuiltinRecipe, Stage, builtin_spec
 from pack.motion.training.builtin_trainer import Trainer, draw_batch, draw_frame_indices, few_keys_attention
 from pack.motion.training.muon import Muon, orthogonalize

@@ -22,8 +22,8 @@ from pack.motion.io.motion_model_file import read_motion_model
 from pack.motion.io.sana_file import open_sana
 from pack.motion.io.sana_layouts import detect_sana, sana_shapes, to_nvlabs_names, to_our_names
 from pack.motion.io.video_model_file import read_video_model
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.sana_dims import SanaDims
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.sana_video.dims import SanaDims
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = SanaDims("sana", 32, (1, 1, 1), 2, 1, 32, 2, 6, 40, False)

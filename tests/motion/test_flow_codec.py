@@ -6,7 +6,7 @@ from pack.motion.errors import ShapeError
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import Letterbox, fit_square, reflect_coordinate
 from pack.motion.layers.warp import fold_grid, resample_flow, resample_square, spline_weights, unfold_grid, warp
-from pack.motion.models.flow_codec import BAND, FlowCodec, rgb_factors, row_bands
+from pack.motion.models.heads.flow_codec import BAND, FlowCodec, rgb_factors, row_bands
 from scipy.fft import dctn
 
 

@@ -19,8 +19,8 @@ from pack.motion.io.motion_model_file import (
     read_motion_model,
     save_motion_model,
 )
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import LatentSpec, MotionModelSpec
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import MotionModelSpec
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import MotionModelSpec
 
 TINY = LinearVideoDiTConfig(
     in_channels=4, patch_size=2, num_layers=2, num_attention_heads=2, attention_head_dim=8,

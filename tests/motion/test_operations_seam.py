@@ -5,8 +5,8 @@ ComfyUI-GGUF enters a model so: its layers hold quantised bytes and unpack them 
 
 import pytest
 import torch
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.sana_video import SanaVideoConfig, SanaVideoDiT
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
 from torch import nn
 
 SIZES = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "num_cross_attention_heads": 4,

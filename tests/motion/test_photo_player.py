@@ -11,10 +11,10 @@ from pack.motion.io.media import read_photo
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import FlowResampler, fold_grid
 from pack.motion.metrics.quality import sharpness
-from pack.motion.models.flow_codec import FlowCodec
-from pack.motion.models.flow_head import compose_clean
-from pack.motion.models.photo_player import TOLERATED, PhotoPlayer, feathered
-from pack.motion.models.photo_window import LARGEST_SCALE, find_window
+from pack.motion.models.heads.flow_codec import FlowCodec
+from pack.motion.models.heads.flow_head import compose_clean
+from pack.motion.models.playback.photo_player import TOLERATED, PhotoPlayer, feathered
+from pack.motion.models.playback.photo_window import LARGEST_SCALE, find_window
 from pack.motion.pipeline import animate_frames
 
 skimage = pytest.importorskip("skimage")

@@ -5,8 +5,8 @@ import torch
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.builtin import bundle
 from pack.motion.io.motion_model_file import MotionModelFile
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise, pick_device
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary

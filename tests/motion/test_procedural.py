@@ -9,7 +9,7 @@ from pack.motion.data.procedural import SINGLES, SIZE, Scenes, draw_scenes
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import resample_flow, warp
 from pack.motion.metrics.dynamics import dynamics_degree
-from pack.motion.models.motion_model import DynamicsSpec
+from pack.motion.models.model_spec import DynamicsSpec
 from pack.motion.text.vocabulary import MotionVocabulary
 from pack.motion.training.builtin_recipe import builtin_spec
 from pack.motion.training.builtin_trainer import label_scenes, measure_buckets

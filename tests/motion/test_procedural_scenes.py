@@ -9,8 +9,8 @@ from pack.motion.data.procedural_weather import KINDS
 from pack.motion.errors import ConfigError
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import resample_flow, warp
-from pack.motion.models.flow_codec import FlowCodec
-from pack.motion.models.flow_head import compose_clean
+from pack.motion.models.heads.flow_codec import FlowCodec
+from pack.motion.models.heads.flow_head import compose_clean
 
 SIZE = 64
 FRAMES = torch.tensor([0, 1, 5, 11])

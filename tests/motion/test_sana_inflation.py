@@ -13,8 +13,8 @@ from pack.motion.io.motion_model_file import build_motion_model, network_shapes,
 from pack.motion.io.sana_file import ROWS, inflate_sana, inflated_file, open_sana, row_of
 from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.inflation import inflate, inflated_config
-from pack.motion.models.linear_video_dit import LinearVideoDiT
-from pack.motion.models.sana_dims import SanaDims
+from pack.motion.models.linear_video.network import LinearVideoDiT
+from pack.motion.models.sana_video.dims import SanaDims
 
 TINY = SanaDims("sana", 32, (1, 1, 1), 2, 2, 8, 4, 6, 40, False)
 TINY_1_5 = dataclasses.replace(TINY, qk_norm=True)

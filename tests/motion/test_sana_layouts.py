@@ -7,7 +7,7 @@ import pytest
 import torch
 from pack.motion.errors import CheckpointError
 from pack.motion.io.sana_layouts import detect_sana, sana_shapes, sana_weights, to_nvlabs_names, to_our_names
-from pack.motion.models.sana_dims import SanaDims
+from pack.motion.models.sana_video.dims import SanaDims
 
 SANA_600M = SanaDims()
 SANA_1600M = SanaDims(num_layers=20, num_attention_heads=70, num_cross_attention_heads=20, hidden_width=5600)

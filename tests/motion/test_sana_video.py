@@ -7,7 +7,7 @@ import pytest
 import torch
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.models.module_weights import plain_weights
-from pack.motion.models.sana_video import SanaVideoConfig, SanaVideoDiT
+from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
 from pack.motion.models.text_cache import TextCache
 from torch import nn
 

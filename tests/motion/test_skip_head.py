@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 from pack.motion.errors import ConfigError
-from pack.motion.models.linear_video_dit import LinearVideoDiT
-from pack.motion.models.linear_video_dit_config import LinearVideoDiTConfig
-from pack.motion.models.skip_head import SkipHead, scalings, to_coefficients, to_pixels
+from pack.motion.models.heads.skip_head import SkipHead, scalings, to_coefficients, to_pixels
+from pack.motion.models.linear_video.config import LinearVideoDiTConfig
+from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.training.objectives import sample_losses
 from training_toys import flow_spec
 

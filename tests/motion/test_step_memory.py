@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.motion.models.linear_video_dit_config import LinearVideoDiTConfig
-from pack.motion.models.sana_video_config import SanaVideoConfig
+from pack.motion.models.linear_video.config import LinearVideoDiTConfig
+from pack.motion.models.sana_video.config import SanaVideoConfig
 from pack.motion.models.step_memory import HOST_UNIT, memory_factor, step_bytes
 
 TOOLS = str(Path(__file__).resolve().parents[2] / "tools")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pack.motion.errors import ShapeError
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.text_cache import TextCache
 from pack.motion.sampling.denoiser import MotionDenoiser, TextCondition
 

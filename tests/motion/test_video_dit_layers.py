@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from pack.motion.models import linear_video_blocks
-from pack.motion.models.linear_video_blocks import TokenStream
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.linear_video import blocks as linear_video_blocks
+from pack.motion.models.linear_video.blocks import TokenStream
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.module_weights import plain_weights
 from torch import nn
 

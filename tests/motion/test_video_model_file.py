@@ -11,11 +11,11 @@ from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.motion_model_file import save_motion_model
 from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.io.video_model_file import describe, open_video_model, read_video_model, row_by_name
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import LatentSpec, MotionModelSpec
-from pack.motion.models.sana_dims import SanaDims
-from pack.motion.models.sana_video import SanaVideoDiT
-from pack.motion.models.sana_video_spec import SanaVideoSpec, sana_video_spec
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
+from pack.motion.models.sana_video.dims import SanaDims
+from pack.motion.models.sana_video.network import SanaVideoDiT
+from pack.motion.models.sana_video.spec import SanaVideoSpec, sana_video_spec
 from safetensors.torch import save_file
 
 PUBLISHED = SanaDims(

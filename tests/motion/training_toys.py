@@ -2,8 +2,8 @@
 
 import torch
 from pack.motion.data.latent_dataset import LatentDataset, SampleInfo, TextEntry
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.training.builtin_recipe import builtin_spec
 
 TEXT = 12

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 
 STEPS = 50
 CONFIG = LinearVideoDiTConfig(

@@ -13,7 +13,7 @@ from pack.motion.data.clips import Clip, ClipCollection
 from pack.motion.io.motion_model_file import read_motion_model
 from pack.motion.io.safetensors_file import read_safetensors
 from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
-from pack.motion.models.sana_dims import SanaDims
+from pack.motion.models.sana_video.dims import SanaDims
 
 DIMS = SanaDims("sana", 32, (1, 1, 1), 2, 2, 8, 4, 6, 40, False)
 VIDEO = SanaDims("sana_video", 16, (1, 2, 2), 2, 2, 16, 2, 6, 96, True)

@@ -6,8 +6,8 @@ import torch
 from pack.motion.choices import GO_ON, SAME_MOVE
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.builtin import load_builtin
-from pack.motion.models.flow_codec import FlowCodec
-from pack.motion.models.photo_player import PhotoPlayer
+from pack.motion.models.heads.flow_codec import FlowCodec
+from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.pipeline import animate as animate_photo
 from pack.nodes import _host
 from test_inhost_builtin import builtin, encode, photo  # noqa: F401

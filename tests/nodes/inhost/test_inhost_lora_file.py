@@ -7,7 +7,7 @@ import comfy.utils
 import tiny
 import torch
 from pack.motion.adapters.lora import LoRA, save_lora
-from pack.motion.models.linear_video_dit import LinearVideoDiT
+from pack.motion.models.linear_video.network import LinearVideoDiT
 
 
 def test_the_host_patches_every_adapted_layer_to_the_weight_of_our_merge(tmp_path):

@@ -323,7 +323,7 @@ def test_impossible_step_counts_are_refused(ours, model, steps, denoise, words):
 @pytest.mark.parametrize("masked", [True, False])
 def test_every_attention_of_the_host_equals_the_library(ours, model, monkeypatch, form, masked):
     from comfy.ldm.modules import attention
-    from pack.motion.models.linear_video_dit import torch_attention
+    from pack.motion.models.linear_video.network import torch_attention
 
     chosen, calls = getattr(attention, form), []
 

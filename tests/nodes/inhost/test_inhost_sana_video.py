@@ -10,7 +10,7 @@ import tiny
 import torch
 from comfy.latent_formats import Wan21
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.models.linear_video_blocks import CrossAttention
+from pack.motion.models.linear_video.blocks import CrossAttention
 from safetensors.torch import load_file, save_file
 
 SEED, STEPS, CFG = 5, 10, 6.0
@@ -128,7 +128,7 @@ def test_network_hears_whole_timesteps_without_a_start_image(core, model, prompt
 @pytest.fixture
 def heard(monkeypatch):
     """Timesteps that reach the library's network."""
-    from pack.motion.models.sana_video import SanaVideoDiT
+    from pack.motion.models.sana_video.network import SanaVideoDiT
 
     seen, plain = [], SanaVideoDiT.forward
 

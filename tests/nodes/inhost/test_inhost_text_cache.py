@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 from pack.motion.errors import ConfigError
-from pack.motion.models.linear_video_blocks import CrossAttention
+from pack.motion.models.linear_video.blocks import CrossAttention
 from pack.nodes import _text_cache
 
 STEPS, LAYERS = 3, 2

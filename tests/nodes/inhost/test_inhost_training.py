@@ -464,7 +464,7 @@ def test_unwanted_precision_and_rare_settings_reach_the_trainer(train):
 
 
 def test_training_copy_computes_what_the_hosts_model_computes(builtin):
-    from pack.motion.models.linear_video_dit import LinearVideoDiT
+    from pack.motion.models.linear_video.network import LinearVideoDiT
     from pack.nodes._network import trainable_copy
 
     with torch.inference_mode(False):

@@ -11,7 +11,7 @@ from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.dcae_file import dcae_network
 from pack.motion.io.vae_file import open_vae
 from pack.motion.models.latent_spaces import SPACES
-from pack.motion.models.motion_model import LatentSpec, MotionModelSpec
+from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
 from pack.nodes import _encoders, _frame_vae, _spaces, _video_vae
 from safetensors.torch import load_file, save_file
 

@@ -2,8 +2,8 @@
 
 import torch
 from pack.motion.io.motion_model_file import save_motion_model
-from pack.motion.models.linear_video_dit import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.motion_model import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
+from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 
 FRAMES, SIDE, CHANNELS, TEXT = 4, 6, 4, 24
 

@@ -4,7 +4,7 @@ import json
 
 import torch
 from pack.motion.io.sana_layouts import sana_shapes
-from pack.motion.models.sana_dims import SanaDims
+from pack.motion.models.sana_video.dims import SanaDims
 from safetensors.torch import save_file
 
 SIZES = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "num_cross_attention_heads": 2,

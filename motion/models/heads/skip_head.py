@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.block_dct import APPEARANCE_CHANNELS, coefficients_to_pixels, pixels_to_coefficients
-from ..layers.embeddings import sinusoid
+from ...layers.block_dct import APPEARANCE_CHANNELS, coefficients_to_pixels, pixels_to_coefficients
+from ...layers.embeddings import sinusoid
 
 REACH = (1, 2, 4, 2, 1)  # dilations: a place sees about 20 px around it
 FOLD = 2  # px a side that become channels

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 FAMILIES = ("sana", "sana_video")
 _LIMITS = (

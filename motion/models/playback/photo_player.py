@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..choices import CROP, EDGES
-from ..errors import ConfigError, ShapeError
-from ..layers.letterbox import Letterbox
-from ..layers.warp import FlowResampler, resample_flow, resample_square, warp, warp_at
-from .flow_codec import FlowCodec, check_photo_size, row_bands
+from ...choices import CROP, EDGES
+from ...errors import ConfigError, ShapeError
+from ...layers.letterbox import Letterbox
+from ...layers.warp import FlowResampler, resample_flow, resample_square, warp, warp_at
+from ..heads.flow_codec import FlowCodec, check_photo_size, row_bands
 from .photo_window import PhotoWindow, find_window
 
 # What a network changed counts from here on: 99.9 % of its changes stay below 14 of 255 in clips that only move, and

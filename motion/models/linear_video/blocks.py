@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...kernels.gate_norm_modulate import Rows, gate_norm_modulate
-from ...kernels.glu_depthwise import glu_depthwise
-from ...kernels.joint_linear_attention import AxisRotary
-from ...kernels.spatial_linear_attention import spatial_linear_attention
-from ...kernels.temporal_cosine_attention import RotaryTable, temporal_cosine_attention
-from .linear_video_dit_config import LinearVideoDiTConfig
-from .module_weights import PLAIN_TENSORS, is_untouched
-from .text_cache import CachedText, MaskedText
+from ....kernels.gate_norm_modulate import Rows, gate_norm_modulate
+from ....kernels.glu_depthwise import glu_depthwise
+from ....kernels.joint_linear_attention import AxisRotary
+from ....kernels.spatial_linear_attention import spatial_linear_attention
+from ....kernels.temporal_cosine_attention import RotaryTable, temporal_cosine_attention
+from ..module_weights import PLAIN_TENSORS, is_untouched
+from ..text_cache import CachedText, MaskedText
+from .config import LinearVideoDiTConfig
 
 WeightsOf = Callable[[nn.Module, Tensor], AbstractContextManager[tuple[Tensor, Tensor | None] | None]]
 UNCHUNKED_BYTES = 2**27  # of the FFN's widest tensor; above, frames go through it in at least FEWEST_CHUNKS parts

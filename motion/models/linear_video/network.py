@@ -12,24 +12,24 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...kernels.gate_norm_modulate import Rows
-from ...kernels.temporal_cosine_attention import rotary_table
-from ..errors import ConfigError, ShapeError
-from ..layers.embeddings import ScalarMLP, place_features
-from .block_stack import BlockStack
-from .flow_head import compose_clean
-from .linear_video_blocks import (
+from ....kernels.gate_norm_modulate import Rows
+from ....kernels.temporal_cosine_attention import rotary_table
+from ...errors import ConfigError, ShapeError
+from ...layers.embeddings import ScalarMLP, place_features
+from ..block_stack import BlockStack
+from ..heads.flow_head import compose_clean
+from ..heads.skip_head import SkipHead
+from ..module_weights import plain_weights
+from ..text_cache import TextCache
+from .blocks import (  # fmt: skip
     BlockInputs,
     LinearVideoBlock,
     TokenStream,
     WeightsOf,
     modulation_table,
     torch_attention,
-)  # fmt: skip
-from .linear_video_dit_config import LinearVideoDiTConfig
-from .module_weights import plain_weights
-from .skip_head import SkipHead
-from .text_cache import TextCache
+)
+from .config import LinearVideoDiTConfig
 
 __all__ = ["LinearVideoDiT", "LinearVideoDiTConfig", "torch_attention"]
 

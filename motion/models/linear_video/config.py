@@ -3,8 +3,8 @@
 import typing
 from dataclasses import asdict, dataclass, fields
 
-from ...kernels.temporal_cosine_attention import FORMS
-from ..errors import ConfigError
+from ....kernels.temporal_cosine_attention import FORMS
+from ...errors import ConfigError
 
 PREDICTIONS = ("velocity", "x0")
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import ConfigError
-from .latent_spaces import SPACES, LatentSpace
-from .motion_model import SamplingDefaults
-from .sana_dims import SanaDims
-from .sana_video_config import SanaVideoConfig
+from ...errors import ConfigError
+from ..latent_spaces import SPACES, LatentSpace
+from ..model_spec import SamplingDefaults
+from .config import SanaVideoConfig
+from .dims import SanaDims
 
 SPACE_OF = {(16, 2): "wan21", (128, 1): "ltx2"}  # latent channels and patch side -> kind of latent space
 ROWS = {"wan21": "SANA-Video 480p", "ltx2": "SANA-Video 720p"}  # of docs/models.md

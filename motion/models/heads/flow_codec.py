@@ -11,10 +11,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import ShapeError
-from ..layers.block_dct import APPEARANCE_CHANNELS, BLOCK, coefficients_to_pixels, pixels_to_coefficients
-from ..layers.letterbox import Letterbox, fit_square
-from ..layers.warp import FlowResampler, fold_grid, resample_flow, resample_square, unfold_grid, warp
+from ...errors import ShapeError
+from ...layers.block_dct import APPEARANCE_CHANNELS, BLOCK, coefficients_to_pixels, pixels_to_coefficients
+from ...layers.letterbox import Letterbox, fit_square
+from ...layers.warp import FlowResampler, fold_grid, resample_flow, resample_square, unfold_grid, warp
 
 FLOW_CHANNELS = 8
 FLOW_UNIT = 4.0  # working pixels per latent unit

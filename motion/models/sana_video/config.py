@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..errors import ConfigError
-from .linear_video_dit_config import NetworkConfig
+from ...errors import ConfigError
+from ..linear_video.config import NetworkConfig
 
 _RANGES = (
     ("in_channels", 1, 4096), ("patch_size", 1, 16), ("num_layers", 1, 200), ("num_attention_heads", 1, 512),

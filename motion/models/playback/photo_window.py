@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers.letterbox import Letterbox
-from ..layers.warp import FlowResampler
+from ...layers.letterbox import Letterbox
+from ...layers.warp import FlowResampler
 
 LARGEST_SCALE = 1.35  # beyond it the rest is mirrored: a photo that is enlarged further looks soft
 PLACES = 192  # places looked at along the long side

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...kernels.gate_norm_modulate import Rows
-from ...kernels.joint_linear_attention import Scale, axis_rotary, joint_linear_attention
-from ...kernels.token_rstd import token_rstd
-from ..errors import ShapeError
-from ..layers.embeddings import ScalarMLP
-from .block_stack import BlockStack
-from .linear_video_blocks import (
+from ....kernels.gate_norm_modulate import Rows
+from ....kernels.joint_linear_attention import Scale, axis_rotary, joint_linear_attention
+from ....kernels.token_rstd import token_rstd
+from ...errors import ShapeError
+from ...layers.embeddings import ScalarMLP
+from ..block_stack import BlockStack
+from ..linear_video.blocks import (
     BlockInputs,
     CrossAttention,
     MixFFN,
@@ -29,9 +29,9 @@ from .linear_video_blocks import (
     read_text,
     torch_attention,
 )  # fmt: skip
-from .module_weights import plain_weights
-from .sana_video_config import SanaVideoConfig
-from .text_cache import TextCache
+from ..module_weights import plain_weights
+from ..text_cache import TextCache
+from .config import SanaVideoConfig
 
 __all__ = ["SanaVideoDiT", "SanaVideoConfig"]
 

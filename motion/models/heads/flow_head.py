@@ -4,9 +4,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..layers.block_dct import APPEARANCE_CHANNELS, coefficients_to_pixels, pixels_to_coefficients
-from ..layers.letterbox import Letterbox
-from ..layers.warp import resample_flow, unfold_grid, warp
+from ...layers.block_dct import APPEARANCE_CHANNELS, coefficients_to_pixels, pixels_to_coefficients
+from ...layers.letterbox import Letterbox
+from ...layers.warp import resample_flow, unfold_grid, warp
 from .flow_codec import FLOW_UNIT
 
 INDEX_UNIT = 4.0  # raw flow is multiplied by frame index / 4: motion that grows with time is constant to the head

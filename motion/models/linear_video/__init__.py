@@ -1,0 +1,1 @@
+"""LinearVideo, the linear-attention video DiT of MiraMo, with our extensions as flags."""

@@ -1,0 +1,1 @@
+"""Plays built-in latents on the photo itself."""

@@ -1,0 +1,1 @@
+"""SANA-Video: network, sizes, and what is known of the published weights."""
