@@ -15,10 +15,10 @@ import time
 
 import torch
 from builtin_common import DIRECTED, RESULTS, load_model, photo, photo_paths, sample, save, verdict
-from pack.motion.data.procedural_fields import OBJECT_WORDS, PICTURE_WORDS, REGION_WORDS
-from pack.motion.data.procedural_paint import Dice, paint_fall, paint_objects, paint_sky, paint_water
-from pack.motion.data.procedural_scenes import SceneBatch, SceneSource
-from pack.motion.data.procedural_weather import KINDS
+from pack.motion.data.procedural.fields import OBJECT_WORDS, PICTURE_WORDS, REGION_WORDS
+from pack.motion.data.procedural.paint import Dice, paint_fall, paint_objects, paint_sky, paint_water
+from pack.motion.data.procedural.scenes import SceneBatch, SceneSource
+from pack.motion.data.procedural.weather import KINDS
 from pack.motion.metrics.optical_flow import dense_flow, direction_agrees, textured_mask
 
 SIDE = 256  # px of the photographs

@@ -15,8 +15,8 @@ from pathlib import Path
 import fuzz_mutations_common as ways
 from builtin_common import ROOT  # mounts the pack
 from pack.motion.adapters.lora import LoRA, load_lora, save_lora
-from pack.motion.data.captions import read_captions
-from pack.motion.data.clip_folder import open_clip_folder
+from pack.motion.data.sources.captions import read_captions
+from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.io.atomic import write_safetensors
 from pack.motion.io.file_motions import file_motions
 from pack.motion.io.gemma_file import open_gemma

@@ -11,8 +11,8 @@ import time
 
 import torch
 from builtin_common import load_model, save, verdict
-from pack.motion.data.generated_clips import generate_collection
 from pack.motion.data.latent_dataset import WindowConfig, build_latent_dataset, builtin_encoders
+from pack.motion.data.sources.generated import generate_collection
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.latent_task import LatentTask
 from pack.motion.training.trainer import SampleKey, Trainer

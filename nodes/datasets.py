@@ -19,7 +19,7 @@ ANY, ANY_CAMERA = "any", "any camera"
 
 def clip_folders() -> list[str]:
     """Sets that come with the pack, then the sub-folders of the host's input folder that hold videos."""
-    from ..motion.data.video_names import folders_with_videos
+    from ..motion.data.sources.video_names import folders_with_videos
 
     shipped = [SHIPPED + name for name in folders_with_videos(SHIPPED_CLIPS)]
     return shipped + folders_with_videos(_host.input_folder())
@@ -82,7 +82,7 @@ class LoadClips(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder, fps=24.0, default_caption="", require_captions=False) -> io.NodeOutput:
-        from ..motion.data.clip_folder import open_clip_folder
+        from ..motion.data.sources.folder import open_clip_folder
 
         _host.in_range("fps", fps, 1.0, MAX_FPS)
         caption = _host.whole_text("default_caption", default_caption)
@@ -134,7 +134,7 @@ class GenerateClips(io.ComfyNode):
 
     @classmethod
     def execute(cls, motions, num_clips, num_frames=16, size=64, seed=0) -> io.NodeOutput:
-        from ..motion.data.generated_clips import generate_collection
+        from ..motion.data.sources.generated import generate_collection
 
         for name, value, high in (("num_clips", num_clips, MAX_CLIPS), ("num_frames", num_frames, MAX_FRAMES),
                                   ("size", size, 512), ("seed", seed, MAX_SEED)):  # fmt: skip
@@ -145,7 +145,7 @@ class GenerateClips(io.ComfyNode):
 
 def _wanted(motions: str) -> dict:
     """The text as `motions` or `words` of the generator. Raises ConfigError for an empty text."""
-    from ..motion.data.procedural_scenes import AXES, WORDS
+    from ..motion.data.procedural.scenes import AXES, WORDS
 
     lines = _host.whole_text("motions", motions).lower().splitlines()
     lines = [" ".join(line.split()) for line in lines if line.strip()]

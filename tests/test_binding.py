@@ -13,8 +13,8 @@ from pack.motion.adapters.lora import load_lora
 from pack.motion.conditioning.clip_places import clip_places
 from pack.motion.conditioning.motion_bucket import motion_bucket
 from pack.motion.conditioning.noise_init import dct_init
-from pack.motion.data.clip_folder import open_clip_folder
 from pack.motion.data.clips import digest
+from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.foreign_json import parse_json
 from pack.motion.io.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.builtin import bundle

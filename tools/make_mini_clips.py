@@ -45,7 +45,7 @@ def places(swing: float) -> torch.Tensor:
 
 def draw_clips(seed: int) -> list[torch.Tensor]:
     """Frames (t, h, w, 3) of each clip."""
-    from pack.motion.data.procedural_textures import canvases, sample_periodic
+    from pack.motion.data.procedural.textures import canvases, sample_periodic
 
     generator = torch.Generator().manual_seed(seed)
     textures = canvases(NUM_CLIPS, CANVAS, generator)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from evidence_common import HELD_OUT_SEED
-from pack.motion.data.procedural import draw_scenes
+from pack.motion.data.procedural.camera import draw_scenes
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.metrics.dynamics import degree_to_bucket, ms_ssim
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig

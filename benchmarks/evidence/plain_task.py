@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from pack.motion.data.procedural_scenes import SceneSource
+from pack.motion.data.procedural.scenes import SceneSource
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults

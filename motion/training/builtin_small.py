@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.procedural_scenes import WORDS
+from ..data.procedural.scenes import WORDS
 from ..errors import ConfigError
 from ..io.builtin import load_builtin
 from ..io.file_motions import file_motions

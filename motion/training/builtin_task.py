@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data.procedural_fields import AXES, PICTURE_WORDS
-from ..data.procedural_scenes import SceneSource
+from ..data.procedural.fields import AXES, PICTURE_WORDS
+from ..data.procedural.scenes import SceneSource
 from ..models.heads.flow_codec import FlowCodec
 from ..models.heads.flow_head import compose_clean
 from ..models.linear_video.network import LinearVideoDiT

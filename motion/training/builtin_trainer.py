@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..data.procedural import Scenes, draw_scenes
+from ..data.procedural.camera import Scenes, draw_scenes
 from ..errors import CheckpointError
 from ..metrics.dynamics import degree_to_bucket, ms_ssim
 from ..models.heads.flow_codec import FlowCodec

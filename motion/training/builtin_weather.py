@@ -11,8 +11,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ..data.procedural_scenes import GROUPS, SceneSource
-from ..data.procedural_weather import KINDS
+from ..data.procedural.scenes import GROUPS, SceneSource
+from ..data.procedural.weather import KINDS
 from ..errors import ConfigError
 from ..models.heads.skip_head import SkipHead, scalings
 from ..models.model_spec import MotionModelSpec

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..adapters.lora import save_lora
-from ..data.clip_folder import open_clip_folder
 from ..data.clips import ClipCollection
-from ..data.generated_clips import generate_collection
 from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
-from ..data.video_file import go_on
+from ..data.sources.folder import open_clip_folder
+from ..data.sources.generated import generate_collection
+from ..data.sources.video_file import go_on
 from ..errors import ConfigError
 from ..foreign_json import parse_json
 from ..io.atomic import make_folder, try_writing

@@ -29,7 +29,7 @@ RIGHT = {
 
 def seen(name, right):
     """What the reader makes of a file, in the words of RIGHT."""
-    from pack.motion.data.clip_folder import open_clip_folder
+    from pack.motion.data.sources.folder import open_clip_folder
     from pack.motion.errors import ConfigError
 
     with tempfile.TemporaryDirectory() as folder:

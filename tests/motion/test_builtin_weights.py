@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from pack.motion.data.procedural import DIRECTED, draw_scenes
-from pack.motion.data.procedural_textures import canvases
+from pack.motion.data.procedural.camera import DIRECTED, draw_scenes
+from pack.motion.data.procedural.textures import canvases
 from pack.motion.io.builtin import builtin_path, load_builtin
 from pack.motion.io.safetensors_file import read_header
 from pack.motion.pipeline import animate

@@ -5,8 +5,8 @@ import time
 import unicodedata
 
 import pytest
-from pack.motion.data import captions
-from pack.motion.data.captions import read_captions
+from pack.motion.data.sources import captions
+from pack.motion.data.sources.captions import read_captions
 from pack.motion.errors import ConfigError
 
 COMPOSED, APART = (unicodedata.normalize(form, "café été.mp4") for form in ("NFC", "NFD"))

@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from pack.motion.data.clip_folder import open_clip_folder
-from pack.motion.data.video_names import folders_with_videos
+from pack.motion.data.sources.folder import open_clip_folder
+from pack.motion.data.sources.video_names import folders_with_videos
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.media import write_video
 
@@ -493,7 +493,7 @@ def test_a_picture_that_claims_to_be_huge_is_refused_before_memory_is_taken_for_
     huge.save(tmp_path / "huge.gif", save_all=True, append_images=[huge])
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv[1]); import conftest\n"
-        "from pathlib import Path; import av; from pack.motion.data.video_index import index_video\n"
+        "from pathlib import Path; import av; from pack.motion.data.sources.video_index import index_video\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: index_video(Path(sys.argv[2]))\n"
         "except Exception as error: print(error)\n"

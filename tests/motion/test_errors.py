@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from pack.motion.data.video_container import UnusableVideo
+from pack.motion.data.sources.video_container import UnusableVideo
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError, ToldError
 
 TESTS = Path(__file__).resolve().parents[1]

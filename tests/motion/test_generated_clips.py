@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from pack.motion.data.generated_clips import generate_collection
-from pack.motion.data.procedural_scenes import WORDS
+from pack.motion.data.procedural.scenes import WORDS
+from pack.motion.data.sources.generated import generate_collection
 from pack.motion.errors import ConfigError
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import resample_flow, warp

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pack.motion.data.grid_flow import estimate_grid_flow
-from pack.motion.data.procedural import draw_scenes
+from pack.motion.data.procedural.camera import draw_scenes
 from pack.motion.errors import ShapeError
 from pack.motion.layers.letterbox import fit_square
 

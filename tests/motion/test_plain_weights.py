@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pack.motion.data.procedural_scenes import SceneSource
+from pack.motion.data.procedural.scenes import SceneSource
 from pack.motion.io.builtin import BUILTIN_NAMES, bundle
 from pack.motion.io.builtin_names import WEIGHTS
 from pack.motion.io.motion_model_file import read_motion_model

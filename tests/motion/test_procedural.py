@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from pack.motion.data import procedural
-from pack.motion.data.procedural import SINGLES, SIZE, Scenes, draw_scenes
+from pack.motion.data.procedural import camera as procedural
+from pack.motion.data.procedural.camera import SINGLES, SIZE, Scenes, draw_scenes
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import resample_flow, warp
 from pack.motion.metrics.dynamics import dynamics_degree

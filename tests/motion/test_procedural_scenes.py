@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from pack.motion.data.procedural_fields import AXES, OBJECT_WORDS
-from pack.motion.data.procedural_paint import Dice
-from pack.motion.data.procedural_scenes import CELL, WORDS, SceneSource, draw_caption
-from pack.motion.data.procedural_weather import KINDS
+from pack.motion.data.procedural.fields import AXES, OBJECT_WORDS
+from pack.motion.data.procedural.paint import Dice
+from pack.motion.data.procedural.scenes import CELL, WORDS, SceneSource, draw_caption
+from pack.motion.data.procedural.weather import KINDS
 from pack.motion.errors import ConfigError
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import resample_flow, warp

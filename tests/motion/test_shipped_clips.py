@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.motion.data.clip_folder import open_clip_folder
 from pack.motion.data.grid_flow import estimate_grid_flow
+from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.layers.letterbox import fit_square
 from pack.motion.text.vocabulary import MotionVocabulary
 

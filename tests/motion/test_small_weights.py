@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from pack.motion.data.procedural_fields import AXES
-from pack.motion.data.procedural_scenes import SceneSource
+from pack.motion.data.procedural.fields import AXES
+from pack.motion.data.procedural.scenes import SceneSource
 from pack.motion.io.builtin import builtin_path, load_builtin
 from pack.motion.io.safetensors_file import read_header
 from pack.motion.sampling.denoiser import MotionDenoiser

@@ -7,8 +7,8 @@ import folder_paths
 import pytest
 import torch
 from conftest import BASE
-from pack.motion.data.clip_folder import open_clip_folder
 from pack.motion.data.clips import ClipCollection
+from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.io.media import write_video
 from pack.nodes import _host
 

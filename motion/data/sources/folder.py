@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import ConfigError
-from ..io.media import check_fps
+from ...errors import ConfigError
+from ...io.media import check_fps
+from ..clips import SHOWN, Clip, ClipCollection, digest
 from .captions import LIST_NAME, read_captions
-from .clips import SHOWN, Clip, ClipCollection, digest
 from .video_container import UnusableVideo, pyav_version
 from .video_file import VideoFile, go_on
 from .video_index import index_video

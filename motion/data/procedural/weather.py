@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from .procedural_paint import Dice
+from .paint import Dice
 
 KINDS = ("rain", "snow")
 NUM_LAYERS = 2  # far and near

@@ -12,23 +12,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..layers.letterbox import Letterbox
-from ..layers.warp import resample_flow
-from . import procedural_paint as paint
-from .procedural_fields import (
-    AXES,
-    OBJECT_WORDS,
-    PICTURE_WORDS,
-    REGION_WORDS,
-    Layout,
-    grid_places,
-    motion_field,
-    object_weight,
-)
-from .procedural_paint import Dice, TexturePool
-from .procedural_textures import sample_periodic
-from .procedural_weather import KINDS, ParticlePool, Weather
+from ...errors import ConfigError
+from ...layers.letterbox import Letterbox
+from ...layers.warp import resample_flow
+from . import paint
+from .fields import AXES, OBJECT_WORDS, PICTURE_WORDS, REGION_WORDS, Layout, grid_places, motion_field, object_weight
+from .paint import Dice, TexturePool
+from .textures import sample_periodic
+from .weather import KINDS, ParticlePool, Weather
 
 CELL = 4  # px of a flow cell
 WORDS = (*AXES, "still", *OBJECT_WORDS, *REGION_WORDS, *PICTURE_WORDS, *KINDS)

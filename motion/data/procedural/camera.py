@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .procedural_textures import canvases, sample_periodic
+from .textures import canvases, sample_periodic
 
 SIZE = 64  # window, px
 CANVAS = 128  # period of the canvas, px

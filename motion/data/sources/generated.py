@@ -6,11 +6,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..io.media import check_fps
-from .clips import Clip, ClipCollection, digest
-from .grid_flow import read_grid
-from .procedural_scenes import WORDS, SceneBatch, SceneSource, draw_caption
+from ...errors import ConfigError
+from ...io.media import check_fps
+from ..clips import Clip, ClipCollection, digest
+from ..grid_flow import read_grid
+from ..procedural.scenes import WORDS, SceneBatch, SceneSource, draw_caption
 
 GENERATOR_VERSION = 1  # raised when scenes change; part of every clip's fingerprint
 NUM_TEXTURES = 256  # different ones; scenes also shift, mirror and tint them

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ShapeError, ToldError
-from ..models.heads.flow_codec import MAX_SIDE
+from ...errors import ShapeError, ToldError
+from ...models.heads.flow_codec import MAX_SIDE
 
 MAX_FRAMES = 1 << 20  # of one file, and of one clip once it is resampled
 MIN_SIDE = 16  # px

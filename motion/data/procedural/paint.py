@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError
-from .procedural_fields import Layout, outline_distance, ramp
-from .procedural_textures import canvases
+from ...errors import ConfigError
+from .fields import Layout, outline_distance, ramp
+from .textures import canvases
 
 COUNT = 160  # random numbers a scene
 

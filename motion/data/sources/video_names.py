@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif", ".3gp", ".ts", ".mts", ".m2ts")
 # Other names that videos go by: named in the summary, so that nobody waits for them.

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
-from ..io.video_pictures import rgb_picture
+from ...errors import ShapeError
+from ...io.video_pictures import rgb_picture
 from .video_container import MAX_FRAMES, UnusableVideo, decoded, opened, stream_of
 from .video_orientation import Orientation
 

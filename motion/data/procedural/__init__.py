@@ -1,0 +1,1 @@
+"""Drawn clips whose true motion is known."""

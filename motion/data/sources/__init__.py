@@ -1,0 +1,1 @@
+"""Where clips come from: folders of video files, or the generator."""
