@@ -37,11 +37,11 @@ def mount_pack() -> None:
 
 mount_pack()
 
-from pack.motion.io.atomic import write_json  # noqa: E402
-from pack.motion.io.builtin import BuiltinModel, bundle  # noqa: E402
-from pack.motion.io.builtin_names import weights_path  # noqa: E402
-from pack.motion.io.media import read_photo  # noqa: E402
-from pack.motion.io.motion_model_file import read_motion_model  # noqa: E402
+from pack.motion.builtin_model import BuiltinModel, bundle  # noqa: E402
+from pack.motion.io.files.atomic import write_json  # noqa: E402
+from pack.motion.io.media.video import read_photo  # noqa: E402
+from pack.motion.io.networks.builtin_names import weights_path  # noqa: E402
+from pack.motion.io.networks.motion_model import read_motion_model  # noqa: E402
 from pack.motion.sampling.denoiser import MotionDenoiser  # noqa: E402
 from pack.motion.sampling.schedules import flow_sigmas  # noqa: E402
 from pack.motion.sampling.solvers import euler, flow_dpm_2m  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from builtin_common import ROOT, load_model, photo, photo_paths, sample, save, verdict
-from pack.motion.io.builtin import builtin_path
+from pack.motion.builtin_model import builtin_path
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def sample_once(model, first, kept={}):  # noqa: B006 - one sampling shared by t
 
 def shell(path: Path) -> None:
     """A fresh process on one core: photo file in, mp4 out."""
-    from pack.motion.io.media import write_video
+    from pack.motion.io.media.video import write_video
 
     with tempfile.TemporaryDirectory() as folder:
         frames = photo(path, long_side=512).movedim(0, -1)[None]

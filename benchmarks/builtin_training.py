@@ -13,7 +13,7 @@ from builtin_clips import measure
 from builtin_common import DIRECTED, load_model, photo_paths, save
 from builtin_photos import directions, slider, slider_figures
 from builtin_still import stills
-from pack.motion.io.motion_model_file import read_motion_model
+from pack.motion.io.networks.motion_model import read_motion_model
 
 
 def main() -> None:

@@ -17,19 +17,19 @@ from builtin_common import ROOT  # mounts the pack
 from pack.motion.adapters.lora import LoRA, load_lora, save_lora
 from pack.motion.data.sources.captions import read_captions
 from pack.motion.data.sources.folder import open_clip_folder
-from pack.motion.io.atomic import write_safetensors
-from pack.motion.io.file_motions import file_motions
-from pack.motion.io.gemma_file import open_gemma
-from pack.motion.io.latent_cache import LatentCache
-from pack.motion.io.media import read_photo, write_video
-from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
-from pack.motion.io.output_names import check_output_name
-from pack.motion.io.safetensors_file import read_safetensors
-from pack.motion.io.torch_checkpoint import open_checkpoint
-from pack.motion.io.training_state import newest_state, read_state, save_state
-from pack.motion.io.vae_file import open_vae
-from pack.motion.io.video_model_file import open_video_model
-from pack.motion.io.weight_folder import open_weights
+from pack.motion.io.checkpoints.torch_checkpoint import open_checkpoint
+from pack.motion.io.files.atomic import write_safetensors
+from pack.motion.io.files.names import check_output_name
+from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.files.weight_folder import open_weights
+from pack.motion.io.media.video import read_photo, write_video
+from pack.motion.io.networks.file_motions import file_motions
+from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
+from pack.motion.io.networks.video_model import open_video_model
+from pack.motion.io.text_encoders.gemma import open_gemma
+from pack.motion.io.training.latent_cache import LatentCache
+from pack.motion.io.training.states import newest_state, read_state, save_state
+from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import MotionModelSpec
 from pack.motion.text.vocabulary import MotionVocabulary
@@ -137,7 +137,7 @@ def _read_model(folder: Path, path: Path):
 
 
 def _vae(folder: Path) -> None:
-    from pack.motion.io.dcae_file import CLASS_NAME, FIXED, SANA
+    from pack.motion.io.vaes.dcae import CLASS_NAME, FIXED, SANA
 
     name = "encoder.down_blocks.3.0.attn.to_qkv_multiscale.0.proj_in.weight"
     write_safetensors(folder / "diffusion_pytorch_model.safetensors", {name: torch.zeros(2, 1, 5, 5)})

@@ -23,7 +23,7 @@ from builtin_common import RESULTS  # noqa: E402
 from kernels_cases_common import Case, crossover_cases, operator_cases, outside  # noqa: E402
 from kernels_common import eager_block, eager_step  # noqa: E402
 from kernels_timing_common import Clock, card_rates, facts, poisoned, relative_error  # noqa: E402
-from pack.motion.io.atomic import write_json  # noqa: E402
+from pack.motion.io.files.atomic import write_json  # noqa: E402
 from pack.motion.models.linear_video.config import LinearVideoDiTConfig  # noqa: E402
 from pack.motion.models.linear_video.network import LinearVideoDiT  # noqa: E402
 

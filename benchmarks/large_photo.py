@@ -82,7 +82,7 @@ def encoded(photo: Path, frames: int, name: str, folder: str) -> dict:
     import time
 
     import av
-    from pack.motion.io import media
+    from pack.motion.io.media import video as media
     from pack.motion.pipeline import animate_frames
 
     video, target = animate_frames(read_photo(photo), motion="zoom in", num_frames=frames, model=load_model()), None

@@ -23,7 +23,7 @@ from builtin_common import ROOT, load_model, photo_paths, sample, save
 from builtin_motions import pasted
 from pack.motion.choices import MIRROR
 from pack.motion.data.procedural.scenes import SceneSource
-from pack.motion.io.photo import read_photo
+from pack.motion.io.media.photo import read_photo
 from pack.motion.layers.warp import resample_flow
 from pack.motion.metrics.what_moves import CELL, nothing_to_act_on
 from pack.motion.models.playback.photo_player import PhotoPlayer

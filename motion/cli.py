@@ -11,7 +11,7 @@ from pathlib import Path
 from .choices import CROP, EDGES, LONGER, SAME_MOVE
 from .console import for_console, say, take_any_letter
 from .errors import CheckpointError, ConfigError, ShapeError
-from .io.builtin_names import BUILTIN_NAMES
+from .io.networks.builtin_names import BUILTIN_NAMES
 
 PROGRAM = "motionblocks"
 FAILED, CANCELLED = 2, 130
@@ -97,8 +97,8 @@ def _add_animate(commands) -> None:
 
 
 def _animate(options) -> None:
-    from .io.media import check_fps, check_output, read_photo
-    from .io.photo import read_mask
+    from .io.media.photo import read_mask
+    from .io.media.video import check_fps, check_output, read_photo
 
     output = options.output or f"{Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
@@ -147,7 +147,7 @@ def _add_inflate(commands) -> None:
 def _inflate(options) -> None:
     import torch
 
-    from .io.sana_file import inflate_sana
+    from .io.networks.sana import inflate_sana
 
     _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
@@ -175,8 +175,8 @@ def _add_convert(commands) -> None:
 def _convert(options) -> None:
     import torch
 
-    from .io.conversion import convert_checkpoint
-    from .io.file_signature import shown
+    from .io.checkpoints.conversion import convert_checkpoint
+    from .io.files.kind import shown
 
     _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
@@ -284,9 +284,9 @@ def _soft_stop():
 def _load(options):
     import torch
 
-    from .io.builtin import bundle
-    from .io.builtin_names import weights_path
-    from .io.motion_model_file import read_motion_model
+    from .builtin_model import bundle
+    from .io.networks.builtin_names import weights_path
+    from .io.networks.motion_model import read_motion_model
     from .pipeline import pick_device
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
@@ -333,7 +333,7 @@ def _write(output, frames, fps: float, options):
     """Write the frames as they are made, with a bar where that takes more than a moment."""
     from tqdm import tqdm
 
-    from .io.media import write_video
+    from .io.media.video import write_video
 
     with tqdm(desc="writing", unit="frame", total=len(frames), disable=options.quiet, delay=1) as bar:
         return write_video(
@@ -342,9 +342,9 @@ def _write(output, frames, fps: float, options):
 
 
 def _info(options) -> None:
-    from .io.builtin_names import weights_path
-    from .io.file_signature import shown
-    from .io.motion_model_file import describe_motion_model
+    from .io.files.kind import shown
+    from .io.networks.builtin_names import weights_path
+    from .io.networks.motion_model import describe_motion_model
 
     path = weights_path(options.file)
     if os.path.isdir(path):
@@ -363,7 +363,7 @@ def _info(options) -> None:
 
 def _public_weights(path) -> str:
     """What SANA or SANA-Video weights are, by their headers."""
-    from .io.video_model_file import describe_headers, open_video_model
+    from .io.networks.video_model import describe_headers, open_video_model
 
     return describe_headers(open_video_model(path))
 
@@ -382,9 +382,9 @@ def _motions(options) -> None:
             more = f"{name} knows more: {PROGRAM} motions --model {name}"
             say(f"note: these are the words of {first}; {more}", sys.stderr)
         return
-    from .io.builtin_names import weights_path
-    from .io.file_motions import file_motions
-    from .io.motion_model_file import describe_motion_model
+    from .io.networks.builtin_names import weights_path
+    from .io.networks.file_motions import file_motions
+    from .io.networks.motion_model import describe_motion_model
     from .text.vocabulary import MotionVocabulary
 
     words = file_motions(describe_motion_model(weights_path(options.model))[2])

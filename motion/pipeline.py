@@ -8,11 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .builtin_model import BuiltinModel, load_builtin
 from .choices import EDGES, GO_ON
 from .conditioning.clip_places import clip_places
 from .conditioning.motion_bucket import motion_bucket
 from .errors import ConfigError, ShapeError
-from .io.builtin import BuiltinModel, load_builtin
 from .metrics.what_moves import nothing_to_act_on
 from .models.heads.flow_codec import FlowCodec, check_photo_size
 from .models.playback.photo_player import PhotoPlayer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..motion.errors import CheckpointError, ConfigError
-from ..motion.io.file_motions import file_vocabulary
+from ..motion.io.networks.file_motions import file_vocabulary
 from ..motion.text.encoder import MotionTextEncoder
 from ..motion.text.vocabulary import MotionVocabulary
 from ._prompts import UNREAD, Unread

@@ -91,7 +91,7 @@ def text_entry(clip, caption: str, spec: MotionModelSpec) -> TextEntry:
 
 def text_parts(clip) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
     """Weights and metadata of a built-in text encoder for a model file; (None, {}) for other text encoders."""
-    from ..motion.io.file_motions import ENTRY
+    from ..motion.io.networks.file_motions import ENTRY
 
     model = getattr(clip, "cond_stage_model", None)
     if not isinstance(model, MotionTextModel):

@@ -11,7 +11,7 @@ import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 
-from ..motion.io.vae_file import VAEFile
+from ..motion.io.vaes.recognise import VAEFile
 from ..motion.models.latent_spaces import LatentSpace
 from . import _host
 from ._vae import no_weights_expected

@@ -17,7 +17,7 @@ from comfy import sd1_clip
 from torch import Tensor
 
 from ..motion.errors import ConfigError
-from ..motion.io.gemma_file import GemmaConfig, GemmaFile, kept_dtype, open_gemma
+from ..motion.io.text_encoders.gemma import GemmaConfig, GemmaFile, kept_dtype, open_gemma
 from . import _host
 from ._gemma_tokenizer import BOS, LENGTH, PAD, TOKENS, GemmaTokenizer
 

@@ -65,7 +65,7 @@ def check_model_name(folder: str, name: str | None, part: str = "") -> bool | st
 
 def _absent(folder: str, name) -> str:
     """What a user reads of a model that is not there, with the row of docs/models.md that its name belongs to."""
-    from ..motion.io.video_model_file import row_by_name
+    from ..motion.io.networks.video_model import row_by_name
 
     low = str(name)[:200].lower()
     whole = row_by_name(low) if folder == WEIGHTS_FOLDER or "sana" in low else "VAEs and the text encoder"

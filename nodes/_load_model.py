@@ -2,7 +2,7 @@
 
 import torch
 
-from ..motion.io.video_model_file import VideoModelFile, describe, open_video_model
+from ..motion.io.networks.video_model import VideoModelFile, describe, open_video_model
 from ..motion.models.sana_video.spec import SanaVideoSpec
 from . import _host
 from ._host_model import assemble

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..motion.choices import GO_ON
 from ..motion.conditioning.motion_bucket import motion_bucket
 from ..motion.errors import ConfigError
-from ..motion.io.motion_model_file import MotionModelFile, read_motion_model
-from ..motion.io.sana_file import origin_of
+from ..motion.io.networks.motion_model import MotionModelFile, read_motion_model
+from ..motion.io.networks.sana import origin_of
 from ..motion.models.heads.flow_codec import rgb_factors
 from ..motion.models.linear_video.network import LinearVideoDiT
 from ..motion.models.model_spec import MotionModelSpec

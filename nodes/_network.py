@@ -40,7 +40,7 @@ def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
     It runs the form of the operators that the MODEL was loaded with, where that works in float32 too.
     """
     from ..kernels.self_test import resolve_kernels
-    from ..motion.io.motion_model_file import fill_module
+    from ..motion.io.networks.motion_model import fill_module
     from ..motion.models.linear_video.network import LinearVideoDiT
 
     refuse_what_is_no_weight(model)

@@ -61,7 +61,7 @@ def plan_run(file_prefix: str, mode: str, resume_from: str) -> RunFolders:
 
 def check_prefix(name: str, what: str = "file_prefix") -> str:
     """A name that can be a file and a folder on every system. Raises ConfigError."""
-    from ..motion.io.output_names import check_output_name
+    from ..motion.io.files.names import check_output_name
 
     if not isinstance(name, str) or "/" in name or "\\" in name or ":" in name or name.startswith("."):
         raise ConfigError(f"{what} is {str(name)[:60]!r}; a plain name is needed, without / \\ : or a leading dot")
@@ -70,7 +70,7 @@ def check_prefix(name: str, what: str = "file_prefix") -> str:
 
 def prepare(folders: RunFolders) -> None:
     """Make the folders and try to write in each, so that a refusal comes before the training. CheckpointError."""
-    from ..motion.io.atomic import make_folder, try_writing
+    from ..motion.io.files.atomic import make_folder, try_writing
 
     for folder in (folders.states, folders.weights, folders.latents):
         try_writing(make_folder(folder))

@@ -12,9 +12,9 @@ from ..motion.adapters.lora import LoRA, target_names
 from ..motion.data.clips import ClipCollection
 from ..motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
 from ..motion.errors import CheckpointError, ConfigError
-from ..motion.io.atomic import new_output
-from ..motion.io.lora_file import lora_tensors, write_lora
-from ..motion.io.motion_model_file import save_motion_model
+from ..motion.io.adapters.lora import lora_tensors, write_lora
+from ..motion.io.files.atomic import new_output
+from ..motion.io.networks.motion_model import save_motion_model
 from ..motion.models.model_spec import MotionModelSpec
 from ..motion.training.config import TrainingConfig
 from ..motion.training.latent_task import LatentTask

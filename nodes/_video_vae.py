@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..motion.errors import CheckpointError, ShapeError
-from ..motion.io.ltx2_vae_names import UNREAD
-from ..motion.io.vae_file import VAEFile, open_vae
+from ..motion.io.vaes.ltx2_names import UNREAD
+from ..motion.io.vaes.recognise import VAEFile, open_vae
 from ..motion.models.latent_spaces import LatentSpace
 from . import _host
 from ._memory import check_weights_fit
@@ -81,7 +81,7 @@ def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVA
 
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Refuse a type that the VAE's device does not compute in. Raises ConfigError."""
-    from ..motion.io.motion_model_file import check_compute
+    from ..motion.io.networks.motion_model import check_compute
 
     if dtype is not None:
         check_compute(dtype, _host.vae_device())

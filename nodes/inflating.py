@@ -90,9 +90,9 @@ class InflateModel(io.ComfyNode):
 
 def _inflate(source_path: str, target, init: str, objective: str, dtype):
     """The video model in memory, the row of docs/models.md it came from, and the path it was saved under."""
-    from ..motion.io.atomic import make_folder, new_output, try_writing
-    from ..motion.io.motion_model_file import save_motion_model
-    from ..motion.io.sana_file import inflated_file, open_sana
+    from ..motion.io.files.atomic import make_folder, new_output, try_writing
+    from ..motion.io.networks.motion_model import save_motion_model
+    from ..motion.io.networks.sana import inflated_file, open_sana
     from ._memory import check_weights_fit
 
     source, layout = open_sana(source_path)

@@ -93,7 +93,7 @@ class LoadBuiltin(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        from ..motion.io.builtin_names import BUILTIN_NAMES
+        from ..motion.io.networks.builtin_names import BUILTIN_NAMES
 
         return schema(
             node_id="MotionBlocksLoadBuiltin",
@@ -121,8 +121,8 @@ class LoadBuiltin(io.ComfyNode):
     def execute(cls, model_name, kernels="auto") -> io.NodeOutput:
         import torch
 
-        from ..motion.io.builtin_names import BUILTIN_NAMES, builtin_path
-        from ..motion.io.motion_model_file import read_motion_model
+        from ..motion.io.networks.builtin_names import BUILTIN_NAMES, builtin_path
+        from ..motion.io.networks.motion_model import read_motion_model
         from ..motion.models.heads.flow_codec import FlowCodec
         from ._clip import build_clip
         from ._model import build_patcher
@@ -160,7 +160,7 @@ class SamplePhoto(io.ComfyNode):
 
     @classmethod
     def execute(cls, photo) -> io.NodeOutput:
-        from ..motion.io.media import read_photo
+        from ..motion.io.media.video import read_photo
 
         path = _host.safe_join(ASSETS, _host.choose("photo", photo, sample_photos()))
         image = read_photo(path).movedim(0, -1).unsqueeze(0).contiguous()

@@ -61,7 +61,7 @@ class LoadTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, text_encoder_name, instruction="video", weight_dtype="default") -> io.NodeOutput:
-        from ..motion.io.gemma_file import open_gemma
+        from ..motion.io.text_encoders.gemma import open_gemma
         from ._gemma import load_gemma, text_dtype
         from ._memory import check_weights_fit
 

@@ -227,7 +227,7 @@ def _trained(request, done) -> tuple:
         return trained, done.weights
     import torch
 
-    from ..motion.io.motion_model_file import MotionModelFile
+    from ..motion.io.networks.motion_model import MotionModelFile
     from ._model import build_patcher
     from ._network import kernels_of
 

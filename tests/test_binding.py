@@ -10,23 +10,23 @@ import pytest
 from binding import name_of
 from forked_tests import CAUGHT, SURVIVED, ask, started
 from pack.motion.adapters.lora import load_lora
+from pack.motion.builtin_model import bundle
 from pack.motion.conditioning.clip_places import clip_places
 from pack.motion.conditioning.motion_bucket import motion_bucket
 from pack.motion.conditioning.noise_init import dct_init
 from pack.motion.data.clips import digest
 from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.foreign_json import parse_json
-from pack.motion.io.atomic import make_folder, new_output, write_json, write_safetensors
-from pack.motion.io.builtin import bundle
-from pack.motion.io.builtin_names import builtin_path
-from pack.motion.io.families import detect_family
-from pack.motion.io.file_signature import shown
-from pack.motion.io.media import write_video
-from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
-from pack.motion.io.output_names import check_output_name
-from pack.motion.io.photo import read_photo
-from pack.motion.io.safetensors_file import read_safetensors
-from pack.motion.io.weight_folder import open_weights
+from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
+from pack.motion.io.files.kind import shown
+from pack.motion.io.files.names import check_output_name
+from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.files.weight_folder import open_weights
+from pack.motion.io.media.photo import read_photo
+from pack.motion.io.media.video import write_video
+from pack.motion.io.networks.builtin_names import builtin_path
+from pack.motion.io.networks.families import detect_family
+from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import fit_square
 from pack.motion.layers.warp import resample_flow, warp

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from pack.motion import cli, pipeline
-from pack.motion.io import media
-from pack.motion.io.media import read_video
-from pack.motion.io.motion_model_file import save_motion_model
+from pack.motion.io.media import video as media
+from pack.motion.io.media.video import read_video
+from pack.motion.io.networks.motion_model import save_motion_model
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.models.playback.photo_player import PhotoPlayer
@@ -223,7 +223,7 @@ def test_info_names_foreign_files_and_refuses_broken_ones(desk, capsys):
 
 @pytest.mark.parametrize("as_folder", [True, False])
 def test_info_says_what_sana_weights_need_by_their_headers(desk, capsys, as_folder):
-    from pack.motion.io.sana_layouts import sana_shapes
+    from pack.motion.io.networks.sana_layouts import sana_shapes
     from pack.motion.models.sana_video.dims import SanaDims
     from safetensors.torch import save_file
 

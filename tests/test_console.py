@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pack.motion.io.media import read_photo, write_video
+from pack.motion.io.media.video import read_photo, write_video
 from PIL import Image
 
 pytestmark = pytest.mark.slow

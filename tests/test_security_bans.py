@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("__init__.py", "__main__.py", "nodes", "motion", "kernels")
-WRITER = "motion/io/atomic.py"
+WRITER = "motion/io/files/atomic.py"
 BANNED_MODULES = {
     "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess", "multiprocessing", "pty",
     "ctypes", "socket", "urllib", "http", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "huggingface_hub", "pip",
@@ -27,8 +27,8 @@ BANNED_METHODS = {"write_text", "write_bytes", "unlink", "rmdir", "mkdir", "touc
 ALLOWED = {
     WRITER: {"import shutil", "os.open", "os.replace", "os.rename", "os.link", "os.unlink", "os.mkdir", "os.chmod",
              "open for writing"},
-    "motion/io/media.py": {"open for writing", "save"},  # PyAV and Pillow, onto temporary paths of the writer
-    "motion/io/torch_checkpoint.py": {"torch.load"},  # weights_only, for the shell's `convert`; no node imports it
+    "motion/io/media/video.py": {"open for writing", "save"},  # PyAV and Pillow, onto temporary paths of the writer
+    "motion/io/checkpoints/torch_checkpoint.py": {"torch.load"},  # weights_only, for the shell's `convert`; no node imports it
     "__main__.py": {"importlib.import_module"},  # the shell, under the pack's alias
     "nodes/extension.py": {"importlib.import_module"},  # the node files, by names written there
 }  # fmt: skip

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="also write a PNG that shows some frames of every clip")
     args = parser.parse_args()
     mount_pack()
-    from pack.motion.io.media import write_video
+    from pack.motion.io.media.video import write_video
 
     args.output.mkdir(parents=True, exist_ok=True)
     clips = draw_clips(args.seed)

@@ -46,7 +46,7 @@ def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
     mount_pack()
-    from pack.motion.io.motion_model_file import save_motion_model
+    from pack.motion.io.networks.motion_model import save_motion_model
     from pack.motion.training.builtin_recipe import BuiltinRecipe, builtin_spec
     from pack.motion.training.builtin_trainer import Trainer
 

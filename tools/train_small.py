@@ -61,7 +61,7 @@ def main() -> None:
 
 def write(arguments, spec, recipe, task, trainer) -> None:
     """Write the averaged weights of this moment as a model file."""
-    from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
+    from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
 
     with trainer.averaged():
         half = [{name: value.detach().to(torch.float16).contiguous() for name, value in module.state_dict().items()}

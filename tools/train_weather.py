@@ -42,8 +42,8 @@ def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
     mount_pack()
-    from pack.motion.io.builtin import bundle
-    from pack.motion.io.motion_model_file import read_motion_model
+    from pack.motion.builtin_model import bundle
+    from pack.motion.io.networks.motion_model import read_motion_model
     from pack.motion.training.builtin_weather import (
         WeatherRecipe,
         WeatherTask,
@@ -75,7 +75,7 @@ def main() -> None:
 
 def write(arguments, file, spec, task, trainer) -> None:
     """Write the model of the start with the averaged head and the new words."""
-    from pack.motion.io.motion_model_file import save_motion_model
+    from pack.motion.io.networks.motion_model import save_motion_model
 
     with trainer.averaged():
         head = {f"skip_head.{name}": value.detach().to(torch.float16).contiguous()

@@ -16,7 +16,7 @@ from arm_scores import average, moving, ratio_of_last_to_second, score, stack_fr
 from arm_task import ArmTask, draw_pool
 from arms import ARMS, CAPTIONS, FRAMES, Network, decode, held_out, sample_latents
 from evidence_common import ROOT, finish, spread
-from pack.motion.io.atomic import write_json
+from pack.motion.io.files.atomic import write_json
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.trainer import Trainer
 from PIL import Image

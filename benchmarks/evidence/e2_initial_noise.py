@@ -14,7 +14,7 @@ from arms import CAPTIONS, FRAMES, SHIFT, decode, held_out, sample_latents
 from e1_residual import SAMPLING_STEPS, SEEDS, STILL, load_network
 from evidence_common import ROOT, finish, spread
 from pack.motion.conditioning.noise_init import dct_init, fft_init, kept_box, tau_to_sigma
-from pack.motion.io.atomic import write_json
+from pack.motion.io.files.atomic import write_json
 from pack.motion.metrics.dynamics import dynamics_degree
 
 SAMPLING_SEEDS = (0, 1, 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from evidence_common import finish, load_model, photo, photo_paths, psnr, sample, spread, verdict
-from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
+from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
 from pack.motion.metrics.optical_flow import camera_motion, direction_agrees
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.task import SampleKey

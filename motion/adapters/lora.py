@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
-from ..io.lora_file import read_lora, write_lora
+from ..io.adapters.lora import read_lora, write_lora
 
 MAX_RANK = 4096
 

@@ -29,7 +29,7 @@ class Encoders:
 
 
 def builtin_encoders(model) -> Encoders:
-    """The codec and text encoder of a built-in model (`motion.io.builtin.BuiltinModel`)."""
+    """The codec and text encoder of a built-in model (`motion.builtin_model.BuiltinModel`)."""
     weights = [f"{name} {_tensor_digest(value)}" for name, value in sorted(model.text_encoder.state_dict().items())]
     place = next(model.text_encoder.parameters()).device
 

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, ShapeError
-from ..io.latent_cache import LatentCache
+from ..io.training.latent_cache import LatentCache
 from ..layers.block_dct import APPEARANCE_CHANNELS
 from ..layers.letterbox import fit_square
 from ..layers.warp import fold_grid

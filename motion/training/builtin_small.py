@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
+from ..builtin_model import load_builtin
 from ..data.procedural.scenes import WORDS
 from ..errors import ConfigError
-from ..io.builtin import load_builtin
-from ..io.file_motions import file_motions
-from ..io.motion_model_file import read_motion_model
+from ..io.networks.file_motions import file_motions
+from ..io.networks.motion_model import read_motion_model
 from ..models.linear_video.config import LinearVideoDiTConfig
 from ..models.linear_video.network import LinearVideoDiT
 from ..models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...kernels.foreign_text import safe_logger
 from ..errors import CheckpointError, ConfigError
-from ..io import training_state as states
-from ..io.training_state import TrainingState
+from ..io.training import states
+from ..io.training.states import TrainingState
 from .optimizers import optimizer_tensors, restore_optimizers
 from .task import SaveReport
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..adapters.lora import save_lora
+from ..builtin_model import BuiltinModel, bundle
 from ..data.clips import ClipCollection
 from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
 from ..data.sources.folder import open_clip_folder
@@ -18,13 +19,12 @@ from ..data.sources.generated import generate_collection
 from ..data.sources.video_file import go_on
 from ..errors import ConfigError
 from ..foreign_json import parse_json
-from ..io.atomic import make_folder, try_writing
-from ..io.builtin import BuiltinModel, bundle
-from ..io.builtin_names import BUILTIN_NAMES, builtin_path
-from ..io.motion_model_file import MotionModelFile, read_motion_model, save_motion_model
-from ..io.output_names import check_output_name
-from ..io.text_file import decode_text
-from ..io.yaml_text import read_yaml
+from ..io.files.atomic import make_folder, try_writing
+from ..io.files.names import check_output_name
+from ..io.files.text import decode_text
+from ..io.files.yaml_text import read_yaml
+from ..io.networks.builtin_names import BUILTIN_NAMES, builtin_path
+from ..io.networks.motion_model import MotionModelFile, read_motion_model, save_motion_model
 from ..models.linear_video.config import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
@@ -211,7 +211,7 @@ def _save(
 
 def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: int) -> None:
     """A video of the first clip's first frame with the weights so far, beside the output."""
-    from ..io.media import write_video
+    from ..io.media.video import write_video
     from ..pipeline import animate_frames
 
     clip, folder = clips.clips[0], make_folder(Path(job.output).with_suffix(".samples"))

@@ -11,8 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 from pack.motion.errors import CheckpointError
-from pack.motion.io import safetensors_file
-from pack.motion.io.safetensors_file import read_header, read_safetensors
+from pack.motion.io.files import safetensors as safetensors_file
+from pack.motion.io.files.safetensors import read_header, read_safetensors
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io import atomic, training_state
-from pack.motion.io.training_state import list_states, newest_state, prune_states, read_state, training_folder
+from pack.motion.io.files import atomic
+from pack.motion.io.training import states
+from pack.motion.io.training.states import list_states, newest_state, prune_states, read_state, training_folder
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.trainer import Trainer
 
@@ -239,9 +240,9 @@ def test_two_whole_states_stay_and_damaged_ones_do_not_count(tmp_path):
 
 def test_old_states_are_pruned_only_after_the_new_one_was_looked_at(tmp_path, monkeypatch):
     checked, removed = [], []
-    monkeypatch.setattr(training_state, "check_state", lambda path, check=training_state.check_state: (
+    monkeypatch.setattr(states, "check_state", lambda path, check=states.check_state: (
         checked.append(path.name), check(path))[1])  # fmt: skip
-    monkeypatch.setattr(training_state, "discard_folder", lambda path, real=training_state.discard_folder: (
+    monkeypatch.setattr(states, "discard_folder", lambda path, real=states.discard_folder: (
         removed.append((path.name, list(checked))), real(path)))  # fmt: skip
     trained(tmp_path)
     assert [name for name, _ in removed] == ["state-00000003"] and "state-00000009" in removed[0][1]
@@ -322,7 +323,7 @@ def test_a_full_disk_while_stopping_does_not_hide_what_stopped_the_run(tmp_path,
     def full(*arguments, **options):
         raise CheckpointError("No space left on device")
 
-    monkeypatch.setattr(training_state, "save_state", full)
+    monkeypatch.setattr(states, "save_state", full)
     with pytest.raises(torch.OutOfMemoryError) as caught:
         Trainer(ToyTask(fail={4: error}), SHORT, folder=tmp_path).run()
     assert caught.value is error
@@ -354,7 +355,7 @@ def test_two_trainers_cannot_share_a_folder(tmp_path):
 def test_a_dead_trainers_lock_on_this_machine_is_taken_over(tmp_path):
     script = (
         f"import sys, os; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import conftest\n"
-        "from pack.motion.io.training_state import training_folder\n"
+        "from pack.motion.io.training.states import training_folder\n"
         f"with training_folder({str(tmp_path)!r}):\n    os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9

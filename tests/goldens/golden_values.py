@@ -20,10 +20,10 @@ if __name__ == "__main__":
     import conftest  # noqa: F401  (mounts the pack)
 
 import torch  # noqa: E402
-from pack.motion.io.atomic import write_json  # noqa: E402
-from pack.motion.io.builtin import load_builtin  # noqa: E402
-from pack.motion.io.motion_model_file import read_motion_model, save_motion_model  # noqa: E402
-from pack.motion.io.safetensors_file import read_header, read_safetensors  # noqa: E402
+from pack.motion.builtin_model import load_builtin  # noqa: E402
+from pack.motion.io.files.atomic import write_json  # noqa: E402
+from pack.motion.io.files.safetensors import read_header, read_safetensors  # noqa: E402
+from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model  # noqa: E402
 from pack.motion.pipeline import animate_frames  # noqa: E402
 from pack.motion.training.job import read_job, run_job  # noqa: E402
 

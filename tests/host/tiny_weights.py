@@ -80,7 +80,7 @@ def _write_network(folder: Path, config: dict, family: str) -> None:
     """transformer/ and the files of a diffusers folder that say what it is."""
     if "pack" not in sys.modules:
         runpy.run_path(str(ROOT / "tests" / "conftest.py"))  # mounts it; pytest has done so before
-    from pack.motion.io.sana_layouts import sana_shapes
+    from pack.motion.io.networks.sana_layouts import sana_shapes
     from pack.motion.models.sana_video.dims import SanaDims
 
     video = family == "sana_video"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import CheckpointError
-from pack.motion.io.builtin import load_builtin
 from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.training.builtin_growth import double, grown_state, halve
 from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec

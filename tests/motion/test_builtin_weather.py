@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError
-from pack.motion.io.builtin import load_builtin
 from pack.motion.models.heads.skip_head import SkipHead
 from pack.motion.training.builtin_weather import (
     WeatherRecipe,

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from pack.motion.builtin_model import builtin_path, load_builtin
 from pack.motion.data.procedural.camera import DIRECTED, draw_scenes
 from pack.motion.data.procedural.textures import canvases
-from pack.motion.io.builtin import builtin_path, load_builtin
-from pack.motion.io.safetensors_file import read_header
+from pack.motion.io.files.safetensors import read_header
 from pack.motion.pipeline import animate
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas

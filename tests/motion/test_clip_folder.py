@@ -14,7 +14,7 @@ import torch
 from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.data.sources.video_names import folders_with_videos
 from pack.motion.errors import ConfigError, ShapeError
-from pack.motion.io.media import write_video
+from pack.motion.io.media.video import write_video
 
 
 def level(number):

@@ -16,12 +16,13 @@ import pytest
 import torch
 from pack.motion import cli
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io import sana_layouts, torch_checkpoint, torch_pickle
-from pack.motion.io.conversion import convert_checkpoint, diffusers_config
-from pack.motion.io.motion_model_file import read_motion_model
-from pack.motion.io.sana_file import open_sana
-from pack.motion.io.sana_layouts import detect_sana, sana_shapes, to_nvlabs_names, to_our_names
-from pack.motion.io.video_model_file import read_video_model
+from pack.motion.io.checkpoints import torch_checkpoint, torch_pickle
+from pack.motion.io.checkpoints.conversion import convert_checkpoint, diffusers_config
+from pack.motion.io.networks import sana_layouts
+from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.sana import open_sana
+from pack.motion.io.networks.sana_layouts import detect_sana, sana_shapes, to_nvlabs_names, to_our_names
+from pack.motion.io.networks.video_model import read_video_model
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.sana_video.dims import SanaDims
 
@@ -320,7 +321,7 @@ def test_impossible_types_are_refused(tmp_path):
 
 
 def test_torch_load_is_called_once_with_weights_only_and_a_memory_map():
-    calls = [node for node in ast.walk(ast.parse((ROOT / "motion/io/torch_checkpoint.py").read_text()))
+    calls = [node for node in ast.walk(ast.parse((ROOT / "motion/io/checkpoints/torch_checkpoint.py").read_text()))
              if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]  # fmt: skip
     (call,) = calls
     given = {word.arg: ast.unparse(word.value) for word in call.keywords}
@@ -328,7 +329,7 @@ def test_torch_load_is_called_once_with_weights_only_and_a_memory_map():
 
 
 def test_only_the_converter_and_the_shell_reach_torch_load():
-    users = {"torch_checkpoint": {"motion/io/conversion.py"}, "conversion": {"motion/cli.py"}, "cli": {"__main__.py"}}
+    users = {"torch_checkpoint": {"motion/io/checkpoints/conversion.py"}, "conversion": {"motion/cli.py"}, "cli": {"__main__.py"}}
     paths = [ROOT / "__main__.py", ROOT / "__init__.py",
              *(path for room in ("nodes", "motion", "kernels") for path in (ROOT / room).rglob("*.py"))]  # fmt: skip
     found = {module: set() for module in users}

@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from pack.motion.builtin_model import bundle, load_builtin
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.builtin import bundle, load_builtin
-from pack.motion.io.builtin_names import builtin_path
-from pack.motion.io.file_motions import builtin_models_that_know, file_motions, file_vocabulary
-from pack.motion.io.motion_model_file import read_motion_model, save_motion_model
+from pack.motion.io.networks.builtin_names import builtin_path
+from pack.motion.io.networks.file_motions import builtin_models_that_know, file_motions, file_vocabulary
+from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
 from pack.motion.text.vocabulary import MOTIONS
 
 

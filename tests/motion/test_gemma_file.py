@@ -7,7 +7,7 @@ import pytest
 import tiny_gemma
 import torch
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.gemma_file import GemmaConfig, open_gemma, plain_names
+from pack.motion.io.text_encoders.gemma import GemmaConfig, open_gemma, plain_names
 from pack.motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
 from safetensors.torch import load_file, save_file
 

@@ -12,9 +12,16 @@ import pytest
 import safetensors.torch
 import torch
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io import atomic
-from pack.motion.io.atomic import atomic_path, new_output, sweep_stale, write_chunks, write_json, write_safetensors
-from pack.motion.io.safetensors_file import DTYPES, read_safetensors
+from pack.motion.io.files import atomic
+from pack.motion.io.files.atomic import (
+    atomic_path,
+    new_output,
+    sweep_stale,
+    write_chunks,
+    write_json,
+    write_safetensors,
+)
+from pack.motion.io.files.safetensors import DTYPES, read_safetensors
 
 CALLS = ("open", "close", "fsync", "chmod", "replace", "link", "rename", "mkdir", "scandir")
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io import byte_frames, media
-from pack.motion.io.media import read_photo, read_video, write_video
-from pack.motion.io.output_names import check_output_name
+from pack.motion.io.files.names import check_output_name
+from pack.motion.io.media import byte_frames
+from pack.motion.io.media import video as media
+from pack.motion.io.media.video import read_photo, read_video, write_video
 from PIL import Image
 
 

@@ -7,11 +7,12 @@ import os
 import pytest
 import safetensors.torch
 import torch
+from pack.motion.builtin_model import BUILTIN_NAMES, builtin_path, bundle
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io import builtin_names, motion_model_file
-from pack.motion.io.builtin import BUILTIN_NAMES, builtin_path, bundle
-from pack.motion.io.families import detect_family, strip_containers
-from pack.motion.io.motion_model_file import (
+from pack.motion.io.networks import builtin_names
+from pack.motion.io.networks import motion_model as motion_model_file
+from pack.motion.io.networks.families import detect_family, strip_containers
+from pack.motion.io.networks.motion_model import (
     build_motion_model,
     config_from_shapes,
     describe_motion_model,

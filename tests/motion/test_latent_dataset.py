@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.data import latent_dataset
 from pack.motion.data.clips import Clip, ClipCollection, digest
 from pack.motion.data.latent_dataset import (
@@ -20,10 +21,9 @@ from pack.motion.data.latent_dataset import (
     resize_short_side,
 )
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.atomic import write_safetensors
-from pack.motion.io.builtin import load_builtin
-from pack.motion.io.latent_cache import MANIFEST, LatentCache
-from pack.motion.io.safetensors_file import read_safetensors
+from pack.motion.io.files.atomic import write_safetensors
+from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.training.latent_cache import MANIFEST, LatentCache
 from pack.motion.metrics.dynamics import measure_dynamics
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.models.model_spec import DynamicsSpec, MotionModelSpec

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pack.motion.adapters.lora import LoRA, load_lora, save_lora, target_names
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.safetensors_file import read_safetensors
+from pack.motion.io.files.safetensors import read_safetensors
 from torch import nn
 from training_toys import TEXT, tiny_dit, tiny_spec
 
@@ -148,7 +148,7 @@ def test_adapter_of_another_model_or_no_adapter_is_refused_with_reasons(tmp_path
     wider.transformer_blocks[1].ff = nn.Identity()
     with pytest.raises(CheckpointError, match="2 of 28 adapted layers are not in this model"):
         load_lora(tmp_path / "a.safetensors", wider)
-    from pack.motion.io.atomic import write_safetensors
+    from pack.motion.io.files.atomic import write_safetensors
 
     write_safetensors(tmp_path / "b.safetensors", dict(dit.state_dict()))
     with pytest.raises(CheckpointError, match="linear_video_dit; a LoRA with the tensors"):
@@ -162,7 +162,7 @@ def test_adapter_of_another_model_or_no_adapter_is_refused_with_reasons(tmp_path
 
 @pytest.mark.parametrize(("alpha", "words"), [(0.0, "alpha 0.0; .* alpha is above 0"), (-2.0, "alpha -2.0")])
 def test_an_adapter_whose_numbers_cannot_be_is_refused_with_its_file(tmp_path, alpha, words):
-    from pack.motion.io.lora_file import write_lora
+    from pack.motion.io.adapters.lora import write_lora
 
     dit = tiny_dit(tiny_spec())
     layers = {name: (layer.down, layer.up, alpha) for name, layer in trained(dit).layers.items()}
@@ -172,7 +172,7 @@ def test_an_adapter_whose_numbers_cannot_be_is_refused_with_its_file(tmp_path, a
 
 
 def test_an_adapter_of_whole_numbers_and_one_of_many_ranks_are_refused_with_their_file(tmp_path):
-    from pack.motion.io.lora_file import write_lora
+    from pack.motion.io.adapters.lora import write_lora
 
     dit = tiny_dit(tiny_spec())
     layers = {name: (layer.down.to(torch.int8), layer.up, 2.0) for name, layer in trained(dit).layers.items()}

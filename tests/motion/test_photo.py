@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pack.motion.errors import ShapeError
-from pack.motion.io.photo import read_photo
+from pack.motion.io.media.photo import read_photo
 from PIL import Image
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -110,7 +110,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import conftest
 from pack.motion.errors import ShapeError
-from pack.motion.io.photo import read_photo
+from pack.motion.io.media.photo import read_photo
 from PIL import Image
 Image.init()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError, ShapeError
-from pack.motion.io.builtin import load_builtin
-from pack.motion.io.media import read_photo
+from pack.motion.io.media.video import read_photo
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.layers.warp import FlowResampler, fold_grid
 from pack.motion.metrics.quality import sharpness

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from pack.motion.builtin_model import bundle
 from pack.motion.errors import ConfigError, ShapeError
-from pack.motion.io.builtin import bundle
-from pack.motion.io.motion_model_file import MotionModelFile
+from pack.motion.io.networks.motion_model import MotionModelFile
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise, pick_device

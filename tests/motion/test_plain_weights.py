@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from pack.motion.builtin_model import BUILTIN_NAMES, bundle
 from pack.motion.data.procedural.scenes import SceneSource
-from pack.motion.io.builtin import BUILTIN_NAMES, bundle
-from pack.motion.io.builtin_names import WEIGHTS
-from pack.motion.io.motion_model_file import read_motion_model
+from pack.motion.io.networks.builtin_names import WEIGHTS
+from pack.motion.io.networks.motion_model import read_motion_model
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler

@@ -1,8 +1,8 @@
 """The slider of a word ends where faces and people would bend; words that cannot behave are read but not listed."""
 
 import pytest
+from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError
-from pack.motion.io.builtin import load_builtin
 from pack.motion.text.safe_words import SAFE, TOP, UNLISTED, safe_bucket, safety_notes
 from pack.motion.text.vocabulary import MOTIONS, MotionVocabulary
 

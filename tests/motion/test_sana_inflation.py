@@ -9,9 +9,14 @@ import safetensors.torch
 import torch
 from pack.motion import cli
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.motion_model_file import build_motion_model, network_shapes, read_motion_model, save_motion_model
-from pack.motion.io.sana_file import ROWS, inflate_sana, inflated_file, open_sana, row_of
-from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
+from pack.motion.io.networks.motion_model import (
+    build_motion_model,
+    network_shapes,
+    read_motion_model,
+    save_motion_model,
+)
+from pack.motion.io.networks.sana import ROWS, inflate_sana, inflated_file, open_sana, row_of
+from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.inflation import inflate, inflated_config
 from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.models.sana_video.dims import SanaDims

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from pack.motion.errors import CheckpointError
-from pack.motion.io.sana_layouts import detect_sana, sana_shapes, sana_weights, to_nvlabs_names, to_our_names
+from pack.motion.io.networks.sana_layouts import detect_sana, sana_shapes, sana_weights, to_nvlabs_names, to_our_names
 from pack.motion.models.sana_video.dims import SanaDims
 
 SANA_600M = SanaDims()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.conditioning.clip_places import SAME_MOVE, clip_places
-from pack.motion.io.builtin import load_builtin
-from pack.motion.io.media import read_photo
+from pack.motion.io.media.video import read_photo
 from pack.motion.metrics.camera_way import camera_way
 from pack.motion.metrics.optical_flow import has_cv2
 from pack.motion.metrics.slider_flow import SLIDERS, WAYS, like_sliders

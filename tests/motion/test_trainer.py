@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.training_state import list_states, read_state
+from pack.motion.io.training.states import list_states, read_state
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.optimizers import block_matrices, build_optimizers
 from pack.motion.training.trainer import SampleKey, Trainer

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from pack.motion.errors import CheckpointError
-from pack.motion.io import ltx2_vae_names, wan_vae_names
-from pack.motion.io.dcae_file import SANA, dcae_network
-from pack.motion.io.vae_file import open_vae
+from pack.motion.io.vaes import ltx2_names as ltx2_vae_names
+from pack.motion.io.vaes import wan_names as wan_vae_names
+from pack.motion.io.vaes.dcae import SANA, dcae_network
+from pack.motion.io.vaes.recognise import open_vae
 from safetensors.torch import save_file
 
 NAME = "diffusion_pytorch_model.safetensors"

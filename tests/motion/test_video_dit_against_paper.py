@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from pack.motion.io.builtin import load_builtin
+from pack.motion.builtin_model import load_builtin
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from video_dit_reference import raw_output
 

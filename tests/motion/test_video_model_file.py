@@ -8,9 +8,9 @@ import struct
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.motion_model_file import save_motion_model
-from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
-from pack.motion.io.video_model_file import describe, open_video_model, read_video_model, row_by_name
+from pack.motion.io.networks.motion_model import save_motion_model
+from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
+from pack.motion.io.networks.video_model import describe, open_video_model, read_video_model, row_by_name
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
 from pack.motion.models.sana_video.dims import SanaDims
@@ -105,7 +105,7 @@ def test_prefixes_of_training_tools_are_stripped(tmp_path, prefix):
 
 
 def test_everything_is_refused_by_headers_before_a_tensor_is_read(tmp_path, monkeypatch):
-    from pack.motion.io import weight_folder
+    from pack.motion.io.files import weight_folder
 
     monkeypatch.setattr(weight_folder, "read_safetensors", lambda *given, **more: pytest.fail("read"))
     state = tiny_state()

@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from pack.motion.io.media import read_video, write_video
-from pack.motion.io.video_pictures import rgb_picture
+from pack.motion.io.media.pictures import rgb_picture
+from pack.motion.io.media.video import read_video, write_video
 
 BARS = np.array([(220, 30, 40), (30, 160, 60), (30, 60, 200), (230, 200, 40)], dtype=np.float64)
 KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),

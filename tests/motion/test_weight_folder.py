@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 from pack.motion.errors import CheckpointError
-from pack.motion.io.weight_folder import open_weights, read_json
+from pack.motion.io.files.weight_folder import open_weights, read_json
 
 NAME = "diffusion_pytorch_model"
 TENSORS = {"a": torch.arange(4.0), "b": torch.ones(2, 3), "c": torch.zeros(5, dtype=torch.bfloat16)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import ConfigError
 from ...foreign_json import parse_json
-from ...io.text_file import decode_text
+from ...io.files.text import decode_text
 from .video_names import leads_out, shown_name
 
 LIST_NAME = "captions.jsonl"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import ConfigError
-from ...io.media import check_fps
+from ...io.media.video import check_fps
 from ..clips import SHOWN, Clip, ClipCollection, digest
 from .captions import LIST_NAME, read_captions
 from .video_container import UnusableVideo, pyav_version

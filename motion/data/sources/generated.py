@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...io.media import check_fps
+from ...io.media.video import check_fps
 from ..clips import Clip, ClipCollection, digest
 from ..grid_flow import read_grid
 from ..procedural.scenes import WORDS, SceneBatch, SceneSource, draw_caption

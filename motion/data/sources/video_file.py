@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ShapeError
-from ...io.video_pictures import rgb_picture
+from ...io.media.pictures import rgb_picture
 from .video_container import MAX_FRAMES, UnusableVideo, decoded, opened, stream_of
 from .video_orientation import Orientation
 

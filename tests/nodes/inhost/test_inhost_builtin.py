@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from pack.motion.io.builtin import load_builtin
+from pack.motion.builtin_model import load_builtin
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.pipeline import animate as animate_photo
 

@@ -9,7 +9,7 @@ import torch
 from conftest import BASE
 from pack.motion.data.clips import ClipCollection
 from pack.motion.data.sources.folder import open_clip_folder
-from pack.motion.io.media import write_video
+from pack.motion.io.media.video import write_video
 from pack.nodes import _host
 
 INPUT = BASE / "input"

@@ -10,9 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 from pack.motion.data.clips import Clip, ClipCollection
-from pack.motion.io.motion_model_file import read_motion_model
-from pack.motion.io.safetensors_file import read_safetensors
-from pack.motion.io.sana_layouts import sana_shapes, to_nvlabs_names
+from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.sana_video.dims import SanaDims
 
 DIMS = SanaDims("sana", 32, (1, 1, 1), 2, 2, 8, 4, 6, 40, False)

@@ -3,9 +3,9 @@
 import comfy.context_windows
 import pytest
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.choices import GO_ON, SAME_MOVE
 from pack.motion.errors import ConfigError, ShapeError
-from pack.motion.io.builtin import load_builtin
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.pipeline import animate as animate_photo

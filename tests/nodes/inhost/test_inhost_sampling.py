@@ -7,7 +7,7 @@ import comfy.utils
 import pytest
 import tiny
 import torch
-from pack.motion.io.motion_model_file import build_motion_model, read_motion_model
+from pack.motion.io.networks.motion_model import build_motion_model, read_motion_model
 from pack.motion.sampling.denoiser import MotionDenoiser, TextCondition
 from pack.motion.sampling.solvers import euler, flow_dpm_2m
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pack.motion.io.builtin import load_builtin
+from pack.motion.builtin_model import load_builtin
 
 
 @pytest.fixture(scope="module")

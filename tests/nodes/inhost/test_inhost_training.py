@@ -10,8 +10,8 @@ import folder_paths
 import pytest
 import tiny
 import torch
+from pack.motion.builtin_model import load_builtin
 from pack.motion.data.clips import Clip, ClipCollection
-from pack.motion.io.builtin import load_builtin
 
 STEPS = 4
 SMALL = {"steps": STEPS, "rank": 2, "learning_rate": 1e-3, "num_frames": 4, "stride_min": 1, "stride_max": 2,
@@ -87,7 +87,7 @@ def sample(core, ours, builtin, model, text="pan left"):
 
 
 def weights_of(path):
-    from pack.motion.io.safetensors_file import read_safetensors
+    from pack.motion.io.files.safetensors import read_safetensors
 
     return read_safetensors(Path(path))
 
@@ -367,7 +367,7 @@ def test_a_text_to_video_model_trains_without_a_photo_and_refuses_one(ours, mode
 def test_a_folder_that_cannot_be_written_is_told_before_the_training(train, monkeypatch):
     folder = Path(folder_paths.get_output_directory()) / "loras"
     folder.mkdir(exist_ok=True)
-    from pack.motion.io import atomic
+    from pack.motion.io.files import atomic
 
     original = atomic._staged
 

@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.dcae_file import dcae_network
-from pack.motion.io.vae_file import open_vae
+from pack.motion.io.vaes.dcae import dcae_network
+from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.latent_spaces import SPACES
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
 from pack.nodes import _encoders, _frame_vae, _spaces, _video_vae

@@ -7,7 +7,7 @@ import tiny
 import tiny_sana
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.sana_layouts import to_nvlabs_names
+from pack.motion.io.networks.sana_layouts import to_nvlabs_names
 from pack.motion.models.latent_spaces import SPACES
 from safetensors.torch import save_file
 

@@ -1,7 +1,7 @@
 """Tiny random models and conditions for the tests inside a host."""
 
 import torch
-from pack.motion.io.motion_model_file import save_motion_model
+from pack.motion.io.networks.motion_model import save_motion_model
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from pack.motion.io.sana_layouts import sana_shapes
+from pack.motion.io.networks.sana_layouts import sana_shapes
 from pack.motion.models.sana_video.dims import SanaDims
 from safetensors.torch import save_file
 

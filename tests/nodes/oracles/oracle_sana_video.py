@@ -5,7 +5,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from pack.motion.io.sana_layouts import detect_sana, to_nvlabs_names
+from pack.motion.io.networks.sana_layouts import detect_sana, to_nvlabs_names
 from safetensors.torch import save_file
 
 SEED, STEPS, CFG, SHIFT = 5, 10, 6.0, 8.0

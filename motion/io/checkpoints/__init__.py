@@ -1,0 +1,1 @@
+"""Torch checkpoints, read without running them, for conversion to safetensors."""

@@ -1,0 +1,1 @@
+"""Files of any kind: atomic writing, safetensors, text, names; what others are built on."""

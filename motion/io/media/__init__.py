@@ -1,0 +1,1 @@
+"""Photos in, videos in and out. Media libraries are imported late."""

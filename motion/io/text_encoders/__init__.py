@@ -1,0 +1,1 @@
+"""Weights and tokenizers of text encoders."""

@@ -1,0 +1,1 @@
+"""Training states and encoded clips on disk."""

@@ -1,0 +1,1 @@
+"""Weights of VAEs: recognised, and their names brought to the host's."""
