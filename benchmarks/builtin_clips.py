@@ -6,7 +6,7 @@ import time
 import torch
 from builtin_common import DIRECTED, HELD_OUT_SEED, load_model, psnr, sample, save, verdict
 from pack.motion.data.procedural.camera import draw_scenes
-from pack.motion.training.builtin_trainer import label_scenes
+from pack.recipes.tiny_trainer import label_scenes
 
 PAIRS = ("pan left, zoom in", "pan up, rotate right")
 

@@ -47,8 +47,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     mount_pack()
     from pack.motion.io.networks.motion_model import save_motion_model
-    from pack.motion.training.builtin_recipe import BuiltinRecipe, builtin_spec
-    from pack.motion.training.builtin_trainer import Trainer
+    from pack.recipes.tiny import BuiltinRecipe, builtin_spec
+    from pack.recipes.tiny_trainer import Trainer
 
     changes = recipe_changes(BuiltinRecipe, arguments.set)
     if arguments.steps:

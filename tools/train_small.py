@@ -40,9 +40,9 @@ def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
     mount_pack()
-    from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec
-    from pack.motion.training.builtin_task import SceneTask
     from pack.motion.training.config import TrainingConfig
+    from pack.recipes.scene_task import SceneTask
+    from pack.recipes.small import SmallRecipe, build_small, small_spec
 
     recipe = SmallRecipe(**recipe_changes(SmallRecipe, arguments.set))
     spec = small_spec(num_layers=arguments.layers)

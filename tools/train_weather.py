@@ -44,15 +44,8 @@ def main() -> None:
     mount_pack()
     from pack.motion.builtin_model import bundle
     from pack.motion.io.networks.motion_model import read_motion_model
-    from pack.motion.training.builtin_weather import (
-        WeatherRecipe,
-        WeatherTask,
-        add_words,
-        build_head,
-        fit_gate,
-        with_head,
-    )
     from pack.motion.training.config import TrainingConfig
+    from pack.recipes.weather import WeatherRecipe, WeatherTask, add_words, build_head, fit_gate, with_head
 
     recipe = WeatherRecipe(**recipe_changes(WeatherRecipe, arguments.set))
     file = read_motion_model(arguments.start)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .world import OneProcess, World
+from .processes import OneProcess, World
 
 
 def open_world() -> World:

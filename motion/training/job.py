@@ -28,9 +28,9 @@ from ..io.networks.motion_model import MotionModelFile, read_motion_model, save_
 from ..models.linear_video.config import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
+from .processes import OneProcess, World
 from .task import StepReport, TrainingResult
 from .trainer import Trainer
-from .world import OneProcess, World
 
 MAX_BYTES = 2**16
 LISTED = 5  # unknown names that are answered one by one

@@ -18,8 +18,8 @@ from ..errors import CheckpointError, ConfigError, ShapeError
 from .checkpoints import Checkpoints
 from .config import TrainingConfig
 from .optimizers import build_optimizers
+from .processes import OneProcess, World
 from .task import SampleKey, SaveReport, StepReport, Task, TrainingResult
-from .world import OneProcess, World
 
 __all__ = ["SampleKey", "SaveReport", "StepReport", "Task", "Trainer", "TrainingResult"]
 _log = safe_logger("motionblocks.training")

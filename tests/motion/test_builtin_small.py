@@ -7,10 +7,10 @@ import torch
 from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import CheckpointError
 from pack.motion.models.linear_video.network import LinearVideoDiT
-from pack.motion.training.builtin_growth import double, grown_state, halve
-from pack.motion.training.builtin_small import SmallRecipe, build_small, small_spec
-from pack.motion.training.builtin_task import SceneTask
 from pack.motion.training.task import SampleKey
+from pack.recipes.growth import double, grown_state, halve
+from pack.recipes.scene_task import SceneTask
+from pack.recipes.small import SmallRecipe, build_small, small_spec
 
 RECIPE = SmallRecipe(num_textures=4, num_targets=2)
 

@@ -7,9 +7,9 @@ import torch
 from pack.motion.errors import CheckpointError
 from pack.motion.models.heads.flow_head import DEAD_DELTA, DEAD_FLOW, compose_clean
 from pack.motion.models.linear_video.network import torch_attention
-from pack.motion.training.builtin_recipe import BuiltinRecipe, Stage, builtin_spec
-from pack.motion.training.builtin_trainer import Trainer, draw_batch, draw_frame_indices, few_keys_attention
 from pack.motion.training.muon import Muon, orthogonalize
+from pack.recipes.tiny import BuiltinRecipe, Stage, builtin_spec
+from pack.recipes.tiny_trainer import Trainer, draw_batch, draw_frame_indices, few_keys_attention
 
 SPEC = replace(builtin_spec(), config=replace(builtin_spec().config, num_layers=1))
 TINY = BuiltinRecipe(num_steps=2, stages=(Stage(0.5, 2, 1), Stage(0.5, 2, 2)))

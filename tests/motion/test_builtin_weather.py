@@ -5,18 +5,10 @@ import torch
 from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError
 from pack.motion.models.heads.skip_head import SkipHead
-from pack.motion.training.builtin_weather import (
-    WeatherRecipe,
-    WeatherTask,
-    add_words,
-    build_head,
-    fit_gate,
-    prompts_of,
-    with_head,
-)
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.task import SampleKey
 from pack.motion.training.trainer import Trainer
+from pack.recipes.weather import WeatherRecipe, WeatherTask, add_words, build_head, fit_gate, prompts_of, with_head
 
 RECIPE = WeatherRecipe(size=64, crop=32, num_frames=3, num_textures=4)
 

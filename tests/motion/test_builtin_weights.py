@@ -12,7 +12,7 @@ from pack.motion.pipeline import animate
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler
-from pack.motion.training.builtin_recipe import builtin_spec
+from pack.recipes.tiny import builtin_spec
 
 FRAMES = 6
 LAST = FRAMES - 1

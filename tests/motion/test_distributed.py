@@ -14,8 +14,8 @@ from pack.motion.errors import ConfigError
 from pack.motion.io.training.states import list_states, read_state
 from pack.motion.training import distributed
 from pack.motion.training.config import TrainingConfig
+from pack.motion.training.processes import OneProcess
 from pack.motion.training.trainer import Trainer
-from pack.motion.training.world import OneProcess
 from test_training_job import write_job
 from training_toys import ToyTask
 

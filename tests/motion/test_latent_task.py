@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from pack.motion.errors import ConfigError
-from pack.motion.training.builtin_recipe import BuiltinRecipe
-from pack.motion.training.builtin_trainer import Batch, batch_loss
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.latent_task import LatentTask, weights_fingerprint
 from pack.motion.training.objectives import draw_sigma, network_input, sample_losses
 from pack.motion.training.trainer import SampleKey, Trainer
+from pack.recipes.tiny import BuiltinRecipe
+from pack.recipes.tiny_trainer import Batch, batch_loss
 from training_toys import flow_spec, tiny_dit, tiny_spec, toy_dataset
 
 SHAPE = (4, 3, 4, 4)

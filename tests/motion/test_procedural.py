@@ -11,8 +11,8 @@ from pack.motion.layers.warp import resample_flow, warp
 from pack.motion.metrics.dynamics import dynamics_degree
 from pack.motion.models.model_spec import DynamicsSpec
 from pack.motion.text.vocabulary import MotionVocabulary
-from pack.motion.training.builtin_recipe import builtin_spec
-from pack.motion.training.builtin_trainer import label_scenes, measure_buckets
+from pack.recipes.tiny import builtin_spec
+from pack.recipes.tiny_trainer import label_scenes, measure_buckets
 
 CLIP = torch.arange(16)
 

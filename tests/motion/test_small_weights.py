@@ -11,8 +11,8 @@ from pack.motion.io.files.safetensors import read_header
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler
-from pack.motion.training.builtin_small import small_spec
-from pack.motion.training.builtin_weather import prompts_of, with_head
+from pack.recipes.small import small_spec
+from pack.recipes.weather import prompts_of, with_head
 
 NAME = "motionblocks-small"
 FRAMES = 6

@@ -4,7 +4,7 @@ import torch
 from pack.motion.data.latent_dataset import LatentDataset, SampleInfo, TextEntry
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
-from pack.motion.training.builtin_recipe import builtin_spec
+from pack.recipes.tiny import builtin_spec
 
 TEXT = 12
 

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import torch
 
-from ..builtin_model import load_builtin
-from ..data.procedural.scenes import WORDS
-from ..errors import ConfigError
-from ..io.networks.file_motions import file_motions
-from ..io.networks.motion_model import read_motion_model
-from ..models.linear_video.config import LinearVideoDiTConfig
-from ..models.linear_video.network import LinearVideoDiT
-from ..models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
-from ..text.encoder import MotionTextEncoder
-from .builtin_growth import PATCH, grown_embedding, grown_state
-from .builtin_recipe import TEXT_WIDTH
-from .builtin_trainer import few_keys_attention
+from ..motion.builtin_model import load_builtin
+from ..motion.data.procedural.scenes import WORDS
+from ..motion.errors import ConfigError
+from ..motion.io.networks.file_motions import file_motions
+from ..motion.io.networks.motion_model import read_motion_model
+from ..motion.models.linear_video.config import LinearVideoDiTConfig
+from ..motion.models.linear_video.network import LinearVideoDiT
+from ..motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from ..motion.text.encoder import MotionTextEncoder
+from .growth import PATCH, grown_embedding, grown_state
+from .tiny import TEXT_WIDTH
+from .tiny_trainer import few_keys_attention
 
 PARENT = "motionblocks-tiny"
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
-from ..layers.warp import fold_grid, unfold_grid
+from ..motion.errors import CheckpointError
+from ..motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
+from ..motion.layers.warp import fold_grid, unfold_grid
 
 PATCH = 2
 CHANNELS, APPEARANCE = 200, 192

@@ -9,17 +9,17 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..data.procedural.camera import Scenes, draw_scenes
-from ..errors import CheckpointError
-from ..metrics.dynamics import degree_to_bucket, ms_ssim
-from ..models.heads.flow_codec import FlowCodec
-from ..models.heads.flow_head import compose_clean
-from ..models.linear_video.network import LinearVideoDiT
-from ..models.model_spec import DynamicsSpec, MotionModelSpec
-from ..text.encoder import MotionTextEncoder
-from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
-from .builtin_recipe import TEXT_WIDTH, BuiltinRecipe
-from .muon import Muon
+from ..motion.data.procedural.camera import Scenes, draw_scenes
+from ..motion.errors import CheckpointError
+from ..motion.metrics.dynamics import degree_to_bucket, ms_ssim
+from ..motion.models.heads.flow_codec import FlowCodec
+from ..motion.models.heads.flow_head import compose_clean
+from ..motion.models.linear_video.network import LinearVideoDiT
+from ..motion.models.model_spec import DynamicsSpec, MotionModelSpec
+from ..motion.text.encoder import MotionTextEncoder
+from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
+from ..motion.training.muon import Muon
+from .tiny import TEXT_WIDTH, BuiltinRecipe
 
 APPEARANCE = 192
 MEASURED_PAIRS = (0, 5, 10)  # frame pairs (n, n+1) that stand for the whole clip's dynamics degree

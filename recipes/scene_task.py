@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data.procedural.fields import AXES, PICTURE_WORDS
-from ..data.procedural.scenes import SceneSource
-from ..models.heads.flow_codec import FlowCodec
-from ..models.heads.flow_head import compose_clean
-from ..models.linear_video.network import LinearVideoDiT
-from ..models.model_spec import MotionModelSpec
-from ..text.encoder import MotionTextEncoder
-from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
-from .builtin_small import SmallRecipe
-from .optimizers import block_matrices
-from .task import SampleKey
+from ..motion.data.procedural.fields import AXES, PICTURE_WORDS
+from ..motion.data.procedural.scenes import SceneSource
+from ..motion.models.heads.flow_codec import FlowCodec
+from ..motion.models.heads.flow_head import compose_clean
+from ..motion.models.linear_video.network import LinearVideoDiT
+from ..motion.models.model_spec import MotionModelSpec
+from ..motion.text.encoder import MotionTextEncoder
+from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
+from ..motion.training.optimizers import block_matrices
+from ..motion.training.task import SampleKey
+from .small import SmallRecipe
 
 APPEARANCE = 192
 

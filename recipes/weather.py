@@ -11,14 +11,14 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ..data.procedural.scenes import GROUPS, SceneSource
-from ..data.procedural.weather import KINDS
-from ..errors import ConfigError
-from ..models.heads.skip_head import SkipHead, scalings
-from ..models.model_spec import MotionModelSpec
-from ..text.encoder import MotionTextEncoder
-from ..text.vocabulary import MAX_MOTIONS, MotionVocabulary
-from .task import SampleKey
+from ..motion.data.procedural.scenes import GROUPS, SceneSource
+from ..motion.data.procedural.weather import KINDS
+from ..motion.errors import ConfigError
+from ..motion.models.heads.skip_head import SkipHead, scalings
+from ..motion.models.model_spec import MotionModelSpec
+from ..motion.text.encoder import MotionTextEncoder
+from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
+from ..motion.training.task import SampleKey
 
 SURE = 8.0  # logit beyond which a prompt does not pull at the gate any more
 

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass, field
 
-from ..models.linear_video.network import LinearVideoDiTConfig
-from ..models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from ..motion.models.linear_video.network import LinearVideoDiTConfig
+from ..motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
 
 TEXT_WIDTH = 64
 
