@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pack.motion import cli, pipeline
+from pack.motion import pipeline
 from pack.motion.io.media import video as media
 from pack.motion.io.media.video import read_video
 from pack.motion.io.networks.motion_model import save_motion_model
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
 from pack.motion.models.playback.photo_player import PhotoPlayer
+from pack.motion.shell import main
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 from PIL import Image
@@ -62,7 +63,7 @@ def shell(*command, **options):
 
 
 def test_animate_writes_the_video_and_the_last_line_says_where(desk, weights, capsys):
-    code = cli.main(["animate", "photo.png", "--model", weights, "--motion", "pan left", "--frames", "3", "--quiet",
+    code = main.main(["animate", "photo.png", "--model", weights, "--motion", "pan left", "--frames", "3", "--quiet",
                      "--device", "cpu"])  # fmt: skip
     out, err = capsys.readouterr()
     assert code == 0 and err == ""
@@ -75,7 +76,7 @@ def test_animate_writes_the_video_and_the_last_line_says_where(desk, weights, ca
 def test_every_kind_of_output_holds_the_frames_and_counts_on(desk, weights, capsys, output):
     for expected in (output, output.replace("a.", "a_2.").replace("frames", "frames_2")):
         arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "--fps", "10", "-o", output]
-        assert cli.main([*arguments, "--quiet"]) == 0
+        assert main.main([*arguments, "--quiet"]) == 0
         assert read_video(desk / expected)[0].shape[0] == 2
         assert str(desk / expected) in capsys.readouterr().out
 
@@ -83,33 +84,33 @@ def test_every_kind_of_output_holds_the_frames_and_counts_on(desk, weights, caps
 def test_overwrite_replaces_the_file(desk, weights):
     (desk / "a.gif").write_text("old")
     arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "a.gif", "--overwrite", "--quiet"]
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     assert sorted(os.listdir(desk)) == ["a.gif", "photo.png"] and read_video(desk / "a.gif")[0].shape[0] == 2
 
 
 def test_overwrite_makes_a_folder_of_frames_that_is_not_there_and_replaces_none(desk, weights, capsys):
     arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "frames", "--overwrite", "--quiet"]
-    assert cli.main(arguments) == 0 and len(os.listdir(desk / "frames")) == 2
-    assert cli.main(arguments) == 2 and "never overwritten" in capsys.readouterr().err
+    assert main.main(arguments) == 0 and len(os.listdir(desk / "frames")) == 2
+    assert main.main(arguments) == 2 and "never overwritten" in capsys.readouterr().err
     assert sorted(os.listdir(desk)) == ["frames", "photo.png"]
 
 
 @pytest.mark.parametrize(("motion", "is_told"), [("", True), (" slowly, the camera", True), ("still", False)])
 def test_a_prompt_that_names_no_motion_is_told_and_a_still_one_is_not(desk, weights, capsys, motion, is_told):
     arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "a.gif", "--quiet"]
-    assert cli.main([*arguments, "--motion", motion]) == 0
+    assert main.main([*arguments, "--motion", motion]) == 0
     assert ("note: no motion was named" in capsys.readouterr().out) == is_told
 
 
 def test_progress_bar_counts_the_steps(desk, weights, capsys):
-    assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--steps", "3", "-o", "a.gif"]) == 0
+    assert main.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--steps", "3", "-o", "a.gif"]) == 0
     assert "3/3" in capsys.readouterr().err
 
 
 def test_same_seed_same_frames_and_narrow_types_run(desk, weights):
     for name, options in (("a", []), ("b", []), ("c", ["--seed", "7"]), ("d", ["--dtype", "bfloat16"])):
         arguments = ["animate", "photo.png", "--model", weights, "--frames", "3", "-o", name, "--quiet", *options]
-        assert cli.main(arguments) == 0
+        assert main.main(arguments) == 0
     videos = {name: read_video(desk / name)[0] for name in "abcd"}
     assert torch.equal(videos["a"], videos["b"]) and not torch.equal(videos["a"], videos["c"])
     assert torch.equal(videos["a"][0], videos["d"][0])
@@ -146,7 +147,7 @@ def test_same_seed_same_frames_and_narrow_types_run(desk, weights):
 )
 def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights, capsys, arguments, words):
     options = [] if "--model" in arguments else ["--model", weights]
-    assert cli.main(["animate", *arguments, *options, "--quiet"]) == 2
+    assert main.main(["animate", *arguments, *options, "--quiet"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("motionblocks: ") and err.count("\n") == 1 and words in err
     assert os.listdir(desk) == ["photo.png"]
@@ -156,18 +157,18 @@ def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights,
 def test_guidance_that_the_model_was_not_made_for_is_obeyed_with_a_warning(desk, capsys):
     common = ["animate", "photo.png", "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
     for more, is_told in ((["--guidance", "3"], True), (["--guidance", "1"], False), ([], False)):
-        assert cli.main([*common, *more]) == 0
+        assert main.main([*common, *more]) == 0
         assert ("guidance 3 is used as asked" in capsys.readouterr().out) == is_told
 
 
 @pytest.mark.slow
 def test_what_is_shown_otherwise_or_weakened_is_told(desk, capsys):
     common = ["animate", "photo.png", "--frames", "3", "--steps", "2", "--device", "cpu", "--quiet"]
-    assert cli.main([*common, "--motion", "pan left", "--dynamics", "19"]) == 0
+    assert main.main([*common, "--motion", "pan left", "--dynamics", "19"]) == 0
     assert "note: the photo is enlarged 1." in capsys.readouterr().out
-    assert cli.main([*common, "--motion", "pan left", "--dynamics", "19", "--edges", "mirror"]) == 0
+    assert main.main([*common, "--motion", "pan left", "--dynamics", "19", "--edges", "mirror"]) == 0
     assert "enlarged" not in capsys.readouterr().out
-    assert cli.main([*common, "--model", "motionblocks-small", "--motion", "swing"]) == 0
+    assert main.main([*common, "--model", "motionblocks-small", "--motion", "swing"]) == 0
     assert "'swing' at dynamics 12 moves with strength 3" in capsys.readouterr().out
 
 
@@ -177,20 +178,20 @@ def test_a_region_must_have_the_photos_shape(desk, capsys):
     Image.new("L", (62, 48), 255).save(desk / "mask.png")  # twice the photo's size
     Image.new("L", (24, 24), 255).save(desk / "square.png")
     common = ["animate", "photo.png", "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
-    assert cli.main([*common, "--region", "mask.png"]) == 0
-    assert cli.main([*common, "--region", "square.png"]) == 2
+    assert main.main([*common, "--region", "mask.png"]) == 0
+    assert main.main([*common, "--region", "square.png"]) == 2
     assert "the mask is 24x24 px, the photo 31x24; one of the same shape is needed" in capsys.readouterr().err
 
 
 def test_no_command_and_unknown_command_are_one_line_with_code_2(capsys):
     for arguments in ([], ["fly"]):
-        assert cli.main(arguments) == 2
+        assert main.main(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_output_folders_with_dots_lead_where_the_shell_says(desk, weights):
     (desk / "in").mkdir()
-    assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "in/../a.gif", "--quiet"]) == 0
+    assert main.main(["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "in/../a.gif", "--quiet"]) == 0
     assert (desk / "a.gif").exists()
 
 
@@ -201,12 +202,12 @@ def test_cancel_while_sampling_or_encoding_leaves_no_file(desk, weights, capsys,
     for module, name in ((pipeline, "animate_frames"), (media, "_encode_mp4"), (PhotoPlayer, "byte_frame")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
-            assert cli.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--quiet"]) == 130
+            assert main.main(["animate", "photo.png", "--model", weights, "--frames", "2", "--quiet"]) == 130
         assert "cancelled" in capsys.readouterr().err and os.listdir(desk) == ["photo.png"]
 
 
 def test_info_tells_family_config_and_recipe_of_our_file_without_raw_control_characters(weights, capsys):
-    assert cli.main(["info", weights]) == 0
+    assert main.main(["info", weights]) == 0
     out = capsys.readouterr().out
     assert "family: linear_video_dit" in out and "num_layers 1" in out and "recipe: none" in out and "\x1b" not in out
 
@@ -215,9 +216,9 @@ def test_info_names_foreign_files_and_refuses_broken_ones(desk, capsys):
     from safetensors.torch import save_file
 
     save_file({"blocks.0.cross_attn.q.lora_A.weight": torch.zeros(1)}, "lora.safetensors")
-    assert cli.main(["info", "lora.safetensors"]) == 0
+    assert main.main(["info", "lora.safetensors"]) == 0
     assert "a LoRA for Wan" in capsys.readouterr().out
-    assert cli.main(["info", "photo.png"]) == 2
+    assert main.main(["info", "photo.png"]) == 2
     assert "a PNG picture" in capsys.readouterr().err
 
 
@@ -234,20 +235,20 @@ def test_info_says_what_sana_weights_need_by_their_headers(desk, capsys, as_fold
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
     (folder / "config.json").write_text('{"_class_name": "SanaTransformer2DModel"}')
     given = desk / "Sana" if as_folder else folder / "diffusion_pytorch_model.safetensors"
-    assert cli.main(["info", str(given)]) == 0
+    assert main.main(["info", str(given)]) == 0
     out = capsys.readouterr().out
     count = sum(tensor.numel() for tensor in tensors.values())
     assert f"{count:,} parameters" in out and "DC-AE f32c32 (row DC-AE)" in out and "untrained" in out
 
 
 def test_motions_of_a_model_are_those_its_file_names(capsys):
-    assert cli.main(["motions", "--model", "motionblocks-small"]) == 0
+    assert main.main(["motions", "--model", "motionblocks-small"]) == 0
     listed = set(capsys.readouterr().out.split("\n"))
     assert {"bounce", "clouds", "pan left"} < listed and not listed & {"spin", "waterfall"}, "read, but not proposed"
 
 
 def test_motions_lists_the_vocabulary(capsys):
-    assert cli.main(["motions"]) == 0
+    assert main.main(["motions"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == list(MotionVocabulary().words)
     assert "motionblocks-small knows more" in err and "motions --model motionblocks-small" in err
@@ -257,8 +258,8 @@ def test_missing_package_is_one_line(capsys, monkeypatch):
     def run(options):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(cli, "_motions", run)
-    assert cli.main(["motions"]) == 2
+    monkeypatch.setattr(main, "_motions", run)
+    assert main.main(["motions"]) == 2
     assert "package 'torch' is missing" in capsys.readouterr().err
 
 

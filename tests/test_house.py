@@ -19,8 +19,8 @@ OUTSIDE = {
                "accelerate"},
 }
 ONE_WAY_OUT = {  # foreign text is made safe on its way to a person: what leads there, and the files that may take it
-    "send_progress_text": {"nodes/_host.py"}, "PreviewText": {"nodes/_text_under.py"}, "print": {"motion/console.py"},
-    "tqdm.write": {"motion/cli.py"},
+    "send_progress_text": {"nodes/_host.py"}, "PreviewText": {"nodes/_text_under.py"}, "print": {"motion/shell/console.py"},
+    "tqdm.write": {"motion/shell/main.py"},
     "getLogger": {"kernels/foreign_text.py", "nodes/_vae.py"},  # the latter adds a filter
     **{f"logging.{level}": set() for level in ("debug", "info", "warning", "error", "exception", "critical", "log")},
 }  # fmt: skip

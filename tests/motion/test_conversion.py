@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack.motion import cli
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.checkpoints import torch_checkpoint, torch_pickle
 from pack.motion.io.checkpoints.conversion import convert_checkpoint, diffusers_config
@@ -25,6 +24,7 @@ from pack.motion.io.networks.sana_layouts import detect_sana, sana_shapes, to_nv
 from pack.motion.io.networks.video_model import read_video_model
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.sana_video.dims import SanaDims
+from pack.motion.shell import main
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = SanaDims("sana", 32, (1, 1, 1), 2, 1, 32, 2, 6, 40, False)
@@ -329,7 +329,7 @@ def test_torch_load_is_called_once_with_weights_only_and_a_memory_map():
 
 
 def test_only_the_converter_and_the_shell_reach_torch_load():
-    users = {"torch_checkpoint": {"motion/io/checkpoints/conversion.py"}, "conversion": {"motion/cli.py"}, "cli": {"__main__.py"}}
+    users = {"torch_checkpoint": {"motion/io/checkpoints/conversion.py"}, "conversion": {"motion/shell/main.py"}, "cli": {"__main__.py"}}
     paths = [ROOT / "__main__.py", ROOT / "__init__.py",
              *(path for room in ("nodes", "motion", "kernels") for path in (ROOT / room).rglob("*.py"))]  # fmt: skip
     found = {module: set() for module in users}
@@ -356,18 +356,18 @@ def test_the_shell_converts_says_what_it_left_out_and_never_overwrites_unasked(t
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "Sana.pth", {"state_dict": nvlabs(IMAGE), "epoch": 1})
     command = ["convert", "Sana.pth", "-o", "out.safetensors"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     told = capsys.readouterr().out
     assert "note: its weights 'state_dict' were taken" in told and "'epoch' is not used and was left out" in told
     assert f"model: {tmp_path / 'out.safetensors'} (" in told
     before = (tmp_path / "out.safetensors").read_bytes()
-    assert cli.main([*command, "--dtype", "bfloat16"]) == 2
+    assert main.main([*command, "--dtype", "bfloat16"]) == 2
     told = capsys.readouterr().err
     assert "out.safetensors exists" in told and told.count("\n") == 1
     assert (tmp_path / "out.safetensors").read_bytes() == before
-    assert cli.main([*command, "--overwrite", "--dtype", "bfloat16"]) == 0
+    assert main.main([*command, "--overwrite", "--dtype", "bfloat16"]) == 0
     assert len((tmp_path / "out.safetensors").read_bytes()) < len(before)
-    assert cli.main(["convert", "Sana.pth", "-o", "out.pth"]) == 2
+    assert main.main(["convert", "Sana.pth", "-o", "out.pth"]) == 2
     assert "name of a .safetensors file is needed" in capsys.readouterr().err
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from pack.motion import cli
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.networks.motion_model import (
     build_motion_model,
@@ -20,6 +19,7 @@ from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.inflation import inflate, inflated_config
 from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.models.sana_video.dims import SanaDims
+from pack.motion.shell import main
 
 TINY = SanaDims("sana", 32, (1, 1, 1), 2, 2, 8, 4, 6, 40, False)
 TINY_1_5 = dataclasses.replace(TINY, qk_norm=True)
@@ -124,7 +124,7 @@ def test_paper_config_is_what_the_public_0_6b_inflates_to():
 
 def test_inflated_folder_loads_keeps_its_licence_and_trains_a_step(folder, tmp_path, capsys):
     output = tmp_path / "video.safetensors"
-    assert cli.main(["inflate", str(folder), "-o", str(output)]) == 0
+    assert main.main(["inflate", str(folder), "-o", str(output)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"model: {output} (")
     file = read_motion_model(output)
     assert "NSCL" in file.metadata["license"] and file.metadata["source"] == "SANA (Sana_tiny)"
@@ -165,11 +165,11 @@ def test_nvlabs_file_inflates_to_the_same_bits_as_the_diffusers_folder(folder, t
 def test_existing_output_and_other_refusals_write_nothing(folder, tmp_path, capsys):
     output = tmp_path / "video.safetensors"
     output.write_bytes(b"mine")
-    assert cli.main(["inflate", str(folder), "-o", str(output)]) == 2 and output.read_bytes() == b"mine"
+    assert main.main(["inflate", str(folder), "-o", str(output)]) == 2 and output.read_bytes() == b"mine"
     assert "--overwrite" in capsys.readouterr().err
-    assert cli.main(["inflate", str(folder), "-o", str(tmp_path / "a.pth")]) == 2
+    assert main.main(["inflate", str(folder), "-o", str(tmp_path / "a.pth")]) == 2
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    assert cli.main(["inflate", str(folder), "-o", str(tmp_path / "b.safetensors")]) == 2
+    assert main.main(["inflate", str(folder), "-o", str(tmp_path / "b.safetensors")]) == 2
     assert "docs/models.md, SANA" in capsys.readouterr().err
     assert not (tmp_path / "b.safetensors").exists() and not (tmp_path / "a.pth").exists()
 

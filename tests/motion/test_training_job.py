@@ -10,11 +10,11 @@ import pytest
 import torch
 from pack.motion.adapters.lora import LoRA, load_lora, save_lora
 from pack.motion.builtin_model import bundle, load_builtin
-from pack.motion.cli import main
 from pack.motion.errors import ConfigError
 from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.motion_model import read_motion_model
 from pack.motion.io.training.states import list_states
+from pack.motion.shell.main import main
 from pack.motion.training import job as jobs
 from pack.motion.training.job import TrainingJob, read_job, run_job
 

@@ -4,7 +4,7 @@ import sys
 from io import TextIOWrapper
 from typing import TextIO
 
-from ..kernels.foreign_text import LONG, safe_text
+from ...kernels.foreign_text import LONG, safe_text
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from .choices import CROP, EDGES, LONGER, SAME_MOVE
+from ..choices import CROP, EDGES, LONGER, SAME_MOVE
+from ..errors import CheckpointError, ConfigError, ShapeError
+from ..io.networks.builtin_names import BUILTIN_NAMES
 from .console import for_console, say, take_any_letter
-from .errors import CheckpointError, ConfigError, ShapeError
-from .io.networks.builtin_names import BUILTIN_NAMES
 
 PROGRAM = "motionblocks"
 FAILED, CANCELLED = 2, 130
@@ -97,8 +97,8 @@ def _add_animate(commands) -> None:
 
 
 def _animate(options) -> None:
-    from .io.media.photo import read_mask
-    from .io.media.video import check_fps, check_output, read_photo
+    from ..io.media.photo import read_mask
+    from ..io.media.video import check_fps, check_output, read_photo
 
     output = options.output or f"{Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
@@ -147,7 +147,7 @@ def _add_inflate(commands) -> None:
 def _inflate(options) -> None:
     import torch
 
-    from .io.networks.sana import inflate_sana
+    from ..io.networks.sana import inflate_sana
 
     _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
@@ -175,8 +175,8 @@ def _add_convert(commands) -> None:
 def _convert(options) -> None:
     import torch
 
-    from .io.checkpoints.conversion import convert_checkpoint
-    from .io.files.kind import shown
+    from ..io.checkpoints.conversion import convert_checkpoint
+    from ..io.files.kind import shown
 
     _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
@@ -212,8 +212,8 @@ def _add_train(commands) -> None:
 def _train(options) -> None:
     from tqdm import tqdm
 
-    from .training.distributed import open_world
-    from .training.job import read_job, run_job
+    from ..training.distributed import open_world
+    from ..training.job import read_job, run_job
 
     job = read_job(options.config)
     job = replace(job, resume="latest") if options.resume else job
@@ -284,10 +284,10 @@ def _soft_stop():
 def _load(options):
     import torch
 
-    from .builtin_model import bundle
-    from .io.networks.builtin_names import weights_path
-    from .io.networks.motion_model import read_motion_model
-    from .pipeline import pick_device
+    from ..builtin_model import bundle
+    from ..io.networks.builtin_names import weights_path
+    from ..io.networks.motion_model import read_motion_model
+    from ..pipeline import pick_device
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
     return bundle(read_motion_model(weights_path(options.model)), **place, kernels=options.kernels)
@@ -297,7 +297,7 @@ def _lora(model, options):
     """The LoRA asked for, on the model while the block lasts."""
     if options.lora is None:
         return nullcontext()
-    from .adapters.lora import load_lora
+    from ..adapters.lora import load_lora
 
     return load_lora(options.lora, model.dit).attached(options.lora_strength)
 
@@ -305,7 +305,7 @@ def _lora(model, options):
 def _sample(photo, region, model, options):
     from tqdm import tqdm
 
-    from .pipeline import animate_frames
+    from ..pipeline import animate_frames
 
     total = _steps(options.steps, model.spec.sampling.num_steps)
     if not model.vocabulary.motions(options.motion):
@@ -333,7 +333,7 @@ def _write(output, frames, fps: float, options):
     """Write the frames as they are made, with a bar where that takes more than a moment."""
     from tqdm import tqdm
 
-    from .io.media.video import write_video
+    from ..io.media.video import write_video
 
     with tqdm(desc="writing", unit="frame", total=len(frames), disable=options.quiet, delay=1) as bar:
         return write_video(
@@ -342,9 +342,9 @@ def _write(output, frames, fps: float, options):
 
 
 def _info(options) -> None:
-    from .io.files.kind import shown
-    from .io.networks.builtin_names import weights_path
-    from .io.networks.motion_model import describe_motion_model
+    from ..io.files.kind import shown
+    from ..io.networks.builtin_names import weights_path
+    from ..io.networks.motion_model import describe_motion_model
 
     path = weights_path(options.file)
     if os.path.isdir(path):
@@ -363,7 +363,7 @@ def _info(options) -> None:
 
 def _public_weights(path) -> str:
     """What SANA or SANA-Video weights are, by their headers."""
-    from .io.networks.video_model import describe_headers, open_video_model
+    from ..io.networks.video_model import describe_headers, open_video_model
 
     return describe_headers(open_video_model(path))
 
@@ -373,7 +373,7 @@ def _plain(value) -> str:
 
 
 def _motions(options) -> None:
-    from .text.vocabulary import MOTIONS
+    from ..text.vocabulary import MOTIONS
 
     if options.model is None:  # answers without torch
         say("\n".join(MOTIONS))
@@ -382,10 +382,10 @@ def _motions(options) -> None:
             more = f"{name} knows more: {PROGRAM} motions --model {name}"
             say(f"note: these are the words of {first}; {more}", sys.stderr)
         return
-    from .io.networks.builtin_names import weights_path
-    from .io.networks.file_motions import file_motions
-    from .io.networks.motion_model import describe_motion_model
-    from .text.vocabulary import MotionVocabulary
+    from ..io.networks.builtin_names import weights_path
+    from ..io.networks.file_motions import file_motions
+    from ..io.networks.motion_model import describe_motion_model
+    from ..text.vocabulary import MotionVocabulary
 
     words = file_motions(describe_motion_model(weights_path(options.model))[2])
     say("\n".join(MotionVocabulary(words).listed))

@@ -1,0 +1,1 @@
+"""The shell, `motionblocks`: one verb a task. It alone prints."""
