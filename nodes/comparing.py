@@ -3,9 +3,10 @@
 from comfy_api.latest import io, ui
 
 from ..kernels.foreign_text import safe_text
-from . import _convert, _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from . import _host
+from .host import pixels
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/measuring"
 MISSING = -1.0
@@ -59,9 +60,9 @@ class MeasureQuality(io.ComfyNode):
     def execute(cls, frames, photo=None, motion="") -> io.NodeOutput:
         from ..motion.metrics.quality import check_frames, describe, measure_quality
 
-        clip = _convert.rgb_frames(frames, "frames")
+        clip = pixels.rgb_frames(frames, "frames")
         check_frames(clip)
-        start = None if photo is None else _convert.start_photo(photo, "photo")
+        start = None if photo is None else pixels.start_photo(photo, "photo")
         report = measure_quality(clip, photo=start, motion=motion.strip() or None, on_step=_host.progress_step())
         shown = text_under(cls, describe(report))
         agrees = report.direction_agrees
@@ -136,7 +137,7 @@ class CompareVideos(io.ComfyNode):
         _host.in_range("cell_size", cell_size, 64, 512)
         by_share = _host.choose("align", align, ALIGN) == ALIGN[1]
         given = zip(LETTERS, (video_a, video_b, video_c, video_d), (label_a, label_b, label_c, label_d))
-        found = [(_convert.moving_frames(video, f"video_{letter}"), _label(label, letter))
+        found = [(pixels.moving_frames(video, f"video_{letter}"), _label(label, letter))
                  for letter, video, label in given if video is not None]  # fmt: skip
         clips, names = zip(*found)
         made = compare_clips(

@@ -6,10 +6,11 @@ from comfy_api.latest import io
 from ..motion.choices import CROP, EDGES, GO_ON, LONGER, MIRROR, SAME_MOVE
 from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
-from . import _convert, _host
-from ._compat import inp, out, schema, unique_id
-from ._prompts import refuse_unread
-from ._text_under import text_under
+from . import _host
+from .host import pixels
+from .host.compat import inp, out, schema, unique_id
+from .host.text_under import text_under
+from .text_encoders.prompts import refuse_unread
 
 CATEGORY = "MotionBlocks/conditioning"
 DEFAULT_FPS = 8.0
@@ -106,7 +107,7 @@ class ImageToVideo(io.ComfyNode):
         from node_helpers import conditioning_set_values
 
         from ..motion.text.safe_words import safe_bucket, safety_notes
-        from ._clip import names_no_motion, words_of
+        from .text_encoders.motion_vocabulary import names_no_motion, words_of
 
         refuse_unread(part for _, part in positive)
         _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
@@ -114,7 +115,7 @@ class ImageToVideo(io.ComfyNode):
         _host.in_range("fps", fps, 1.0, 120.0)
         _host.choose("longer", longer, LONGER)
         _host.choose("edges", edges, (*EDGES, FIRST_EDITION))
-        photo = _convert.start_photo(start_image)
+        photo = pixels.start_photo(start_image)
         first, decoder, size, count, space = _encode(vae, photo, num_frames)
         words = words_of(positive) if edges != FIRST_EDITION else ()
         told = {"first_latent": first, "motion_bucket_id": safe_bucket(words, dynamics)}
@@ -142,13 +143,13 @@ def _with_look(decoder, photo: torch.Tensor, edges: str, region, words: tuple[st
 
     Raises ConfigError and ShapeError for a region that cannot be.
     """
-    from ._vae import BuiltinVAE
+    from .vaes_on_socket.builtin import BuiltinVAE
 
     if not isinstance(decoder, BuiltinVAE):
         if region is not None:
             raise ConfigError("region works with the built-in models only; disconnect it")
         return decoder
-    mask = None if region is None else _convert.region_mask(region, *photo.shape[1:3])
+    mask = None if region is None else pixels.region_mask(region, *photo.shape[1:3])
     if edges == FIRST_EDITION:
         edges = None if mask is None else MIRROR
 
@@ -161,8 +162,8 @@ def _with_look(decoder, photo: torch.Tensor, edges: str, region, words: tuple[st
 def _encode(vae, photo: torch.Tensor, num_frames: int):
     """First latent (1, c, 1, h, w), VAE to decode with, video size (w, h), latent frame count, latent space or None."""
     from ..motion.models.heads.flow_codec import check_photo_size
-    from ._spaces import space_of_vae
-    from ._vae import BuiltinVAE, for_video
+    from .vaes_on_socket.builtin import BuiltinVAE, for_video
+    from .vaes_on_socket.recognise import space_of_vae
 
     h, w = photo.shape[1:3]
     check_photo_size(h, w)
@@ -219,8 +220,8 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, num_frames, batch_size=1) -> io.NodeOutput:
-        from ._host_model import space_of
-        from ._model import spec_of
+        from .models.base import space_of
+        from .models.linear_video import spec_of
 
         for name, value, high in (("width", width, MAX_SIDE), ("height", height, MAX_SIDE)):
             _host.in_range(name, value, 1, high)

@@ -6,8 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
 from . import _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/training"
 SHIPPED_CLIPS = Path(__file__).resolve().parents[1] / "assets" / "clips"

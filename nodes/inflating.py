@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from . import _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/training"
 FOLDER = "diffusion_models"
@@ -74,8 +74,8 @@ class InflateModel(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ._model import build_patcher
-        from ._run_folders import numbered_output
+        from .models.linear_video import build_patcher
+        from .training_run.folders import numbered_output
 
         for name, value, options in (("init", init, INITS), ("objective", objective, OBJECTIVES)):
             _host.choose(name, value, options)
@@ -93,7 +93,7 @@ def _inflate(source_path: str, target, init: str, objective: str, dtype):
     from ..motion.io.files.atomic import make_folder, new_output, try_writing
     from ..motion.io.networks.motion_model import save_motion_model
     from ..motion.io.networks.sana import inflated_file, open_sana
-    from ._memory import check_weights_fit
+    from .models.limits import check_weights_fit
 
     source, layout = open_sana(source_path)
     check_weights_fit(source_path, 2 * source.num_bytes)  # as read, and as inflated

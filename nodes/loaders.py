@@ -5,8 +5,8 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from . import _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/loaders"
 KERNELS_TOOLTIP = (
@@ -80,7 +80,7 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default", kernels="auto") -> io.NodeOutput:
-        from ._load_model import load_and_describe
+        from .models.load import load_and_describe
 
         dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, _host.WEIGHT_DTYPES)]
         path = _host.model_path(_host.WEIGHTS_FOLDER, model_name)
@@ -124,9 +124,9 @@ class LoadBuiltin(io.ComfyNode):
         from ..motion.io.networks.builtin_names import BUILTIN_NAMES, builtin_path
         from ..motion.io.networks.motion_model import read_motion_model
         from ..motion.models.heads.flow_codec import FlowCodec
-        from ._clip import build_clip
-        from ._model import build_patcher
-        from ._vae import BuiltinVAE
+        from .models.linear_video import build_patcher
+        from .text_encoders.motion_vocabulary import build_clip
+        from .vaes_on_socket.builtin import BuiltinVAE
 
         path = str(builtin_path(_host.choose("model_name", model_name, BUILTIN_NAMES)))
         kernels = chosen_kernels(kernels)

@@ -3,9 +3,10 @@
 from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
-from . import _convert, _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from . import _host
+from .host import pixels
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/measuring"
 
@@ -89,7 +90,7 @@ class MeasureDynamics(io.ComfyNode):
         _host.in_range("measure_size", measure_size, 16, 2048)
         if _host.choose("flow", flow, FLOW) == "on":
             need_cv2()
-        clip = _convert.moving_frames(frames, "frames")
+        clip = pixels.moving_frames(frames, "frames")
         scale, letterbox = _scale(model, measure_size)
         report = measure_dynamics(
             clip, spec=scale, letterbox=letterbox, with_flow=flow != "off", on_step=_host.progress_step()
@@ -106,7 +107,7 @@ def _scale(model, measure_size: int):
     Raises ConfigError for a model without a scale.
     """
     from ..motion.models.model_spec import DynamicsSpec
-    from ._model import spec_of
+    from .models.linear_video import spec_of
 
     if model is None:
         return DynamicsSpec(measure_size=measure_size), False

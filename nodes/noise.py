@@ -5,9 +5,10 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motion.errors import ConfigError, ShapeError
-from . import _convert, _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from . import _host
+from .host import pixels
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/sampling"
 METHODS = ("dct", "fft", "none")
@@ -47,7 +48,7 @@ class StartNoise:
         """Noise like the latent to be sampled, on the CPU. Honours batch_index."""
         import comfy.sample
 
-        samples = _convert.latent_samples(input_latent, "the latent to sample")
+        samples = pixels.latent_samples(input_latent, "the latent to sample")
         noise = comfy.sample.prepare_noise(samples, self.seed, input_latent.get("batch_index"))
         if self.first is None:
             return noise
@@ -120,7 +121,7 @@ class DCTInit(io.ComfyNode):
         shares = {"keep": keep, "tau": tau, "keep_time": keep_time, "keep_width": keep_width}
         for name, value in shares.items():
             _host.in_range(name, value, 0.0, 1.0)
-        samples = _convert.latent_samples(latent)
+        samples = pixels.latent_samples(latent)
         if method == "none":
             return _result(cls, StartNoise(noise_seed, None, None), "plain noise", torch.zeros(1, 1))
         first = _first_in_model_space(model, samples)
@@ -143,7 +144,7 @@ def _first_in_model_space(model, samples: Tensor) -> Tensor:
             f"the latent has {samples.shape[1]} channels, the model {space.latent_channels}; encode the picture with "
             "the VAE of this model"
         )
-    first = _convert.first_frame(samples)
+    first = pixels.first_frame(samples)
     if space.latent_dimensions == 3 and first.ndim == 4:
         first = first.unsqueeze(2)
     return model.get_model_object("process_latent_in")(first.clone())
@@ -184,5 +185,5 @@ def _result(cls, noise: StartNoise, text: str, kept: Tensor) -> io.NodeOutput:
     """NOISE with the line and the map of kept frequencies as its preview."""
     amount = kept.float().unsqueeze(-1)
     rows = amount * torch.tensor(KEPT_COLOUR) + (1 - amount) * torch.tensor(NOISE_COLOUR)
-    shown = ui.PreviewImage(_convert.picture(rows), cls=cls).as_dict() | text_under(cls, text).as_dict()
+    shown = ui.PreviewImage(pixels.picture(rows), cls=cls).as_dict() | text_under(cls, text).as_dict()
     return io.NodeOutput(noise, ui=shown)

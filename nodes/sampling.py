@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
 from . import _host
-from ._compat import inp, out, schema
+from .host.compat import inp, out, schema
 
 CATEGORY = "MotionBlocks/sampling"
 MAX_STEPS = 10000

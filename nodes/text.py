@@ -6,9 +6,9 @@ from comfy_api.latest import io
 from ..motion.errors import ConfigError
 from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
 from . import _host
-from ._compat import inp, out, schema
-from ._prompts import refuse_unread
-from ._text_under import text_under
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
+from .text_encoders.prompts import refuse_unread
 
 CATEGORY = "MotionBlocks/conditioning"
 FOLDER, PART = "text_encoders", "text_encoder"
@@ -62,8 +62,8 @@ class LoadTextEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, text_encoder_name, instruction="video", weight_dtype="default") -> io.NodeOutput:
         from ..motion.io.text_encoders.gemma import open_gemma
-        from ._gemma import load_gemma, text_dtype
-        from ._memory import check_weights_fit
+        from .models.limits import check_weights_fit
+        from .text_encoders.gemma import load_gemma, text_dtype
 
         _host.choose("instruction", instruction, list(INSTRUCTIONS))
         _host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
@@ -162,7 +162,7 @@ class SetInstruction(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, instruction) -> io.NodeOutput:
-        from ._gemma import with_instruction
+        from .text_encoders.gemma import with_instruction
 
         return io.NodeOutput(with_instruction(clip, _host.whole_text("instruction", instruction)))
 
@@ -183,14 +183,14 @@ def _about(file, dtype: torch.dtype, instruction: str) -> str:
 
 
 def _is_motion_vocabulary(clip) -> bool:
-    from ._clip import MotionTokenizer
+    from .text_encoders.motion_vocabulary import MotionTokenizer
 
     return isinstance(getattr(clip, "tokenizer", None), MotionTokenizer)
 
 
 def _encode(clip, text: str, told: dict, *, alone: bool = False):
     """CONDITIONING of one prompt. alone: without the instruction, where the CLIP has one."""
-    from ._gemma import is_gemma
+    from .text_encoders.gemma import is_gemma
 
     options = {"tokenizer_options": {"instruction": ""}} if alone and is_gemma(clip) else {}
     return clip.encode_from_tokens_scheduled(clip.tokenize(text, **options), add_dict=told)
@@ -198,7 +198,7 @@ def _encode(clip, text: str, told: dict, *, alone: bool = False):
 
 def _remarks(clip, positive: str, negative: str, dynamics: int, scored: bool) -> list[str]:
     """What stands under the node: the dynamics, and what of the prompts the network will not see."""
-    from ._gemma import instruction_of, is_gemma
+    from .text_encoders.gemma import instruction_of, is_gemma
 
     lines = [f"dynamics {dynamics}" + (f", motion score: {2 * dynamics}" if scored else "")]
     if is_gemma(clip):

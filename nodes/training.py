@@ -3,10 +3,10 @@
 from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
-from . import _convert
-from ._compat import inp, out, schema, unique_id
-from ._run_folders import LATEST, NEW, listed_states
-from ._text_under import text_under
+from .host import pixels
+from .host.compat import inp, out, schema, unique_id
+from .host.text_under import text_under
+from .training_run.folders import LATEST, NEW, listed_states
 
 CATEGORY = "MotionBlocks/training"
 MODES = ("lora", "full")
@@ -44,7 +44,7 @@ class TrainMotionModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, clips, **settings) -> io.NodeOutput:
-        from ._training import train
+        from .training_run.run import train
 
         request = _request(model, clip, vae, clips, settings)
         node_id = unique_id(cls)
@@ -185,11 +185,11 @@ def _advanced_widgets() -> list:
 
 def _request(model, clip, vae, clips, settings: dict):
     """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
-    from ._model import spec_of
-    from ._run_folders import plan_run
-    from ._settings import read_settings
-    from ._training import Request
+    from .models.linear_video import spec_of
     from .sampling import flow_shift
+    from .training_run.folders import plan_run
+    from .training_run.run import Request
+    from .training_run.settings import read_settings
 
     spec = spec_of(model)
     if spec is None:
@@ -205,7 +205,7 @@ def _request(model, clip, vae, clips, settings: dict):
     return Request(
         model=model, clip=clip, vae=vae, clips=clips, spec=spec, config=read.config, windows=read.windows,
         folders=plan_run(read.file_prefix, read.config.mode, read.resume_from),
-        allow_changes=read.allow_changes, photo=None if photo is None else _convert.start_photo(photo, "sample_photo"),
+        allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
         sample_text=read.sample_text, shift=read.shift,
     )  # fmt: skip
 
@@ -228,8 +228,8 @@ def _trained(request, done) -> tuple:
     import torch
 
     from ..motion.io.networks.motion_model import MotionModelFile
-    from ._model import build_patcher
-    from ._network import kernels_of
+    from .models.linear_video import build_patcher
+    from .training_run.trainable_copy import kernels_of
 
     with torch.inference_mode(False):
         file = MotionModelFile(request.spec, done.weights, None, done.metadata)
@@ -245,7 +245,7 @@ def _batch(strips: list):
 
 def _shown(cls, done, samples, report, num_steps: int) -> dict:
     """Report, strips and loss curve under the node."""
-    from ._page import curve_of
+    from .training_run.live_view import curve_of
 
     curve = curve_of(list(done.result.losses), num_steps)
     shown = ui.PreviewImage(samples, cls=cls).as_dict() | report.as_dict()

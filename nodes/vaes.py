@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from . import _host
-from ._compat import inp, out, schema
-from ._text_under import text_under
+from .host.compat import inp, out, schema
+from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/loaders"
 FOLDER, PART = "vae", "vae"
@@ -56,7 +56,7 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name, weight_dtype="default") -> io.NodeOutput:
-        from ._video_vae import load_video_vae
+        from .vaes_on_socket.public import load_video_vae
 
         dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)]
         vae, file = load_video_vae(_host.model_path(FOLDER, vae_name, PART), dtype)

@@ -19,9 +19,9 @@ OUTSIDE = {
                "accelerate"},
 }
 ONE_WAY_OUT = {  # foreign text is made safe on its way to a person: what leads there, and the files that may take it
-    "send_progress_text": {"nodes/_host.py"}, "PreviewText": {"nodes/_text_under.py"}, "print": {"motion/shell/console.py"},
+    "send_progress_text": {"nodes/_host.py"}, "PreviewText": {"nodes/host/text_under.py"}, "print": {"motion/shell/console.py"},
     "tqdm.write": {"motion/shell/main.py"},
-    "getLogger": {"kernels/foreign_text.py", "nodes/_vae.py"},  # the latter adds a filter
+    "getLogger": {"kernels/foreign_text.py", "nodes/vaes_on_socket/builtin.py"},  # the latter adds a filter
     **{f"logging.{level}": set() for level in ("debug", "info", "warning", "error", "exception", "critical", "log")},
 }  # fmt: skip
 NOT_FROM = {"models": {"io", "training", "data"}, "sampling": {"io", "models", "training"}, "layers": {"models", "io"}}

@@ -12,8 +12,8 @@ import tiny_gemma
 import torch
 from safetensors.torch import load_file, save_file
 
-gemma = importlib.import_module("pack.nodes._gemma")
-encoders = importlib.import_module("pack.nodes._encoders")
+gemma = importlib.import_module("pack.nodes.text_encoders.gemma")
+encoders = importlib.import_module("pack.nodes.training_run.encoders")
 instructions = importlib.import_module("pack.motion.text.instructions")
 NAME = "gemma-2-2b-it"
 CPU = torch.device("cpu")

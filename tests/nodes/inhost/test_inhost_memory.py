@@ -7,7 +7,8 @@ import tiny
 import tiny_sana
 import torch
 from pack.motion.models.step_memory import step_bytes
-from pack.nodes import _host, _memory
+from pack.nodes import _host
+from pack.nodes.models import limits
 
 GIB = 2**30
 
@@ -68,7 +69,7 @@ def test_8_bit_weights_are_counted_in_the_numbers_they_are_computed_in(ours, mod
 
 def test_a_video_that_cannot_fit_is_refused_with_both_numbers_before_anything_is_loaded(core, model, monkeypatch):
     weights = model.model_size()
-    need = _memory.least_memory(model.model, tiny.start()["samples"].shape)
+    need = limits.least_memory(model.model, tiny.start()["samples"].shape)
     machine_of(monkeypatch, weights + need - 1)
     seen = calls_of(monkeypatch, model)
     with pytest.raises(ValueError, match=r"1 video\(s\) of 4 frames, 48x48 px, need about 0\.0 GiB") as refusal:
@@ -80,7 +81,7 @@ def test_a_video_that_cannot_fit_is_refused_with_both_numbers_before_anything_is
 def test_the_same_video_runs_once_it_fits_and_the_refusal_left_the_model_as_it_was(core, model, monkeypatch):
     expected = sample(core, model)
     weights = model.model_size()
-    need = _memory.least_memory(model.model, tiny.start()["samples"].shape)
+    need = limits.least_memory(model.model, tiny.start()["samples"].shape)
     machine_of(monkeypatch, weights + need - 1)
     with pytest.raises(ValueError, match="need about"):
         sample(core, model)
@@ -90,20 +91,20 @@ def test_the_same_video_runs_once_it_fits_and_the_refusal_left_the_model_as_it_w
 
 def test_weights_count_on_a_cpu_and_not_on_a_device_that_streams_them(model, monkeypatch):
     shape = tiny.start()["samples"].shape
-    machine_of(monkeypatch, _memory.least_memory(model.model, shape))
+    machine_of(monkeypatch, limits.least_memory(model.model, shape))
     with pytest.raises(ValueError, match="GiB of weights"):
-        _memory.check_step_fits(model, shape)
+        limits.check_step_fits(model, shape)
     streaming = model.clone()
     streaming.load_device = torch.device("cuda", 0)
-    _memory.check_step_fits(streaming, shape)
-    machine_of(monkeypatch, _memory.least_memory(model.model, shape) - 1)
+    limits.check_step_fits(streaming, shape)
+    machine_of(monkeypatch, limits.least_memory(model.model, shape) - 1)
     with pytest.raises(ValueError, match="cuda:0 has"):
-        _memory.check_step_fits(streaming, shape)
+        limits.check_step_fits(streaming, shape)
 
 
 def test_latents_that_outgrow_a_small_network_count_as_well(model):
     shape = (1, tiny.CHANNELS, 40, 60, 60)
-    held = _memory.least_memory(model.model, shape) - _memory.step_memory(model.model, shape, fused_norms=True)
+    held = limits.least_memory(model.model, shape) - limits.step_memory(model.model, shape, fused_norms=True)
     assert held >= 4 * torch.zeros(shape).nbytes
 
 
@@ -131,14 +132,14 @@ def test_weights_larger_than_the_machine_are_refused_before_they_are_read(ours, 
         ours["LoadModel"].execute("memory.safetensors", "bf16")
     with pytest.raises(ValueError, match="made.safetensors: its weights take 40.0 GiB; this machine has 32.0 GiB"):
         machine_of(monkeypatch, 32 * GIB)
-        _memory.check_weights_fit("made.safetensors", 40 * GIB)
+        limits.check_weights_fit("made.safetensors", 40 * GIB)
 
 
 def test_sana_video_is_refused_in_frames_and_pixels_before_it_is_loaded(core, ours, models_folder, monkeypatch):
     name = tiny_sana.folder_of(models_folder, "wan21", "memory_video")
     video = ours["LoadModel"].execute(name, "fp32").args[0]
     latent = {"samples": torch.zeros(1, 16, 21, 6, 8)}
-    need = _memory.least_memory(video.model, latent["samples"].shape)
+    need = limits.least_memory(video.model, latent["samples"].shape)
     machine_of(monkeypatch, video.model_size() + need // 2)
     seen = calls_of(monkeypatch, video)
     with pytest.raises(ValueError, match=r"of 81 frames, 64x48 px, need about .* \(about 37 fit at this size\)"):

@@ -6,7 +6,7 @@ import tiny
 import torch
 from pack.motion.errors import ConfigError
 from pack.motion.models.linear_video.blocks import CrossAttention
-from pack.nodes import _text_cache
+from pack.nodes.models import text_cache
 
 STEPS, LAYERS = 3, 2
 
@@ -41,7 +41,7 @@ def projections(monkeypatch):
 
 @pytest.fixture
 def without_cache(monkeypatch):
-    monkeypatch.setattr(_text_cache, "texts_are_steady", lambda guider: False)
+    monkeypatch.setattr(text_cache, "texts_are_steady", lambda guider: False)
 
 
 def test_each_prompt_is_projected_once_a_run_without_its_padding(core, model, projections):
@@ -54,7 +54,7 @@ def test_each_prompt_is_projected_once_a_run_without_its_padding(core, model, pr
 
 def test_answer_equals_the_one_without_a_cache(core, model, monkeypatch):
     kept = ksampler(core, model)
-    monkeypatch.setattr(_text_cache, "texts_are_steady", lambda guider: False)
+    monkeypatch.setattr(text_cache, "texts_are_steady", lambda guider: False)
     assert (kept - ksampler(core, model)).abs().max() <= 1e-5 * kept.abs().max()
 
 
@@ -71,7 +71,7 @@ def test_two_prompts_in_one_batch_keep_their_own_texts(core, model):
     assert not torch.allclose(alone[1], other[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", _text_cache.MAY_CHANGE_TEXTS)
+@pytest.mark.parametrize("kind", text_cache.MAY_CHANGE_TEXTS)
 def test_wrappers_that_may_change_the_text_switch_the_cache_off(core, model, projections, kind):
     wrapped = model.clone()
     wrapped.add_wrapper_with_key(kind, "third party", lambda executor, *args, **kwargs: executor(*args, **kwargs))
@@ -84,9 +84,9 @@ def test_weight_hooks_on_a_prompt_switch_the_cache_off(model):
         model_options = {"transformer_options": {}}
         conds = {"positive": [{"hooks": object()}], "negative": [{}]}
 
-    assert not _text_cache.texts_are_steady(Guider)
+    assert not text_cache.texts_are_steady(Guider)
     Guider.conds = {"positive": [{}], "negative": [{}]}
-    assert _text_cache.texts_are_steady(Guider)
+    assert text_cache.texts_are_steady(Guider)
 
 
 def test_lora_added_between_two_runs_reaches_the_text_layers(core, model, loras_folder):
@@ -108,7 +108,7 @@ def test_cache_is_gone_after_a_run_that_failed(core, model):
         try:
             return executor(*args, **kwargs)
         finally:
-            seen.append(_text_cache.SLOT in executor.class_obj.model_options["transformer_options"])
+            seen.append(text_cache.SLOT in executor.class_obj.model_options["transformer_options"])
 
     broken = model.clone()
     broken.wrappers[comfy.patcher_extension.WrappersMP.OUTER_SAMPLE] = {

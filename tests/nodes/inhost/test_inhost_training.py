@@ -59,17 +59,17 @@ def train(ours, builtin, clips):
 @pytest.fixture
 def cancel_at(monkeypatch):
     """Press Cancel when a step's report arrives."""
-    from pack.nodes import _page
+    from pack.nodes.training_run import live_view
 
     def press(step):
-        original = _page.Page.step
+        original = live_view.Page.step
 
         def watched(self, report, losses):
             if report.step == step:
                 comfy.model_management.interrupt_current_processing()
             original(self, report, losses)
 
-        monkeypatch.setattr(_page.Page, "step", watched)
+        monkeypatch.setattr(live_view.Page, "step", watched)
 
     return press
 
@@ -377,7 +377,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(train, monk
         return original(final, **more)
 
     monkeypatch.setattr(atomic, "_staged", refuse)
-    monkeypatch.setattr("pack.nodes._training._Run", None)
+    monkeypatch.setattr("pack.nodes.training_run.run._Run", None)
     with pytest.raises(ValueError, match="loras: Permission denied; nothing that was there has changed"):
         train("readonly")
 
@@ -446,7 +446,7 @@ def test_the_page_hears_of_steps_losses_and_samples(train, monkeypatch):
 
 
 def test_long_curves_are_sent_as_few_points():
-    from pack.nodes._page import curve_of
+    from pack.nodes.training_run.live_view import curve_of
 
     curve = curve_of([float(n) for n in range(10_000)], 20_000)
     assert len(curve["points"]) <= 256 and curve["points"][-1][0] == 10_000
@@ -465,7 +465,7 @@ def test_unwanted_precision_and_rare_settings_reach_the_trainer(train):
 
 def test_training_copy_computes_what_the_hosts_model_computes(builtin):
     from pack.motion.models.linear_video.network import LinearVideoDiT
-    from pack.nodes._network import trainable_copy
+    from pack.nodes.training_run.trainable_copy import trainable_copy
 
     with torch.inference_mode(False):
         copied = trainable_copy(builtin[0], load_builtin().spec, torch.device("cpu"))

@@ -12,7 +12,8 @@ from pack.motion.io.vaes.dcae import dcae_network
 from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.latent_spaces import SPACES
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
-from pack.nodes import _encoders, _frame_vae, _spaces, _video_vae
+from pack.nodes.training_run import encoders as _encoders
+from pack.nodes.vaes_on_socket import framewise, public, recognise
 from safetensors.torch import load_file, save_file
 
 try:
@@ -81,7 +82,7 @@ def test_dcae_encodes_and_decodes_as_diffusers_does(load, oracle, core, kind):
 def test_frames_in_chunks_give_what_all_at_once_give(dcae, truth, monkeypatch):
     pixels, latents = image(truth["pixels"][0]), truth["latents"][:1].movedim(2, 1)
     together = dcae.encode(pixels), dcae.decode(latents)
-    monkeypatch.setattr(_frame_vae, "CHUNK", 64 * 96)
+    monkeypatch.setattr(framewise, "CHUNK", 64 * 96)
     assert dcae.first_stage_model.load.frames_at_once(64 * 96, decodes=True) == 1
     assert apart(dcae.encode(pixels), together[0]) <= 1e-5 and apart(dcae.decode(latents), together[1]) <= 1e-5
 
@@ -146,10 +147,10 @@ def test_bf16_weights_compute_in_bf16_and_float16_is_never_chosen(load, oracle, 
     frames = vae.decode(truth["latents"][:1].movedim(2, 1))
     assert 0 < apart(frames[0].float(), shown(truth["decoded"][0])) < 0.2
     monkeypatch.setattr(args, "fp16_vae", True)
-    assert _frame_vae.chosen_dtype() == torch.float32
+    assert framewise.chosen_dtype() == torch.float32
     monkeypatch.setattr(args, "fp16_vae", False)
     monkeypatch.setattr(args, "bf16_vae", True)
-    assert _frame_vae.chosen_dtype() == torch.bfloat16
+    assert framewise.chosen_dtype() == torch.bfloat16
 
 
 def test_low_memory_changes_no_pixel(dcae, truth):
@@ -198,7 +199,7 @@ def test_latents_of_another_model_are_refused_with_the_row(dcae):
 def test_wan_vae_in_diffusers_names_and_in_the_hosts_computes_what_diffusers_does(load, oracle, core, vae_folder):
     truth = load_file(oracle("wan_vae") / "wan.safetensors")
     vae = load(oracle("wan_vae") / "vae", "wan", weight_dtype="fp32")
-    assert _spaces.space_of_vae(vae) is SPACES["wan21"]
+    assert recognise.space_of_vae(vae) is SPACES["wan21"]
     latent = core("VAEEncode", vae=vae, pixels=image(truth["pixels"][0].movedim(0, 1)))[0]["samples"]
     assert latent.shape == truth["latents"].shape == (1, 16, 2, 2, 4)
     assert apart(latent, truth["latents"]) <= 1e-5
@@ -219,7 +220,7 @@ def test_wan_vae_in_diffusers_names_and_in_the_hosts_computes_what_diffusers_doe
 def test_svd_vae_decodes_fourteen_frames_together_as_diffusers_does(load, oracle, core):
     truth = load_file(oracle("svd_vae") / "svd.safetensors")
     vae = load(oracle("svd_vae") / "vae", "svd", weight_dtype="fp32")
-    assert _spaces.space_of_vae(vae) is SPACES["svd"]
+    assert recognise.space_of_vae(vae) is SPACES["svd"]
     latent = core("VAEEncode", vae=vae, pixels=image(truth["pixels"]))[0]["samples"]
     assert latent.shape == (1, 4, 16, 4, 6) and apart(latent[0].movedim(1, 0), truth["latents"]) <= 1e-5
     both = truth["latents"].movedim(1, 0).expand(2, -1, -1, -1, -1)  # runs never reach into the next video
@@ -231,7 +232,7 @@ def test_svd_vae_decodes_fourteen_frames_together_as_diffusers_does(load, oracle
 def test_ltx2_vae_in_diffusers_names_computes_what_diffusers_does(load, oracle, core):
     truth = load_file(oracle("ltx2_vae") / "ltx2.safetensors")
     vae = load(oracle("ltx2_vae") / "vae", "ltx2", weight_dtype="fp32")
-    assert _spaces.space_of_vae(vae) is SPACES["ltx2"]
+    assert recognise.space_of_vae(vae) is SPACES["ltx2"]
     latent = core("VAEEncode", vae=vae, pixels=image(truth["pixels"][0].movedim(0, 1)))[0]["samples"]
     assert latent.shape == truth["latents"].shape == (1, 128, 2, 2, 2)
     assert apart(latent, truth["latents"]) <= 1e-5
@@ -301,7 +302,7 @@ def test_spaces_of_the_hosts_own_vaes_are_told_by_class():
         (made(AutoencoderKL), 4, 8, "svd"), (made(AutoencoderKL), 16, 8, None), (None, 4, 8, None),
     ]  # fmt: skip
     for network, channels, ratio, kind in cases:
-        space = _spaces.space_of_vae(vae(network, channels, ratio))
+        space = recognise.space_of_vae(vae(network, channels, ratio))
         assert (space.kind if space else None) == kind, (network, channels)
 
 
@@ -317,7 +318,7 @@ def test_published_dcae_has_the_weights_of_the_table(oracle):
 
     with torch.device("meta"):
         network = AutoencoderDC(**dcae_network(None, "x"), scaling_factor=1.0)
-    shapes = _video_vae.network_shapes(network)
+    shapes = public.network_shapes(network)
     need = json.loads((oracle("dcae") / "public_shapes.json").read_text())
     assert {name: list(shape) for name, shape in shapes.items()} == need and len(need) == 375
     assert round(sum(weight.numel() for weight in network.state_dict().values()) / 1e6, 1) == 312.3
@@ -328,7 +329,7 @@ def test_layers_are_counted_and_filled_also_where_the_host_fills_them_late(oracl
     with monkeypatch.context() as patch, torch.inference_mode(False):
         if late:  # older hosts make every weight at once
             patch.setattr(memory_management, "aimdo_enabled", True)
-        vae = _frame_vae.dcae_vae(open_vae(oracle("dcae") / "conv"), torch.float32)
+        vae = framewise.dcae_vae(open_vae(oracle("dcae") / "conv"), torch.float32)
     assert not any(weight.is_meta for weight in vae.first_stage_model.state_dict().values())
     assert apart(vae.decode(truth["latents"][:1].movedim(2, 1))[0], shown(truth["decoded"][0])) <= 1e-5
 
@@ -394,10 +395,10 @@ def test_older_hosts_refuse_a_wan_vae_of_another_width(tmp_path):
     save_file({name: torch.zeros(size, 1, 1, 1) for name, size in shapes.items()}, path)
     if "conv_out_channels" in inspect.signature(WanVAE.__init__).parameters:
         with pytest.raises(CheckpointError, match="weights missing.*docs/models.md, Wan 2.1 VAE"):
-            _video_vae.load_video_vae(path)
+            public.load_video_vae(path)
     else:
         with pytest.raises(CheckpointError, match="a Wan VAE of width 8; this ComfyUI knows width 96 only"):
-            _video_vae.load_video_vae(path)
+            public.load_video_vae(path)
 
 
 def test_photo_to_latent_and_back_through_image_to_video(ours, dcae, core):

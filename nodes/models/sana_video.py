@@ -8,13 +8,13 @@ import torch
 from comfy import latent_formats
 from torch import Tensor
 
-from ..kernels.self_test import SANA_VIDEO
-from ..motion.models.sana_video.network import SanaVideoDiT
-from ..motion.models.sana_video.spec import SanaVideoSpec
-from ..motion.sampling.schedules import sigma_to_timestep
-from ._host_model import HostConfig, HostModel
-from ._host_network import FLOW_MULTIPLIER, HostNetwork, need_text
-from ._text_cache import texts_of_a_run
+from ...kernels.self_test import SANA_VIDEO
+from ...motion.models.sana_video.network import SanaVideoDiT
+from ...motion.models.sana_video.spec import SanaVideoSpec
+from ...motion.sampling.schedules import sigma_to_timestep
+from .base import HostConfig, HostModel
+from .text_cache import texts_of_a_run
+from .wrapped_network import FLOW_MULTIPLIER, HostNetwork, need_text
 
 FORMATS = {"wan21": latent_formats.Wan21, "ltx2": latent_formats.LTXV}
 

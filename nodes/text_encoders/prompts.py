@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..motion.errors import ConfigError
+from ...motion.errors import ConfigError
 
 UNREAD = "motionblocks_unread"  # key of a CONDITIONING and of tokens
 _TOLD = ("cross_attn", "pooled_output", "motion_bucket_id", "first_latent")  # what makes two prompts differ

@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 
-from ..kernels.foreign_text import has_half_character, safe_logger
-from ..motion.errors import ConfigError
-from ..motion.io.text_encoders.gemma_tokenizer import SENTENCEPIECE, TokenizerFile, refused
+from ...kernels.foreign_text import has_half_character, safe_logger
+from ...motion.errors import ConfigError
+from ...motion.io.text_encoders.gemma_tokenizer import SENTENCEPIECE, TokenizerFile, refused
 
 _log = safe_logger("motionblocks.text")
 TOKENS = "gemma2_2b"  # the host's name for this text encoder

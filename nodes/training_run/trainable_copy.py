@@ -7,8 +7,8 @@ them. Call these functions outside inference mode.
 import torch
 from torch import Tensor
 
-from ..motion.errors import ConfigError
-from ..motion.models.model_spec import MotionModelSpec
+from ...motion.errors import ConfigError
+from ...motion.models.model_spec import MotionModelSpec
 
 NETWORK = "diffusion_model."
 
@@ -39,9 +39,9 @@ def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
 
     It runs the form of the operators that the MODEL was loaded with, where that works in float32 too.
     """
-    from ..kernels.self_test import resolve_kernels
-    from ..motion.io.networks.motion_model import fill_module
-    from ..motion.models.linear_video.network import LinearVideoDiT
+    from ...kernels.self_test import resolve_kernels
+    from ...motion.io.networks.motion_model import fill_module
+    from ...motion.models.linear_video.network import LinearVideoDiT
 
     refuse_what_is_no_weight(model)
     kernels = resolve_kernels(kernels_of(model), device, torch.float32)

@@ -7,8 +7,9 @@ import time
 
 from torch import Tensor
 
-from ..motion.training.task import StepReport
-from . import _host, _samples
+from ...motion.training.task import StepReport
+from .. import _host
+from . import previews
 
 LOSS_EVENT = "motionblocks.loss"
 SHOW_SECONDS = 0.25  # between two updates of the page
@@ -44,7 +45,7 @@ class Page:
             _host.send_event(LOSS_EVENT, {"node": self.node_id, **curve_of(losses, num_steps)})
 
     def sample(self, step: int, num_steps: int, strip: Tensor) -> None:
-        self.bar.update_absolute(step, num_steps, _samples.to_jpeg(strip))
+        self.bar.update_absolute(step, num_steps, previews.to_jpeg(strip))
 
     def say(self, text: str) -> None:
         _host.show_text(text, self.node_id)

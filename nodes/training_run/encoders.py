@@ -7,17 +7,17 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..motion.data.clips import digest
-from ..motion.data.latent_dataset import Encoders, TextEntry
-from ..motion.errors import ConfigError, ShapeError
-from ..motion.models.latent_spaces import SPACES
-from ..motion.models.model_spec import MotionModelSpec
-from . import _convert
-from ._clip import MotionTextModel
-from ._network import worked_in
-from ._prompts import refuse_unread
-from ._spaces import space_of_vae
-from ._vae import BuiltinVAE
+from ...motion.data.clips import digest
+from ...motion.data.latent_dataset import Encoders, TextEntry
+from ...motion.errors import ConfigError, ShapeError
+from ...motion.models.latent_spaces import SPACES
+from ...motion.models.model_spec import MotionModelSpec
+from ..host import pixels
+from ..text_encoders.motion_vocabulary import MotionTextModel
+from ..text_encoders.prompts import refuse_unread
+from ..vaes_on_socket.builtin import BuiltinVAE
+from ..vaes_on_socket.recognise import space_of_vae
+from .trainable_copy import worked_in
 
 SAMPLED = 64  # values of each weight that go into a fingerprint
 
@@ -33,7 +33,7 @@ def host_encoders(vae, clip, spec: MotionModelSpec, captions: dict[str, str]) ->
     def encode_frames(video: Tensor) -> Tensor:
         """(1, 3, t, h, w) -> unscaled latents (1, c, t, h', w')."""
         with torch.inference_mode():
-            return _frame_latents(vae.encode(_convert.to_image(video)[0].contiguous()))
+            return _frame_latents(vae.encode(pixels.to_image(video)[0].contiguous()))
 
     def encode_text(caption: str) -> TextEntry:
         try:
@@ -91,7 +91,7 @@ def text_entry(clip, caption: str, spec: MotionModelSpec) -> TextEntry:
 
 def text_parts(clip) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
     """Weights and metadata of a built-in text encoder for a model file; (None, {}) for other text encoders."""
-    from ..motion.io.networks.file_motions import ENTRY
+    from ...motion.io.networks.file_motions import ENTRY
 
     model = getattr(clip, "cond_stage_model", None)
     if not isinstance(model, MotionTextModel):
@@ -118,7 +118,7 @@ def _vae_fingerprint(vae) -> str:
 
 
 def _clip_fingerprint(clip) -> str:
-    from ._gemma import instruction_of, is_gemma
+    from ..text_encoders.gemma import instruction_of, is_gemma
 
     instruction = (instruction_of(clip),) if is_gemma(clip) else ()
     return _weights_fingerprint(getattr(clip, "patcher", None), getattr(clip, "layer_idx", None), *instruction)

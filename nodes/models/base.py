@@ -10,17 +10,17 @@ from comfy.conds import CONDNoiseShape, CONDRegular
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..kernels.self_test import LINEAR_VIDEO_DIT, resolve_kernels
-from ..motion.errors import CheckpointError, ConfigError, ShapeError
-from ..motion.models.latent_spaces import SPACES, LatentSpace
-from ..motion.models.model_spec import MotionModelSpec
-from ..motion.models.sana_video.spec import SanaVideoSpec
-from ..motion.models.step_memory import memory_factor
-from . import _host
-from ._as_trained import sample_as_trained
-from ._host_network import FLOW_MULTIPLIER
-from ._memory import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
-from ._text_cache import keep_texts_for_a_run
+from ...kernels.self_test import LINEAR_VIDEO_DIT, resolve_kernels
+from ...motion.errors import CheckpointError, ConfigError, ShapeError
+from ...motion.models.latent_spaces import SPACES, LatentSpace
+from ...motion.models.model_spec import MotionModelSpec
+from ...motion.models.sana_video.spec import SanaVideoSpec
+from ...motion.models.step_memory import memory_factor
+from .. import _host
+from .as_trained import sample_as_trained
+from .limits import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
+from .text_cache import keep_texts_for_a_run
+from .wrapped_network import FLOW_MULTIPLIER
 
 Spec = MotionModelSpec | SanaVideoSpec
 

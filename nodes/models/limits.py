@@ -8,9 +8,9 @@ import math
 
 import torch
 
-from ..motion.errors import ConfigError, ShapeError
-from ..motion.models.step_memory import step_bytes
-from . import _host
+from ...motion.errors import ConfigError, ShapeError
+from ...motion.models.step_memory import step_bytes
+from .. import _host
 
 MARGIN = 1.1  # of what the host is asked to keep free: allocators round up, libraries take workspaces
 LATENTS_HELD = 5  # float32 copies a sampler of the host cannot do without: noise, state, two sums, clean estimate

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-from ..motion.data.latent_dataset import WindowConfig
-from ..motion.errors import ConfigError
-from ..motion.training.config import TrainingConfig
-from . import _host
+from ...motion.data.latent_dataset import WindowConfig
+from ...motion.errors import ConfigError
+from ...motion.training.config import TrainingConfig
+from .. import _host
 
 SAME_NAME = (
     "mode", "batch_size", "learning_rate", "rank", "seed", "sample_every", "save_every", "caption_dropout", "ema_decay",

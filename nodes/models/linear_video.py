@@ -11,21 +11,21 @@ from comfy import latent_formats
 from comfy.conds import CONDConstant, CONDRegular
 from torch import Tensor
 
-from ..motion.choices import GO_ON
-from ..motion.conditioning.motion_bucket import motion_bucket
-from ..motion.errors import ConfigError
-from ..motion.io.networks.motion_model import MotionModelFile, read_motion_model
-from ..motion.io.networks.sana import origin_of
-from ..motion.models.heads.flow_codec import rgb_factors
-from ..motion.models.linear_video.network import LinearVideoDiT
-from ..motion.models.model_spec import MotionModelSpec
-from ..motion.sampling.residual import residual_state_to_network
-from ..motion.sampling.schedules import sigma_to_timestep
-from . import _host
-from ._clip_places import frame_numbers, places_of
-from ._host_model import HostConfig, HostModel, assemble
-from ._host_network import FLOW_MULTIPLIER, HostNetwork, need_text
-from ._text_cache import texts_of_a_run
+from ...motion.choices import GO_ON
+from ...motion.conditioning.motion_bucket import motion_bucket
+from ...motion.errors import ConfigError
+from ...motion.io.networks.motion_model import MotionModelFile, read_motion_model
+from ...motion.io.networks.sana import origin_of
+from ...motion.models.heads.flow_codec import rgb_factors
+from ...motion.models.linear_video.network import LinearVideoDiT
+from ...motion.models.model_spec import MotionModelSpec
+from ...motion.sampling.residual import residual_state_to_network
+from ...motion.sampling.schedules import sigma_to_timestep
+from .. import _host
+from .base import HostConfig, HostModel, assemble
+from .clip_places import frame_numbers, places_of
+from .text_cache import texts_of_a_run
+from .wrapped_network import FLOW_MULTIPLIER, HostNetwork, need_text
 
 
 class MotionLatent(latent_formats.LatentFormat):

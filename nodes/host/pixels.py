@@ -7,7 +7,7 @@ never written into.
 import torch
 from torch import Tensor
 
-from ..motion.errors import ShapeError
+from ...motion.errors import ShapeError
 
 OVERSHOOT = 0.1  # resizing filters leave small overshoots, which are clamped; beyond this the values are not [0, 1]
 

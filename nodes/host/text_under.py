@@ -2,8 +2,8 @@
 
 from comfy_api.latest import ui
 
-from . import _host
-from ._compat import unique_id
+from .. import _host
+from .compat import unique_id
 
 
 def text_under(cls, text: str) -> ui.PreviewText:

@@ -5,8 +5,8 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from einops import rearrange
 from torch import Tensor
 
-from ..motion.errors import ConfigError
-from ._module_weights import host_weights
+from ...motion.errors import ConfigError
+from .layer_weights import host_weights
 
 FLOW_MULTIPLIER = 1000
 

@@ -16,10 +16,10 @@ import torch
 from comfy import sd1_clip
 from torch import Tensor
 
-from ..motion.errors import ConfigError
-from ..motion.io.text_encoders.gemma import GemmaConfig, GemmaFile, kept_dtype, open_gemma
-from . import _host
-from ._gemma_tokenizer import BOS, LENGTH, PAD, TOKENS, GemmaTokenizer
+from ...motion.errors import ConfigError
+from ...motion.io.text_encoders.gemma import GemmaConfig, GemmaFile, kept_dtype, open_gemma
+from .. import _host
+from .gemma_tokenizer import BOS, LENGTH, PAD, TOKENS, GemmaTokenizer
 
 MAX_INSTRUCTION = 1000  # tokens; with the prompt this stays below Gemma-2's sliding window of 4096
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp32": torch.float32}

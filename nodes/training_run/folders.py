@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..motion.errors import ConfigError
-from . import _host
+from ...motion.errors import ConfigError
+from .. import _host
 
 NEW, LATEST = "new", "latest"
 WEIGHT_FOLDERS = {"lora": "loras", "full": "diffusion_models"}
@@ -61,7 +61,7 @@ def plan_run(file_prefix: str, mode: str, resume_from: str) -> RunFolders:
 
 def check_prefix(name: str, what: str = "file_prefix") -> str:
     """A name that can be a file and a folder on every system. Raises ConfigError."""
-    from ..motion.io.files.names import check_output_name
+    from ...motion.io.files.names import check_output_name
 
     if not isinstance(name, str) or "/" in name or "\\" in name or ":" in name or name.startswith("."):
         raise ConfigError(f"{what} is {str(name)[:60]!r}; a plain name is needed, without / \\ : or a leading dot")
@@ -70,7 +70,7 @@ def check_prefix(name: str, what: str = "file_prefix") -> str:
 
 def prepare(folders: RunFolders) -> None:
     """Make the folders and try to write in each, so that a refusal comes before the training. CheckpointError."""
-    from ..motion.io.files.atomic import make_folder, try_writing
+    from ...motion.io.files.atomic import make_folder, try_writing
 
     for folder in (folders.states, folders.weights, folders.latents):
         try_writing(make_folder(folder))

@@ -6,7 +6,7 @@ What it does give is one id for each condition of a run; the cache lives exactly
 
 from comfy.patcher_extension import WrappersMP
 
-from ..motion.models.text_cache import TextCache
+from ...motion.models.text_cache import TextCache
 
 SLOT = "motionblocks_texts"
 MAY_CHANGE_TEXTS = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL,

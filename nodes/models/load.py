@@ -2,11 +2,11 @@
 
 import torch
 
-from ..motion.io.networks.video_model import VideoModelFile, describe, open_video_model
-from ..motion.models.sana_video.spec import SanaVideoSpec
-from . import _host
-from ._host_model import assemble
-from ._memory import check_weights_fit
+from ...motion.io.networks.video_model import VideoModelFile, describe, open_video_model
+from ...motion.models.sana_video.spec import SanaVideoSpec
+from .. import _host
+from .base import assemble
+from .limits import check_weights_fit
 
 
 def load_video_model(
@@ -44,9 +44,9 @@ def _kept(model) -> str:
 
 def _config(file: VideoModelFile):
     if isinstance(file.spec, SanaVideoSpec):
-        from ._sana_video import SanaVideoHostConfig
+        from .sana_video import SanaVideoHostConfig
 
         return SanaVideoHostConfig(file.spec)
-    from ._model import MotionModelConfig
+    from .linear_video import MotionModelConfig
 
     return MotionModelConfig(file.spec)

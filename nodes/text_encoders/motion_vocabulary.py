@@ -9,11 +9,11 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ..motion.errors import CheckpointError, ConfigError
-from ..motion.io.networks.file_motions import file_vocabulary
-from ..motion.text.encoder import MotionTextEncoder
-from ..motion.text.vocabulary import MotionVocabulary
-from ._prompts import UNREAD, Unread
+from ...motion.errors import CheckpointError, ConfigError
+from ...motion.io.networks.file_motions import file_vocabulary
+from ...motion.text.encoder import MotionTextEncoder
+from ...motion.text.vocabulary import MotionVocabulary
+from .prompts import UNREAD, Unread
 
 TOKENS = "motion"
 WORDS = "motionblocks_words"  # key of tokens and of a CONDITIONING: the motions that a prompt names

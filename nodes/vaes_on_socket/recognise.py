@@ -1,7 +1,7 @@
 """Which latent space a VAE of the host works in: ours say it themselves, the host's are told by class and channels."""
 
-from ..motion.io.vaes.ltx2_names import LEAST_WIDTH
-from ..motion.models.latent_spaces import SPACES, LatentSpace
+from ...motion.io.vaes.ltx2_names import LEAST_WIDTH
+from ...motion.models.latent_spaces import SPACES, LatentSpace
 
 # class of the network inside comfy.sd.VAE -> kind of space, if channels and px per cell agree as well
 _CLASSES = {

@@ -7,12 +7,12 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
-from ..motion.errors import CheckpointError, ShapeError
-from ..motion.io.vaes.ltx2_names import UNREAD
-from ..motion.io.vaes.recognise import VAEFile, open_vae
-from ..motion.models.latent_spaces import LatentSpace
-from . import _host
-from ._memory import check_weights_fit
+from ...motion.errors import CheckpointError, ShapeError
+from ...motion.io.vaes.ltx2_names import UNREAD
+from ...motion.io.vaes.recognise import VAEFile, open_vae
+from ...motion.models.latent_spaces import LatentSpace
+from .. import _host
+from ..models.limits import check_weights_fit
 
 WAN_WIDTH = 96  # of the published weights; older hosts build no other
 
@@ -68,7 +68,7 @@ def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVA
 
     Raises CheckpointError for other files, ConfigError for a type this device cannot compute in.
     """
-    from ._frame_vae import dcae_vae, svd_vae
+    from .framewise import dcae_vae, svd_vae
 
     check_dtype(dtype)
     with torch.inference_mode(False):
@@ -81,7 +81,7 @@ def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVA
 
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Refuse a type that the VAE's device does not compute in. Raises ConfigError."""
-    from ..motion.io.networks.motion_model import check_compute
+    from ...motion.io.networks.motion_model import check_compute
 
     if dtype is not None:
         check_compute(dtype, _host.vae_device())

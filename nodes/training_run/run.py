@@ -7,21 +7,23 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..kernels.foreign_text import safe_logger
-from ..motion.adapters.lora import LoRA, target_names
-from ..motion.data.clips import ClipCollection
-from ..motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
-from ..motion.errors import CheckpointError, ConfigError
-from ..motion.io.adapters.lora import lora_tensors, write_lora
-from ..motion.io.files.atomic import new_output
-from ..motion.io.networks.motion_model import save_motion_model
-from ..motion.models.model_spec import MotionModelSpec
-from ..motion.training.config import TrainingConfig
-from ..motion.training.latent_task import LatentTask
-from ..motion.training.trainer import StepReport, Trainer, TrainingResult
-from . import _encoders, _host, _network, _samples
-from ._page import Page
-from ._run_folders import RunFolders, prepare
+from ...kernels.foreign_text import safe_logger
+from ...motion.adapters.lora import LoRA, target_names
+from ...motion.data.clips import ClipCollection
+from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
+from ...motion.errors import CheckpointError, ConfigError
+from ...motion.io.adapters.lora import lora_tensors, write_lora
+from ...motion.io.files.atomic import new_output
+from ...motion.io.networks.motion_model import save_motion_model
+from ...motion.models.model_spec import MotionModelSpec
+from ...motion.training.config import TrainingConfig
+from ...motion.training.latent_task import LatentTask
+from ...motion.training.trainer import StepReport, Trainer, TrainingResult
+from .. import _host
+from . import encoders as _encoders
+from . import previews, trainable_copy
+from .folders import RunFolders, prepare
+from .live_view import Page
 
 _log = safe_logger("motionblocks.training")
 
@@ -76,7 +78,7 @@ def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, "_sample
     """Encode clips and prompts; all that can be refused is refused before, and the folders are tried out."""
     page.say("checking VAE, CLIP and folders")
     spec = request.spec
-    _network.refuse_what_is_no_weight(request.model)
+    trainable_copy.refuse_what_is_no_weight(request.model)
     if request.config.mode == "lora":
         target_names(request.model.model.diffusion_model, request.config.targets)
     captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
@@ -88,7 +90,7 @@ def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, "_sample
         request.clips, spec, encoders, request.windows, cache_folder=request.folders.latents, on_step=page.encoding
     )
     buckets = sorted(sample.motion_bucket_id for sample in dataset.samples)
-    plan = _samples.SamplePlan(
+    plan = previews.SamplePlan(
         spec, request.vae, _sample_photo(request, encoders.spatial_multiple), dataset.samples[0].shape, text, empty,
         buckets[len(buckets) // 2], request.shift, request.config.seed,
     )  # fmt: skip
@@ -102,17 +104,17 @@ def _sample_photo(request: Request, multiple: int) -> Tensor | None:
     photo = request.photo
     if photo is None:
         photo = request.clips.clips[0].frames([0]).movedim(1, -1)
-    return _samples.sample_photo(photo.clone(), request.spec, request.windows.resolution, multiple)
+    return previews.sample_photo(photo.clone(), request.spec, request.windows.resolution, multiple)
 
 
 class _Run:
     """Network, adapter and trainer of one run."""
 
-    def __init__(self, request: Request, dataset: LatentDataset, plan: _samples.SamplePlan, page: Page):
+    def __init__(self, request: Request, dataset: LatentDataset, plan: previews.SamplePlan, page: Page):
         self.request, self.dataset, self.plan, self.page = request, dataset, plan, page
         config, self.device = request.config, _host.compute_device()
         _host.unload_models()
-        self.network = _network.trainable_copy(request.model, request.spec, self.device)
+        self.network = trainable_copy.trainable_copy(request.model, request.spec, self.device)
         self.adapter = None
         if config.mode == "lora":
             self.adapter = LoRA(

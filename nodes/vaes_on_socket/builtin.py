@@ -14,13 +14,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..motion.errors import ShapeError
-from ..motion.layers.block_dct import APPEARANCE_CHANNELS
-from ..motion.models.heads.flow_codec import LATENT_CHANNELS, FlowCodec
-from ..motion.models.latent_spaces import SPACES
-from ..motion.models.playback.photo_player import PhotoPlayer
-from ..motion.pipeline import player_notes
-from . import _convert, _host
+from ...motion.errors import ShapeError
+from ...motion.layers.block_dct import APPEARANCE_CHANNELS
+from ...motion.models.heads.flow_codec import LATENT_CHANNELS, FlowCodec
+from ...motion.models.latent_spaces import SPACES
+from ...motion.models.playback.photo_player import PhotoPlayer
+from ...motion.pipeline import player_notes
+from .. import _host
+from ..host import pixels
 
 CELL = 8  # working pixels per latent cell
 CHUNK = 64  # frames encoded at once
@@ -83,7 +84,7 @@ class BuiltinVAE(comfy.sd.VAE):
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """IMAGE (t, h, w, c) of any size, or (b, t, h, w, c) -> latents (b, 200, t, cells, cells), flow 0."""
         batched = pixel_samples if pixel_samples.ndim == 5 else pixel_samples.unsqueeze(0)
-        videos = [_convert.to_video(_convert.rgb_frames(frames, "pixels")) for frames in batched]
+        videos = [pixels.to_video(pixels.rgb_frames(frames, "pixels")) for frames in batched]
         return torch.cat([self._encode_video(video) for video in videos])
 
     def _encode_video(self, video: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class BuiltinVAE(comfy.sd.VAE):
         if self.photo is None:
             self._refuse_motion(samples_in)
             video = self.codec.decode(samples_in.to(self.device))
-            return _convert.to_image(video).to(self.output_device)
+            return pixels.to_image(video).to(self.output_device)
         return self._decode_onto(samples_in.to(self.device), self.photo.to(self.device))
 
     def _refuse_motion(self, latents: Tensor) -> None:

@@ -9,9 +9,9 @@ from numbers import Real
 from comfy.samplers import CFGGuider
 from comfy_execution.utils import get_executing_context
 
-from ..kernels.foreign_text import safe_logger
-from . import _host
-from ._prompts import settle_prompts
+from ...kernels.foreign_text import safe_logger
+from .. import _host
+from ..text_encoders.prompts import settle_prompts
 
 OFF = 1.0  # cfg at which the host looks at the positive prompt alone
 _log = safe_logger("motionblocks.sampling")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..motion.data.latent_dataset import TextEntry, resize_short_side
-from ..motion.models.model_spec import MotionModelSpec
-from ._vae import BuiltinVAE, for_video
+from ...motion.data.latent_dataset import TextEntry, resize_short_side
+from ...motion.models.model_spec import MotionModelSpec
+from ..vaes_on_socket.builtin import BuiltinVAE, for_video
 
 LONGEST = 384  # px, long side of a sample's frame in the strip
 SHOWN = 3  # frames in a strip: first, middle, last
@@ -47,10 +47,10 @@ class SamplePlan:
         return latents.clone().to(device, torch.float32) * self.spec.latent.scale_factor
 
     def _sample(self, network, first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        from ..motion.conditioning.motion_bucket import motion_bucket
-        from ..motion.sampling.denoiser import MotionDenoiser
-        from ..motion.sampling.schedules import flow_sigmas
-        from ..motion.sampling.solvers import flow_dpm_2m
+        from ...motion.conditioning.motion_bucket import motion_bucket
+        from ...motion.sampling.denoiser import MotionDenoiser
+        from ...motion.sampling.schedules import flow_sigmas
+        from ...motion.sampling.solvers import flow_dpm_2m
 
         sampling, buckets = self.spec.sampling, self.spec.config.motion_buckets
         guided = sampling.guidance_scale != 1.0

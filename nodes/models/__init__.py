@@ -1,0 +1,1 @@
+"""Our networks as native MODELs of the host: conditions, layers, wrappers, memory."""

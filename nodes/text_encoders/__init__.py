@@ -1,0 +1,1 @@
+"""Text encoders behind the host's CLIP socket: the motion vocabulary, and Gemma-2 for SANA."""

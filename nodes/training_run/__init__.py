@@ -1,0 +1,1 @@
+"""A training inside the host: settings, folders, encoders, what the page sees."""
