@@ -13,10 +13,10 @@ DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
 MUTANTS := tests/kernels/interpreted/test_mutants.py
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
-# Two workers of one thread each; tests/worker_groups.py says what stays together.
+# Two workers of one thread each; tests/helpers/worker_groups.py says what stays together.
 WORKERS := -n 2
 FAST := --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
-# T=motion/io: its tests stand in tests/motion/io; those of the file motion/photo.py in tests/motion/test_photo.py.
+# T=motion/io: its tests stand in tests/motion/io; those of the file motion/photo.py in tests/motion/io/media/test_photo.py.
 ROOM = $(firstword $(wildcard tests/$(T) tests/$(dir $(T))test_$(basename $(notdir $(T))).py))
 # Several parts at once keep two cores busy; logs of those behind are shown at the end, and Ctrl-C stops them all.
 TOGETHER := set -e; logs=$$(mktemp -d); export OMP_NUM_THREADS=1; \
@@ -81,7 +81,7 @@ quick: lint
 	OMP_NUM_THREADS=1 $(PYTEST) $$tests $(FAST)
 
 nodes: $(VENV)/.test
-	@OMP_NUM_THREADS=1 COMFYUI_PATH=$$($(PY) tests/real_hosts.py) $(PYTEST) tests/nodes $(if $(K),-k "$(K)")
+	@OMP_NUM_THREADS=1 COMFYUI_PATH=$$($(PY) tests/helpers/real_hosts.py) $(PYTEST) tests/nodes $(if $(K),-k "$(K)")
 
 kernels: $(VENV)/.test
 	@$(TOGETHER); \

@@ -11,7 +11,7 @@ from changed_rooms import changed_files, mirrored_tests  # noqa: E402
 
 FILES = (
     "motion/photo.py", "motion/io/files/atomic.py", "nodes/vaes.py", "web/page.js", "tests/test_house.py",
-    "tests/test_page.py", "tests/motion/test_photo.py", "tests/motion/io/files/test_atomic.py",
+    "tests/test_page.py", "tests/motion/io/media/test_photo.py", "tests/motion/io/files/test_atomic.py",
     "tests/nodes/oracles/oracle_one.py", "tests/nodes/test_vaes.py",
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

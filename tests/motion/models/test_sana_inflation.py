@@ -210,7 +210,7 @@ def test_row_of_the_table_is_told_by_the_sizes():
 
 
 def test_every_row_that_messages_name_stands_in_the_table_of_models():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
     rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")}
     assert set(ROWS) <= rows and {"DC-AE", "Gemma-2"} <= rows
 

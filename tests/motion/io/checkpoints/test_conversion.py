@@ -26,7 +26,7 @@ from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoD
 from pack.motion.models.sana_video.dims import SanaDims
 from pack.motion.shell import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 IMAGE = SanaDims("sana", 32, (1, 1, 1), 2, 1, 32, 2, 6, 40, False)
 VIDEO = SanaDims("sana_video", 16, (1, 2, 2), 2, 2, 8, 4, 6, 24, True)
 

@@ -35,5 +35,5 @@ def test_counts_that_are_no_counts_are_refused(count):
 
 
 def test_rows_stand_in_the_table_of_models():
-    text = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    text = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
     assert all(f"| {space.row} |" in text for space in SPACES.values() if space.row)

@@ -10,7 +10,7 @@ from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.layers.letterbox import fit_square
 from pack.motion.text.vocabulary import MotionVocabulary
 
-JELLY = Path(__file__).resolve().parents[2] / "assets" / "clips" / "jelly"
+JELLY = Path(__file__).resolve().parents[4] / "assets" / "clips" / "jelly"
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pack.motion.models.linear_video.config import LinearVideoDiTConfig
 from pack.motion.models.sana_video.config import SanaVideoConfig
 from pack.motion.models.step_memory import HOST_UNIT, memory_factor, step_bytes
 
-TOOLS = str(Path(__file__).resolve().parents[2] / "tools")
-BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
+TOOLS = str(Path(__file__).resolve().parents[3] / "tools")
+BENCHMARKS = str(Path(__file__).resolve().parents[3] / "benchmarks")
 sys.path.append(TOOLS)
 try:
     import memory_factors

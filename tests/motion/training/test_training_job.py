@@ -18,8 +18,8 @@ from pack.motion.shell.main import main
 from pack.motion.training import job as jobs
 from pack.motion.training.job import TrainingJob, read_job, run_job
 
-FIELD = Path(__file__).resolve().parents[1] / "field"
-EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "training" / "pan_left.yaml"
+FIELD = Path(__file__).resolve().parents[2] / "field"
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training" / "pan_left.yaml"
 DRAWN = {"num_clips": 2, "motions": ["pan left"], "num_frames": 3, "size": 64}
 WINDOWS = {"num_frames": 3, "stride_min": 1, "stride_max": 1, "windows_per_clip": 1}
 TRAINING = {"num_steps": 3, "rank": 2, "alpha": 2.0, "learning_rate": 1e-3, "targets": ["attn1", "ff"]}
@@ -93,7 +93,7 @@ def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
     for layer in lora.layers.values():
         layer.up.data.fill_(0.05)
     save_lora(tmp_path / "a.safetensors", lora)
-    photo = Path(__file__).resolve().parents[2] / "assets" / "raccoon.jpg"
+    photo = Path(__file__).resolve().parents[3] / "assets" / "raccoon.jpg"
     common = ["animate", str(photo), "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
     adapted = [*common, "--lora", str(tmp_path / "a.safetensors")]
     for name, command in (("none", common), ("off", [*adapted, "--lora-strength", "0"]), ("on", adapted)):

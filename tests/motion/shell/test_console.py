@@ -11,7 +11,7 @@ from pack.motion.io.media.video import read_photo, write_video
 from PIL import Image
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 PHOTO = ROOT / "assets" / "raccoon.jpg"
 CONSOLES = {
     "ascii": {"PYTHONIOENCODING": "ascii"},

@@ -19,7 +19,7 @@ from pack.motion.training.trainer import Trainer
 from test_training_job import write_job
 from training_toys import ToyTask
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TOY = Path(__file__).with_name("distributed_toy.py")
 
 

@@ -41,7 +41,7 @@ def tell_and_refuse() -> None:
     from pack.motion.errors import ConfigError
 
     Path(os.environ[REACHED]).touch()
-    raise ConfigError("this function was made to refuse by tests/binding.py")
+    raise ConfigError("this function was made to refuse by tests/helpers/binding.py")
 
 
 def run_refusing(names: str, arguments: str, log: str) -> None:

@@ -14,7 +14,7 @@ from pack.motion.errors import ShapeError
 from pack.motion.io.media.photo import read_photo
 from PIL import Image
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[3]
 COLOURS = ("red", "lime", "blue")
 
 
