@@ -3,8 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..kernels.foreign_text import safe_text
-from . import _host
-from .host import pixels
+from .host import checks, pixels, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -63,7 +62,7 @@ class MeasureQuality(io.ComfyNode):
         clip = pixels.rgb_frames(frames, "frames")
         check_frames(clip)
         start = None if photo is None else pixels.start_photo(photo, "photo")
-        report = measure_quality(clip, photo=start, motion=motion.strip() or None, on_step=_host.progress_step())
+        report = measure_quality(clip, photo=start, motion=motion.strip() or None, on_step=progress.progress_step())
         shown = text_under(cls, describe(report))
         agrees = report.direction_agrees
         figures = (
@@ -133,15 +132,15 @@ class CompareVideos(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from ..motion.metrics.comparison import compare_clips
 
-        _host.in_range("columns", columns, 2, 12)
-        _host.in_range("cell_size", cell_size, 64, 512)
-        by_share = _host.choose("align", align, ALIGN) == ALIGN[1]
+        checks.in_range("columns", columns, 2, 12)
+        checks.in_range("cell_size", cell_size, 64, 512)
+        by_share = checks.choose("align", align, ALIGN) == ALIGN[1]
         given = zip(LETTERS, (video_a, video_b, video_c, video_d), (label_a, label_b, label_c, label_d))
         found = [(pixels.moving_frames(video, f"video_{letter}"), _label(label, letter))
                  for letter, video, label in given if video is not None]  # fmt: skip
         clips, names = zip(*found)
         made = compare_clips(
-            clips, names, num_columns=columns, cell=cell_size, by_share=by_share, on_step=_host.progress_step()
+            clips, names, num_columns=columns, cell=cell_size, by_share=by_share, on_step=progress.progress_step()
         )
         table = text_under(cls, made.table)
         sheet, plot = (ui.PreviewImage(picture, cls=cls).as_dict() for picture in (made.contact_sheet, made.plot))

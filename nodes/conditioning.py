@@ -6,8 +6,7 @@ from comfy_api.latest import io
 from ..motion.choices import CROP, EDGES, GO_ON, LONGER, MIRROR, SAME_MOVE
 from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
-from . import _host
-from .host import pixels
+from .host import checks, devices, page, pixels
 from .host.compat import inp, out, schema, unique_id
 from .host.text_under import text_under
 from .text_encoders.prompts import refuse_unread
@@ -110,11 +109,11 @@ class ImageToVideo(io.ComfyNode):
         from .text_encoders.motion_vocabulary import names_no_motion, words_of
 
         refuse_unread(part for _, part in positive)
-        _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
-        _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
-        _host.in_range("fps", fps, 1.0, 120.0)
-        _host.choose("longer", longer, LONGER)
-        _host.choose("edges", edges, (*EDGES, FIRST_EDITION))
+        checks.in_range("dynamics", dynamics, 0, MAX_BUCKET)
+        checks.in_range("batch_size", batch_size, 1, MAX_BATCH)
+        checks.in_range("fps", fps, 1.0, 120.0)
+        checks.choose("longer", longer, LONGER)
+        checks.choose("edges", edges, (*EDGES, FIRST_EDITION))
         photo = pixels.start_photo(start_image)
         first, decoder, size, count, space = _encode(vae, photo, num_frames)
         words = words_of(positive) if edges != FIRST_EDITION else ()
@@ -154,7 +153,7 @@ def _with_look(decoder, photo: torch.Tensor, edges: str, region, words: tuple[st
         edges = None if mask is None else MIRROR
 
     def tell(notes: list[str]) -> None:
-        _host.show_text(_host.page_text("\n".join((text, *notes))), node_id)
+        page.show_text(page.page_text("\n".join((text, *notes))), node_id)
 
     return decoder.looking(edges, mask, words, tell)
 
@@ -167,7 +166,7 @@ def _encode(vae, photo: torch.Tensor, num_frames: int):
 
     h, w = photo.shape[1:3]
     check_photo_size(h, w)
-    _host.in_range("num_frames", num_frames, 2, MAX_FRAMES)
+    checks.in_range("num_frames", num_frames, 2, MAX_FRAMES)
     space = space_of_vae(vae)
     if isinstance(vae, BuiltinVAE):
         height, width = vae.video_size(h, w)
@@ -224,9 +223,9 @@ class EmptyLatent(io.ComfyNode):
         from .models.linear_video import spec_of
 
         for name, value, high in (("width", width, MAX_SIDE), ("height", height, MAX_SIDE)):
-            _host.in_range(name, value, 1, high)
-        _host.in_range("num_frames", num_frames, 1, MAX_FRAMES)
-        _host.in_range("batch_size", batch_size, 1, MAX_BATCH)
+            checks.in_range(name, value, 1, high)
+        checks.in_range("num_frames", num_frames, 1, MAX_FRAMES)
+        checks.in_range("batch_size", batch_size, 1, MAX_BATCH)
         space, spec = space_of(model), spec_of(model)
         if space is None:
             raise ConfigError(
@@ -238,4 +237,4 @@ class EmptyLatent(io.ComfyNode):
         space.check_size(width, height, "the video")
         cells = (height // space.spatial_ratio, width // space.spatial_ratio)
         shape = (batch_size, space.channels, space.latent_frames(num_frames), *cells)
-        return io.NodeOutput({"samples": torch.zeros(shape, device=_host.output_device())})
+        return io.NodeOutput({"samples": torch.zeros(shape, device=devices.output_device())})

@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
-from . import _host
+from .host import checks, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -22,13 +22,13 @@ def clip_folders() -> list[str]:
     from ..motion.data.sources.video_names import folders_with_videos
 
     shipped = [SHIPPED + name for name in folders_with_videos(SHIPPED_CLIPS)]
-    return shipped + folders_with_videos(_host.input_folder())
+    return shipped + folders_with_videos(folders.input_folder())
 
 
 def folder_path(name: str) -> Path:
     """Where a listed folder lies: below its root, or behind a link in the input folder. Raises ConfigError."""
-    _host.choose("folder", name, clip_folders())
-    return SHIPPED_CLIPS / name.removeprefix(SHIPPED) if name.startswith(SHIPPED) else _host.input_folder() / name
+    checks.choose("folder", name, clip_folders())
+    return SHIPPED_CLIPS / name.removeprefix(SHIPPED) if name.startswith(SHIPPED) else folders.input_folder() / name
 
 
 class LoadClips(io.ComfyNode):
@@ -75,7 +75,7 @@ class LoadClips(io.ComfyNode):
         try:
             path = folder_path(folder)
             files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-            stamps = [f"{file.relative_to(path)} {_host.stamp(file)}" for file in files]
+            stamps = [f"{file.relative_to(path)} {folders.stamp(file)}" for file in files]
         except (ValueError, OSError):
             stamps = []
         return "\n".join([f"{folder} {fps} {default_caption} {require_captions}", *stamps])
@@ -84,12 +84,12 @@ class LoadClips(io.ComfyNode):
     def execute(cls, folder, fps=24.0, default_caption="", require_captions=False) -> io.NodeOutput:
         from ..motion.data.sources.folder import open_clip_folder
 
-        _host.in_range("fps", fps, 1.0, MAX_FPS)
-        caption = _host.whole_text("default_caption", default_caption)
+        checks.in_range("fps", fps, 1.0, MAX_FPS)
+        caption = checks.whole_text("default_caption", default_caption)
         caption = None if require_captions else " ".join(caption.split())
         path = folder_path(folder)
         collection = open_clip_folder(
-            path, fps=fps, default_caption=caption, on_step=_host.progress_step(), check=_host.throw_if_cancelled
+            path, fps=fps, default_caption=caption, on_step=progress.progress_step(), check=progress.throw_if_cancelled
         )
         return _shown(cls, collection)
 
@@ -138,7 +138,7 @@ class GenerateClips(io.ComfyNode):
 
         for name, value, high in (("num_clips", num_clips, MAX_CLIPS), ("num_frames", num_frames, MAX_FRAMES),
                                   ("size", size, 512), ("seed", seed, MAX_SEED)):  # fmt: skip
-            _host.in_range(name, value, 0, high)
+            checks.in_range(name, value, 0, high)
         wanted = _wanted(motions)
         return _shown(cls, generate_collection(num_clips, num_frames=num_frames, size=size, seed=seed, **wanted))
 
@@ -147,7 +147,7 @@ def _wanted(motions: str) -> dict:
     """The text as `motions` or `words` of the generator. Raises ConfigError for an empty text."""
     from ..motion.data.procedural.scenes import AXES, WORDS
 
-    lines = _host.whole_text("motions", motions).lower().splitlines()
+    lines = checks.whole_text("motions", motions).lower().splitlines()
     lines = [" ".join(line.split()) for line in lines if line.strip()]
     if not lines:
         raise ConfigError(f"motions is empty; write one a line, or {ANY!r}; there are: {', '.join(WORDS)}")

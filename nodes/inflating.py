@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from . import _host
+from .host import checks, devices, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -29,7 +29,7 @@ class InflateModel(io.ComfyNode):
             search_aliases=["sana", "image to video model", "temporal layers", "inflate"],
             inputs=[
                 inp(
-                    io.Combo.Input, "source_name", options=_host.model_names(FOLDER),
+                    io.Combo.Input, "source_name", options=folders.model_names(FOLDER),
                     tooltip="SANA 0.6B, 1.6B or 1.5 (512 or 1024 px) in models/diffusion_models: a diffusers folder or "
                     "a .safetensors file. See docs/models.md.",
                 ),
@@ -62,11 +62,11 @@ class InflateModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, source_name):
-        return _host.check_model_name(FOLDER, source_name)
+        return folders.check_model_name(FOLDER, source_name)
 
     @classmethod
     def fingerprint_inputs(cls, source_name, **choices):
-        return f"{source_name} {sorted(choices.items())} {_host.model_stamp(FOLDER, source_name)}"
+        return f"{source_name} {sorted(choices.items())} {folders.model_stamp(FOLDER, source_name)}"
 
     @classmethod
     def execute(
@@ -78,11 +78,11 @@ class InflateModel(io.ComfyNode):
         from .training_run.folders import numbered_output
 
         for name, value, options in (("init", init, INITS), ("objective", objective, OBJECTIVES)):
-            _host.choose(name, value, options)
-        dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, DTYPES)]
+            checks.choose(name, value, options)
+        dtype = devices.WEIGHT_DTYPES[checks.choose("weight_dtype", weight_dtype, DTYPES)]
         target = numbered_output(filename_prefix)
         with torch.inference_mode(False):  # else its weights could not be trained
-            file, row, path = _inflate(_host.model_path(FOLDER, source_name), target, init, objective, dtype)
+            file, row, path = _inflate(folders.model_path(FOLDER, source_name), target, init, objective, dtype)
             model = build_patcher(file, path)
         text = _describe(file, row, path)
         return io.NodeOutput(model, path, ui=text_under(cls, text))
@@ -98,12 +98,12 @@ def _inflate(source_path: str, target, init: str, objective: str, dtype):
     source, layout = open_sana(source_path)
     check_weights_fit(source_path, 2 * source.num_bytes)  # as read, and as inflated
     try_writing(make_folder(target.parent))
-    on_step = _host.progress_step()
-    reading = _host.bytes_as_progress(on_step, 0, 2 * source.num_bytes)
+    on_step = progress.progress_step()
+    reading = progress.bytes_as_progress(on_step, 0, 2 * source.num_bytes)
     file = inflated_file(source, layout, init=init, objective=objective, dtype=dtype, on_bytes=reading)
     size = sum(tensor.nbytes for tensor in file.state_dict.values())
     with new_output(target) as output:
-        writing = _host.bytes_as_progress(on_step, size, 2 * size)
+        writing = progress.bytes_as_progress(on_step, size, 2 * size)
         save_motion_model(output.temp, file.spec, file.state_dict, extra_metadata=file.metadata, on_bytes=writing)
     return file, source.row, str(output.path)
 

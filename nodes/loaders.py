@@ -4,7 +4,7 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from . import _host
+from .host import checks, devices, folders
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -30,7 +30,7 @@ def kernels_input():
 def chosen_kernels(kernels: str) -> str:
     from ..kernels.backend_choice import KERNELS
 
-    return _host.choose("kernels", kernels, KERNELS)
+    return checks.choose("kernels", kernels, KERNELS)
 
 
 def sample_photos() -> list[str]:
@@ -53,12 +53,12 @@ class LoadModel(io.ComfyNode):
             search_aliases=["sana", "sana-video", "miramo", "linear video dit", "i2v model", "t2v model"],
             inputs=[
                 inp(
-                    io.Combo.Input, "model_name", options=_host.model_names(_host.WEIGHTS_FOLDER),
+                    io.Combo.Input, "model_name", options=folders.model_names(folders.WEIGHTS_FOLDER),
                     tooltip="A .safetensors file or a diffusers folder in models/diffusion_models; docs/models.md says "
                     "which. Pickles (.pt, .pth, .ckpt) are never opened.",
                 ),
                 inp(
-                    io.Combo.Input, "weight_dtype", options=list(_host.WEIGHT_DTYPES), default="default",
+                    io.Combo.Input, "weight_dtype", options=list(devices.WEIGHT_DTYPES), default="default",
                     tooltip="Number type the weights are kept in. default: what your device computes best. fp8 halves "
                     "the memory of bf16 at some loss of quality.", advanced=True,
                 ),
@@ -71,19 +71,19 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name):
-        return _host.check_model_name(_host.WEIGHTS_FOLDER, model_name)
+        return folders.check_model_name(folders.WEIGHTS_FOLDER, model_name)
 
     @classmethod
     def fingerprint_inputs(cls, model_name, weight_dtype, kernels="auto"):
-        stamp = _host.model_stamp(_host.WEIGHTS_FOLDER, model_name)
+        stamp = folders.model_stamp(folders.WEIGHTS_FOLDER, model_name)
         return f"{model_name} {weight_dtype} {kernels} {stamp}".rstrip()
 
     @classmethod
     def execute(cls, model_name, weight_dtype="default", kernels="auto") -> io.NodeOutput:
         from .models.load import load_and_describe
 
-        dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, _host.WEIGHT_DTYPES)]
-        path = _host.model_path(_host.WEIGHTS_FOLDER, model_name)
+        dtype = devices.WEIGHT_DTYPES[checks.choose("weight_dtype", weight_dtype, devices.WEIGHT_DTYPES)]
+        path = folders.model_path(folders.WEIGHTS_FOLDER, model_name)
         model, text = load_and_describe(path, dtype, chosen_kernels(kernels))
         return io.NodeOutput(model, ui=text_under(cls, text))
 
@@ -128,7 +128,7 @@ class LoadBuiltin(io.ComfyNode):
         from .text_encoders.motion_vocabulary import build_clip
         from .vaes_on_socket.builtin import BuiltinVAE
 
-        path = str(builtin_path(_host.choose("model_name", model_name, BUILTIN_NAMES)))
+        path = str(builtin_path(checks.choose("model_name", model_name, BUILTIN_NAMES)))
         kernels = chosen_kernels(kernels)
         with torch.inference_mode(False):
             file = read_motion_model(path)
@@ -162,6 +162,6 @@ class SamplePhoto(io.ComfyNode):
     def execute(cls, photo) -> io.NodeOutput:
         from ..motion.io.media.video import read_photo
 
-        path = _host.safe_join(ASSETS, _host.choose("photo", photo, sample_photos()))
+        path = folders.safe_join(ASSETS, checks.choose("photo", photo, sample_photos()))
         image = read_photo(path).movedim(0, -1).unsqueeze(0).contiguous()
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -3,8 +3,7 @@
 from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
-from . import _host
-from .host import pixels
+from .host import checks, pixels, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -87,13 +86,13 @@ class MeasureDynamics(io.ComfyNode):
         from ..motion.metrics.dynamics import measure_dynamics
         from ..motion.metrics.optical_flow import need_cv2
 
-        _host.in_range("measure_size", measure_size, 16, 2048)
-        if _host.choose("flow", flow, FLOW) == "on":
+        checks.in_range("measure_size", measure_size, 16, 2048)
+        if checks.choose("flow", flow, FLOW) == "on":
             need_cv2()
         clip = pixels.moving_frames(frames, "frames")
         scale, letterbox = _scale(model, measure_size)
         report = measure_dynamics(
-            clip, spec=scale, letterbox=letterbox, with_flow=flow != "off", on_step=_host.progress_step()
+            clip, spec=scale, letterbox=letterbox, with_flow=flow != "off", on_step=progress.progress_step()
         )
         name = getattr(model.model, "file_name", "") if model is not None else ""
         text = describe(report, clip.shape[0], scale, letterbox=letterbox, model_name=name)

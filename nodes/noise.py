@@ -5,8 +5,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motion.errors import ConfigError, ShapeError
-from . import _host
-from .host import pixels
+from .host import checks, pixels
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -116,11 +115,11 @@ class DCTInit(io.ComfyNode):
         cls, model, latent, noise_seed, method="dct", keep=0.23, tau=0.975, apply_shift=True, keep_time=1.0,
         keep_width=0.0,
     ) -> io.NodeOutput:  # fmt: skip
-        _host.choose("method", method, METHODS)
-        _host.in_range("noise_seed", noise_seed, 0, MAX_SEED)
+        checks.choose("method", method, METHODS)
+        checks.in_range("noise_seed", noise_seed, 0, MAX_SEED)
         shares = {"keep": keep, "tau": tau, "keep_time": keep_time, "keep_width": keep_width}
         for name, value in shares.items():
-            _host.in_range(name, value, 0.0, 1.0)
+            checks.in_range(name, value, 0.0, 1.0)
         samples = pixels.latent_samples(latent)
         if method == "none":
             return _result(cls, StartNoise(noise_seed, None, None), "plain noise", torch.zeros(1, 1))

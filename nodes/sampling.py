@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
-from . import _host
+from .host import checks
 from .host.compat import inp, out, schema
 
 CATEGORY = "MotionBlocks/sampling"
@@ -59,9 +59,9 @@ class FlowScheduler(io.ComfyNode):
     def execute(cls, model, num_steps, denoise=1.0, schedule="flow_dpm") -> io.NodeOutput:
         from ..motion.sampling import schedules
 
-        grid = schedules.SCHEDULES[_host.choose("schedule", schedule, SCHEDULES)]
-        _host.in_range("num_steps", num_steps, 1, MAX_STEPS)
-        _host.in_range("denoise", denoise, 0.01, 1.0)
+        grid = schedules.SCHEDULES[checks.choose("schedule", schedule, SCHEDULES)]
+        checks.in_range("num_steps", num_steps, 1, MAX_STEPS)
+        checks.in_range("denoise", denoise, 0.01, 1.0)
         total = min(int(num_steps / denoise), MAX_STEPS)
         return io.NodeOutput(grid(total, shift=flow_shift(model))[-(num_steps + 1) :].float())
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
 from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
-from . import _host
+from .host import checks, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 from .text_encoders.prompts import refuse_unread
@@ -30,7 +30,7 @@ class LoadTextEncoder(io.ComfyNode):
             search_aliases=["gemma", "sana text encoder", "clip loader"],
             inputs=[
                 inp(
-                    io.Combo.Input, "text_encoder_name", options=_host.model_names(FOLDER, PART),
+                    io.Combo.Input, "text_encoder_name", options=folders.model_names(FOLDER, PART),
                     tooltip="A .safetensors file or a folder with Gemma-2-2B-it in it and its tokenizer.model beside "
                     "it; docs/models.md says where to get it.",
                 ),
@@ -52,11 +52,11 @@ class LoadTextEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text_encoder_name):
-        return _host.check_model_name(FOLDER, text_encoder_name, PART)
+        return folders.check_model_name(FOLDER, text_encoder_name, PART)
 
     @classmethod
     def fingerprint_inputs(cls, text_encoder_name, instruction="video", weight_dtype="default"):
-        stamp = _host.model_stamp(FOLDER, text_encoder_name, PART)
+        stamp = folders.model_stamp(FOLDER, text_encoder_name, PART)
         return f"{text_encoder_name} {instruction} {weight_dtype} {stamp}"
 
     @classmethod
@@ -65,13 +65,13 @@ class LoadTextEncoder(io.ComfyNode):
         from .models.limits import check_weights_fit
         from .text_encoders.gemma import load_gemma, text_dtype
 
-        _host.choose("instruction", instruction, list(INSTRUCTIONS))
-        _host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
-        path = _host.model_path(FOLDER, text_encoder_name, PART)
+        checks.choose("instruction", instruction, list(INSTRUCTIONS))
+        checks.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
+        path = folders.model_path(FOLDER, text_encoder_name, PART)
         with torch.inference_mode(False):
             file, dtype = open_gemma(path), text_dtype(weight_dtype)
             check_weights_fit(path, file.source.num_bytes)
-            on_bytes = _host.bytes_as_progress(_host.progress_step(), 0, file.source.num_bytes)
+            on_bytes = progress.bytes_as_progress(progress.progress_step(), 0, file.source.num_bytes)
             clip = load_gemma(file, dtype, INSTRUCTIONS[instruction], on_bytes=on_bytes)
         text = _about(file, dtype, instruction)
         return io.NodeOutput(clip, ui=text_under(cls, text))
@@ -124,12 +124,12 @@ class EncodePrompts(io.ComfyNode):
     def execute(cls, clip, positive, negative, dynamics=15, motion_score=True) -> io.NodeOutput:
         if not isinstance(dynamics, int):
             raise ConfigError(f"dynamics is {str(dynamics)[:60]}; a whole number from 0 to {MAX_BUCKET} is needed")
-        _host.in_range("dynamics", dynamics, 0, MAX_BUCKET)
+        checks.in_range("dynamics", dynamics, 0, MAX_BUCKET)
         if clip is None:
             raise ConfigError("clip is empty: the checkpoint that was loaded holds no text encoder; load one for it")
         wanted = motion_score and not _is_motion_vocabulary(clip)
         for name, text in (("positive", positive), ("negative", negative)):
-            _host.whole_text(name, text)
+            checks.whole_text(name, text)
         prompt = with_motion_score(positive, dynamics) if wanted else positive
         told = {"motion_bucket_id": dynamics}
         encoded = [_encode(clip, prompt, told), _encode(clip, negative, told, alone=True)]
@@ -164,7 +164,7 @@ class SetInstruction(io.ComfyNode):
     def execute(cls, clip, instruction) -> io.NodeOutput:
         from .text_encoders.gemma import with_instruction
 
-        return io.NodeOutput(with_instruction(clip, _host.whole_text("instruction", instruction)))
+        return io.NodeOutput(with_instruction(clip, checks.whole_text("instruction", instruction)))
 
 
 def _about(file, dtype: torch.dtype, instruction: str) -> str:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from . import _host
+from .host import checks, devices, folders
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -31,7 +31,7 @@ class LoadVAE(io.ComfyNode):
             search_aliases=["dc-ae", "dcae", "sana vae", "wan vae", "ltx vae", "autoencoder"],
             inputs=[
                 inp(
-                    io.Combo.Input, "vae_name", options=_host.model_names(FOLDER, PART),
+                    io.Combo.Input, "vae_name", options=folders.model_names(FOLDER, PART),
                     tooltip="A .safetensors file or a folder in models/vae, or a whole diffusers folder in "
                     "models/diffusion_models that holds the VAE. docs/models.md says where to get them.",
                 ),
@@ -48,18 +48,18 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, vae_name):
-        return _host.check_model_name(FOLDER, vae_name, PART)
+        return folders.check_model_name(FOLDER, vae_name, PART)
 
     @classmethod
     def fingerprint_inputs(cls, vae_name, weight_dtype="default"):
-        return f"{vae_name} {weight_dtype} {_host.model_stamp(FOLDER, vae_name, PART)}"
+        return f"{vae_name} {weight_dtype} {folders.model_stamp(FOLDER, vae_name, PART)}"
 
     @classmethod
     def execute(cls, vae_name, weight_dtype="default") -> io.NodeOutput:
         from .vaes_on_socket.public import load_video_vae
 
-        dtype = _host.WEIGHT_DTYPES[_host.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)]
-        vae, file = load_video_vae(_host.model_path(FOLDER, vae_name, PART), dtype)
+        dtype = devices.WEIGHT_DTYPES[checks.choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)]
+        vae, file = load_video_vae(folders.model_path(FOLDER, vae_name, PART), dtype)
         text = told(vae, file)
         return io.NodeOutput(vae, ui=text_under(cls, text))
 

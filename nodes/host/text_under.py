@@ -2,12 +2,12 @@
 
 from comfy_api.latest import ui
 
-from .. import _host
+from ..host import page
 from .compat import unique_id
 
 
 def text_under(cls, text: str) -> ui.PreviewText:
     """Show lines of text under the node and return them as its preview; `.value` is the text, made safe."""
-    safe = _host.page_text(text)
-    _host.show_text(safe, unique_id(cls))
+    safe = page.page_text(text)
+    page.show_text(safe, unique_id(cls))
     return ui.PreviewText(safe)

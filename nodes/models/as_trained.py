@@ -10,7 +10,7 @@ from comfy.samplers import CFGGuider
 from comfy_execution.utils import get_executing_context
 
 from ...kernels.foreign_text import safe_logger
-from .. import _host
+from ..host import page
 from ..text_encoders.prompts import settle_prompts
 
 OFF = 1.0  # cfg at which the host looks at the positive prompt alone
@@ -53,4 +53,4 @@ def _say(lines: list[str]) -> None:
         _log.warning("%s", line)
     running = get_executing_context()
     if lines and running is not None:
-        _host.show_text("\n".join(lines), running.node_id)
+        page.show_text("\n".join(lines), running.node_id)

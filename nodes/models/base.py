@@ -16,7 +16,7 @@ from ...motion.models.latent_spaces import SPACES, LatentSpace
 from ...motion.models.model_spec import MotionModelSpec
 from ...motion.models.sana_video.spec import SanaVideoSpec
 from ...motion.models.step_memory import memory_factor
-from .. import _host
+from ..host import devices
 from .as_trained import sample_as_trained
 from .limits import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
 from .text_cache import keep_texts_for_a_run
@@ -32,7 +32,7 @@ class HostConfig(supported_models_base.BASE):
     model_class = None
     operators = LINEAR_VIDEO_DIT  # of the network, tried once before Triton is taken
 
-    def __init__(self, spec: Spec, latent_format, supported=_host.COMPUTE_DTYPES):
+    def __init__(self, spec: Spec, latent_format, supported=devices.COMPUTE_DTYPES):
         super().__init__({"config": spec.config, "integer_timesteps": spec.sampling.integer_timesteps})
         self.spec = spec
         self.latent_format = latent_format
@@ -182,14 +182,14 @@ def assemble(
     Raises CheckpointError and, for kernels, ConfigError.
     """
     supported = config.supported_inference_dtypes
-    dtype, cast = _host.inference_dtypes(state, weight_dtype, supported)
+    dtype, cast = devices.inference_dtypes(state, weight_dtype, supported)
     check_number_type(dtype)
     config.set_inference_dtype(dtype, cast)
-    form = resolve_kernels(kernels, _host.compute_device(), cast or dtype, config.operators)
+    form = resolve_kernels(kernels, devices.compute_device(), cast or dtype, config.operators)
     config.unet_config["kernels"] = form
     config.memory_usage_factor = memory_factor(config.spec.config, form)
     model = config.get_model(state)
-    patcher = _host.new_patcher(model, disable_dynamic=disable_dynamic)
+    patcher = devices.new_patcher(model, disable_dynamic=disable_dynamic)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_as_trained", sample_as_trained)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks", keep_texts_for_a_run)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_memory", refuse_what_cannot_fit)
@@ -199,6 +199,6 @@ def assemble(
     if missing or unexpected:
         raise CheckpointError(f"{what}: weights {[*missing, *unexpected][:5]} do not fit; get the file again")
     model.diffusion_model.requires_grad_(False).eval()
-    if not _host.is_dynamic(patcher):
+    if not devices.is_dynamic(patcher):
         model.to(patcher.offload_device)
     return patcher

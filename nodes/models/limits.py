@@ -10,7 +10,7 @@ import torch
 
 from ...motion.errors import ConfigError, ShapeError
 from ...motion.models.step_memory import step_bytes
-from .. import _host
+from ..host import devices
 
 MARGIN = 1.1  # of what the host is asked to keep free: allocators round up, libraries take workspaces
 LATENTS_HELD = 5  # float32 copies a sampler of the host cannot do without: noise, state, two sums, clean estimate
@@ -51,7 +51,7 @@ def check_step_fits(patcher, shape) -> None:
     """Compare what sampling takes at least with all memory of its device. Raises ShapeError with both and ways out."""
     device = patcher.load_device
     weights = patcher.model_size() if device.type == "cpu" else 0
-    need, total = least_memory(patcher.model, shape), _host.total_memory(device)
+    need, total = least_memory(patcher.model, shape), devices.total_memory(device)
     if need + weights <= total:
         return
     space = patcher.model.spec.space
@@ -69,7 +69,7 @@ def check_step_fits(patcher, shape) -> None:
 
 def check_weights_fit(name: str, num_bytes: int) -> None:
     """Refuse weights that this machine's memory cannot hold; the host keeps them there. Raises ConfigError."""
-    total = _host.total_memory(torch.device("cpu"))
+    total = devices.total_memory(torch.device("cpu"))
     if num_bytes > total:
         raise ConfigError(
             f"{name}: its weights take {num_bytes / GIB:.1f} GiB; this machine has {total / GIB:.1f} GiB of memory; "
@@ -80,8 +80,8 @@ def check_weights_fit(name: str, num_bytes: int) -> None:
 
 def check_number_type(dtype: torch.dtype) -> None:
     """Refuse 8-bit weights on a device that cannot hold or convert them. Raises ConfigError."""
-    device = _host.compute_device()
-    if dtype.itemsize == 1 and not _host.can_cast(device, dtype):
+    device = devices.compute_device()
+    if dtype.itemsize == 1 and not devices.can_cast(device, dtype):
         raise ConfigError(
             f"weight_dtype is {str(dtype).removeprefix('torch.')}; {device} cannot convert such weights; choose bf16 "
             "or default (docs/models.md says what each weight file holds)"

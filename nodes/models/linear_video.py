@@ -21,7 +21,7 @@ from ...motion.models.linear_video.network import LinearVideoDiT
 from ...motion.models.model_spec import MotionModelSpec
 from ...motion.sampling.residual import residual_state_to_network
 from ...motion.sampling.schedules import sigma_to_timestep
-from .. import _host
+from ..host import devices
 from .base import HostConfig, HostModel, assemble
 from .clip_places import frame_numbers, places_of
 from .text_cache import texts_of_a_run
@@ -111,7 +111,7 @@ class MotionModelConfig(HostConfig):
     model_class = MotionModel
 
     def __init__(self, spec: MotionModelSpec):
-        supported = [torch.float32] if spec.latent.kind == "builtin" else _host.COMPUTE_DTYPES
+        supported = [torch.float32] if spec.latent.kind == "builtin" else devices.COMPUTE_DTYPES
         super().__init__(spec, MotionLatent(spec), supported)
 
 

@@ -4,7 +4,7 @@ import torch
 
 from ...motion.io.networks.video_model import VideoModelFile, describe, open_video_model
 from ...motion.models.sana_video.spec import SanaVideoSpec
-from .. import _host
+from ..host import progress
 from .base import assemble
 from .limits import check_weights_fit
 
@@ -23,7 +23,7 @@ def load_and_describe(
     with torch.inference_mode(False):
         opened = open_video_model(path)
         check_weights_fit(path, opened.num_bytes)
-        file = opened.read(_host.bytes_as_progress(_host.progress_step(), 0, opened.num_bytes))
+        file = opened.read(progress.bytes_as_progress(progress.progress_step(), 0, opened.num_bytes))
         text = describe(file)
         patcher = assemble(
             _config(file), file.state_dict, path, weight_dtype=weight_dtype, kernels=kernels,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...motion.errors import ConfigError
 from ...motion.io.text_encoders.gemma import GemmaConfig, GemmaFile, kept_dtype, open_gemma
-from .. import _host
+from ..host import devices
 from .gemma_tokenizer import BOS, LENGTH, PAD, TOKENS, GemmaTokenizer
 
 MAX_INSTRUCTION = 1000  # tokens; with the prompt this stays below Gemma-2's sliding window of 4096
@@ -125,7 +125,7 @@ def load_gemma(file: GemmaFile, dtype: torch.dtype, instruction: str, *, on_byte
     more = {"disable_dynamic": True} if disable_dynamic else {}
     clip = comfy.sd.CLIP(target, tokenizer_data=told, parameters=config.num_parameters, model_options=options, **more)
     clip.load_sd(file.read(dtype, on_bytes))
-    if not _host.is_dynamic(clip.patcher):
+    if not devices.is_dynamic(clip.patcher):
         clip.cond_stage_model.to(clip.patcher.offload_device)
     clip.patcher.cached_patcher_init = (_patcher_again, (str(file.source.path), dtype, instruction))
     return clip

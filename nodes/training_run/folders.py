@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...motion.errors import ConfigError
-from .. import _host
+from ..host import checks
+from ..host import folders as host_folders
 
 NEW, LATEST = "new", "latest"
 WEIGHT_FOLDERS = {"lora": "loras", "full": "diffusion_models"}
@@ -39,7 +40,7 @@ class RunFolders:
 
 
 def training_root() -> Path:
-    return _host.output_folder() / "motionblocks" / "training"
+    return host_folders.output_folder() / "motionblocks" / "training"
 
 
 def listed_states() -> list[str]:
@@ -47,7 +48,7 @@ def listed_states() -> list[str]:
     found = []
     for name in _names(training_root()):
         for run in _runs(training_root() / name):
-            found += [(_host.stamp_time(state), f"{name}/{run.name}/{state.name}") for state in _states(run)]
+            found += [(host_folders.stamp_time(state), f"{name}/{run.name}/{state.name}") for state in _states(run)]
     return [label for _, label in sorted(found, reverse=True)[:LISTED]]
 
 
@@ -55,7 +56,7 @@ def plan_run(file_prefix: str, mode: str, resume_from: str) -> RunFolders:
     """Decide where a run writes and what it starts from; nothing is made yet. Raises ConfigError."""
     name = check_prefix(file_prefix)
     states, resume = _states_and_resume(name, resume_from)
-    output = _host.output_folder()
+    output = host_folders.output_folder()
     return RunFolders(states, output / WEIGHT_FOLDERS[mode], output / "motionblocks" / "latents", name, resume)
 
 
@@ -65,7 +66,7 @@ def check_prefix(name: str, what: str = "file_prefix") -> str:
 
     if not isinstance(name, str) or "/" in name or "\\" in name or ":" in name or name.startswith("."):
         raise ConfigError(f"{what} is {str(name)[:60]!r}; a plain name is needed, without / \\ : or a leading dot")
-    return check_output_name(_host.whole_text(what, name)).name
+    return check_output_name(checks.whole_text(what, name)).name
 
 
 def prepare(folders: RunFolders) -> None:
@@ -89,7 +90,7 @@ def numbered_output(filename_prefix: str) -> Path:
         )
     for part in parts:
         check_prefix(part, "filename_prefix")
-    return _next_file(_host.safe_join(_host.output_folder(), "/".join(parts)).parent, parts[-1])
+    return _next_file(host_folders.safe_join(host_folders.output_folder(), "/".join(parts)).parent, parts[-1])
 
 
 def _next_file(folder: Path, name: str) -> Path:
@@ -112,7 +113,7 @@ def _states_and_resume(name: str, resume_from: str) -> tuple[Path, str | Path | 
         raise ConfigError(
             f"resume_from is {LATEST!r}, but nothing is saved under {name!r}; choose {NEW!r}, or another file_prefix"
         )
-    state = _host.safe_join(training_root(), str(resume_from))
+    state = host_folders.safe_join(training_root(), str(resume_from))
     if not _STATE.fullmatch(state.name) or not (state / STATE_FILE).is_file():
         raise ConfigError(
             f"resume_from is {str(resume_from)[:80]!r}, which is no saved state; choose {NEW!r}, {LATEST!r} or a state "

@@ -8,7 +8,7 @@ import time
 from torch import Tensor
 
 from ...motion.training.task import StepReport
-from .. import _host
+from ..host import page, progress
 from . import previews
 
 LOSS_EVENT = "motionblocks.loss"
@@ -20,35 +20,35 @@ class Page:
     """Progress bar, line of text and loss curve of the running node; a silent one where there is no page."""
 
     def __init__(self, node_id: str | None, num_steps: int):
-        self.node_id, self.bar = node_id, _host.progress_bar(num_steps)
+        self.node_id, self.bar = node_id, progress.progress_bar(num_steps)
         self._shown = 0.0
 
     def encoding(self, done: int, total: int) -> None:
-        _host.throw_if_cancelled()
+        progress.throw_if_cancelled()
         if self._is_due() or done == total:
-            _host.show_text(f"encoding clips: window {done} of {total}", self.node_id)
+            page.show_text(f"encoding clips: window {done} of {total}", self.node_id)
 
     def step(self, report: StepReport, losses: list[float]) -> None:
         """Show a finished step; raises the host's exception when the user pressed Cancel."""
         self.bar.update_absolute(report.step, report.num_steps)
         if self._is_due() or report.step in (1, report.num_steps):
             minutes, seconds = divmod(round((report.num_steps - report.step) * report.seconds), 60)
-            _host.show_text(
+            page.show_text(
                 f"step {report.step} of {report.num_steps}: loss {report.loss:.4g}\n{report.seconds:.2f} s a step, "
                 f"about {minutes} min {seconds} s left", self.node_id,
             )  # fmt: skip
             self.curve(losses, report.num_steps)
-        _host.throw_if_cancelled()
+        progress.throw_if_cancelled()
 
     def curve(self, losses: list[float], num_steps: int) -> None:
         if self.node_id is not None:
-            _host.send_event(LOSS_EVENT, {"node": self.node_id, **curve_of(losses, num_steps)})
+            page.send_event(LOSS_EVENT, {"node": self.node_id, **curve_of(losses, num_steps)})
 
     def sample(self, step: int, num_steps: int, strip: Tensor) -> None:
         self.bar.update_absolute(step, num_steps, previews.to_jpeg(strip))
 
     def say(self, text: str) -> None:
-        _host.show_text(text, self.node_id)
+        page.show_text(text, self.node_id)
 
     def _is_due(self) -> bool:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from ...motion.models.model_spec import MotionModelSpec
 from ...motion.training.config import TrainingConfig
 from ...motion.training.latent_task import LatentTask
 from ...motion.training.trainer import StepReport, Trainer, TrainingResult
-from .. import _host
+from ..host import devices, progress
 from . import encoders as _encoders
 from . import previews, trainable_copy
 from .folders import RunFolders, prepare
@@ -112,8 +112,8 @@ class _Run:
 
     def __init__(self, request: Request, dataset: LatentDataset, plan: previews.SamplePlan, page: Page):
         self.request, self.dataset, self.plan, self.page = request, dataset, plan, page
-        config, self.device = request.config, _host.compute_device()
-        _host.unload_models()
+        config, self.device = request.config, devices.compute_device()
+        devices.unload_models()
         self.network = trainable_copy.trainable_copy(request.model, request.spec, self.device)
         self.adapter = None
         if config.mode == "lora":
@@ -148,7 +148,7 @@ class _Run:
     def close(self) -> None:
         """Drop network, gradients and optimizer, also when an exception keeps this frame alive."""
         self.network = self.adapter = self.trainer = self.dataset = None
-        _host.release_memory()
+        devices.release_memory()
 
     def _on_step(self, report: StepReport) -> None:
         self.page.step(report, self.trainer.losses)
@@ -159,7 +159,7 @@ class _Run:
 
     def _draw(self, step: int) -> None:
         """One strip of sample frames; the network's mode comes back as it was."""
-        _host.throw_if_cancelled()
+        progress.throw_if_cancelled()
         was_training = self.network.training
         self.network.eval()
         try:

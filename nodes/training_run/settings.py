@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from ...motion.data.latent_dataset import WindowConfig
 from ...motion.errors import ConfigError
 from ...motion.training.config import TrainingConfig
-from .. import _host
+from ..host import checks
 
 SAME_NAME = (
     "mode", "batch_size", "learning_rate", "rank", "seed", "sample_every", "save_every", "caption_dropout", "ema_decay",
@@ -30,7 +30,7 @@ class Settings:
 
 def read_settings(values: dict, model_shift: float) -> Settings:
     """Widget values by name; those not given take the library's defaults. Raises ConfigError."""
-    _host.in_range("shift", values.get("shift", 0.0), 0.0, 1000.0)
+    checks.in_range("shift", values.get("shift", 0.0), 0.0, 1000.0)
     shift = float(values.get("shift") or model_shift)
     told = {name: values[name] for name in SAME_NAME if name in values}
     told |= {"num_steps": values["steps"]} if "steps" in values else {}
@@ -88,4 +88,4 @@ def _names(text: str) -> list[str]:
 def _text(name: str, value) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ConfigError(f"{name} is {str(value)[:40]!r}; text of up to {MAX_TEXT} characters is needed")
-    return _host.whole_text(name, value).strip()
+    return checks.whole_text(name, value).strip()

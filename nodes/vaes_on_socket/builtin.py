@@ -20,8 +20,7 @@ from ...motion.models.heads.flow_codec import LATENT_CHANNELS, FlowCodec
 from ...motion.models.latent_spaces import SPACES
 from ...motion.models.playback.photo_player import PhotoPlayer
 from ...motion.pipeline import player_notes
-from .. import _host
-from ..host import pixels
+from ..host import devices, pixels, progress
 
 CELL = 8  # working pixels per latent cell
 CHUNK = 64  # frames encoded at once
@@ -58,8 +57,8 @@ class BuiltinVAE(comfy.sd.VAE):
         self.upscale_index_formula = self.downscale_index_formula = (1, CELL, CELL)
         self.crop_input, self.size = False, 0
         self.working_dtypes, self.vae_dtype = [torch.float32], torch.float32
-        self.device, self.output_device = _host.vae_device(), _host.output_device()
-        self.patcher = _host.new_patcher(self.first_stage_model, disable_dynamic=True)
+        self.device, self.output_device = devices.vae_device(), devices.output_device()
+        self.patcher = devices.new_patcher(self.first_stage_model, disable_dynamic=True)
 
     def bound_to(self, photo: Tensor) -> "BuiltinVAE":
         """A clone that decodes onto this photo (3, h, w); this VAE stays as it is."""
@@ -125,13 +124,13 @@ class BuiltinVAE(comfy.sd.VAE):
         """Frame by frame, so that memory stays small, the bar moves and Cancel works."""
         b, _, t = latents.shape[:3]
         h, w = self.video_size(*photo.shape[-2:])
-        _host.check_fits(f"decoding {b * t} frames of {w}x{h} px", b * t * h * w * 3 * 4)
-        _host.make_room(20 * h * w * 3 * 4, self.device)
+        devices.check_fits(f"decoding {b * t} frames of {w}x{h} px", b * t * h * w * 3 * 4)
+        devices.make_room(20 * h * w * 3 * 4, self.device)
         video = torch.empty(b, t, h, w, 3, dtype=torch.float32, device=self.output_device)
-        bar = _host.progress_bar(b * t)
+        bar = progress.progress_bar(b * t)
         for row in range(b):
             for frame, shown in enumerate(self._frames(latents[row : row + 1], photo)):
-                _host.throw_if_cancelled()
+                progress.throw_if_cancelled()
                 video[row, frame] = shown.movedim(0, -1).to(self.output_device)
                 bar.update(1)
         return video

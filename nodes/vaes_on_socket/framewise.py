@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...motion.io.vaes.recognise import VAEFile
 from ...motion.models.latent_spaces import LatentSpace
-from .. import _host
+from ..host import devices, progress
 from .builtin import no_weights_expected
 from .public import SpaceVAE, network_shapes
 
@@ -55,9 +55,9 @@ class FrameFolded(nn.Module):
 
     def _each_chunk(self, function: Callable[[Tensor], Tensor], videos: Tensor, chunk: int) -> Tensor:
         parts = [part for video in videos for part in video.movedim(1, 0).split(chunk)]
-        bar, done = _host.progress_bar(len(parts)), []
+        bar, done = progress.progress_bar(len(parts)), []
         for part in parts:
-            _host.throw_if_cancelled()
+            progress.throw_if_cancelled()
             done.append(function(part))
             bar.update(1)
         frames = torch.cat(done) if len(done) > 1 else done[0]
@@ -79,7 +79,7 @@ class FrameVAE(SpaceVAE):
         self.working_dtypes, self.vae_dtype, self.size = list(DTYPES), dtype, None
         self.memory_used_encode = lambda shape, kind: _bytes(shape, kind, 1, load, decodes=False)
         self.memory_used_decode = lambda shape, kind: _bytes(shape, kind, ratio, load, decodes=True)
-        self.device, self.output_device = _host.vae_device(), _host.output_device()
+        self.device, self.output_device = devices.vae_device(), devices.output_device()
         self.patcher = _patcher(self.first_stage_model, self.device)
 
     def get_sd(self) -> dict[str, Tensor]:
@@ -121,7 +121,7 @@ def frame_vae(file: VAEFile, network: nn.Module, load: Load, dtype: torch.dtype 
 
 def chosen_dtype() -> torch.dtype:
     """What the host's settings and device ask for, but never float16."""
-    dtype = memory.vae_dtype(_host.vae_device(), list(DTYPES))
+    dtype = memory.vae_dtype(devices.vae_device(), list(DTYPES))
     return dtype if dtype in DTYPES else torch.float32
 
 

@@ -11,7 +11,7 @@ from ...motion.errors import CheckpointError, ShapeError
 from ...motion.io.vaes.ltx2_names import UNREAD
 from ...motion.io.vaes.recognise import VAEFile, open_vae
 from ...motion.models.latent_spaces import LatentSpace
-from .. import _host
+from ..host import devices
 from ..models.limits import check_weights_fit
 
 WAN_WIDTH = 96  # of the published weights; older hosts build no other
@@ -84,7 +84,7 @@ def check_dtype(dtype: torch.dtype | None) -> None:
     from ...motion.io.networks.motion_model import check_compute
 
     if dtype is not None:
-        check_compute(dtype, _host.vae_device())
+        check_compute(dtype, devices.vae_device())
 
 
 def _host_vae(file: VAEFile, dtype: torch.dtype | None) -> SpaceVAE:

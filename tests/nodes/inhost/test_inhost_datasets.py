@@ -10,7 +10,7 @@ from conftest import BASE
 from pack.motion.data.clips import ClipCollection
 from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.io.media.video import write_video
-from pack.nodes import _host
+from pack.nodes.host import progress
 
 INPUT = BASE / "input"
 SHIPPED = "shipped: jelly"
@@ -98,7 +98,7 @@ def test_cancel_stops_the_reading_of_one_long_file_and_what_was_opened_can_be_ca
         shown.append(1)
         if len(shown) == 5:
             comfy.model_management.interrupt_current_processing(True)
-        _host.throw_if_cancelled()
+        progress.throw_if_cancelled()
 
     try:
         with pytest.raises(comfy.model_management.InterruptProcessingException):

@@ -9,7 +9,7 @@ from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.pipeline import animate as animate_photo
-from pack.nodes import _host
+from pack.nodes.host import page
 from test_inhost_builtin import builtin, encode, photo  # noqa: F401
 
 NEW = {"longer": SAME_MOVE, "edges": "crop"}
@@ -58,7 +58,7 @@ def test_a_prompt_without_the_new_inputs_keeps_the_frames_of_the_first_edition(c
 
 def test_cropped_frames_are_those_of_the_player_and_the_node_tells_what_is_shown(core, ours, builtin, monkeypatch):  # noqa: F811
     image, told = photo(48, 72), []
-    monkeypatch.setattr(_host, "show_text", lambda text, node_id: told.append(text))
+    monkeypatch.setattr(page, "show_text", lambda text, node_id: told.append(text))
     samples, bound = sampled(core, ours, builtin, image, 6, dynamics=19, text="pan left", **NEW)
     (video,) = core("VAEDecode", vae=bound, samples={"samples": samples})
     player = PhotoPlayer(FlowCodec(), samples, image[0].movedim(-1, 0), edges="crop")

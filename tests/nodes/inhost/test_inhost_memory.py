@@ -7,7 +7,7 @@ import tiny
 import tiny_sana
 import torch
 from pack.motion.models.step_memory import step_bytes
-from pack.nodes import _host
+from pack.nodes.host import devices
 from pack.nodes.models import limits
 
 GIB = 2**30
@@ -29,7 +29,7 @@ def sample(core, model, latent=None, **more):
 
 
 def machine_of(monkeypatch, num_bytes):
-    monkeypatch.setattr(_host, "total_memory", lambda device: num_bytes)
+    monkeypatch.setattr(devices, "total_memory", lambda device: num_bytes)
 
 
 def calls_of(monkeypatch, model):
@@ -153,7 +153,7 @@ def test_sana_video_is_refused_in_frames_and_pixels_before_it_is_loaded(core, ou
 @pytest.mark.parametrize("name", ["fp8_e4m3fn", "fp8_e5m2"])
 def test_8_bit_weights_on_a_device_that_cannot_convert_them_are_refused(ours, model, monkeypatch, name):
     assert ours["LoadModel"].execute("memory.safetensors", name).args[0] is not None
-    monkeypatch.setattr(_host, "can_cast", lambda device, dtype: dtype.itemsize > 1)
+    monkeypatch.setattr(devices, "can_cast", lambda device, dtype: dtype.itemsize > 1)
     with pytest.raises(ValueError, match=rf"weight_dtype is float{name[2:]}; cpu cannot convert .* bf16 or default"):
         ours["LoadModel"].execute("memory.safetensors", name)
     assert ours["LoadModel"].execute("memory.safetensors", "bf16").args[0] is not None

@@ -280,18 +280,18 @@ def test_start_image_on_one_prompt_alone_is_refused_unless_the_other_is_not_used
 
 
 def test_video_that_cannot_fit_is_refused_with_numbers_before_the_first_call(core, model, prompts, heard, monkeypatch):
-    from pack.nodes import _host
+    from pack.nodes.host import devices
 
-    monkeypatch.setattr(_host, "total_memory", lambda device: 2**22)
+    monkeypatch.setattr(devices, "total_memory", lambda device: 2**22)
     with pytest.raises(ShapeError, match="81 frames, 832x480 px, need about .* GiB.*fewer frames"):
         ksampler(core, model, prompts, {"samples": torch.zeros(1, 16, 21, 60, 104)})
     assert not heard
 
 
 def test_weights_that_cannot_fit_are_refused_before_they_are_read(ours, layouts, monkeypatch):
-    from pack.nodes import _host
+    from pack.nodes.host import devices
 
-    monkeypatch.setattr(_host, "total_memory", lambda device: 2**10)
+    monkeypatch.setattr(devices, "total_memory", lambda device: 2**10)
     with pytest.raises(ConfigError, match="its weights take .* GiB; this machine has"):
         ours["LoadModel"].execute(layouts[0], "fp32")
 

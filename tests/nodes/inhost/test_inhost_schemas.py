@@ -213,7 +213,7 @@ def two_folders(models_folder):
 
 @pytest.mark.usefixtures("two_folders")
 def test_a_model_folder_that_cannot_be_listed_costs_its_own_entry_only(ours, monkeypatch):
-    from pack.nodes import _host
+    from pack.nodes.host import folders as host_folders
 
     scandir = os.scandir
 
@@ -224,6 +224,6 @@ def test_a_model_folder_that_cannot_be_listed_costs_its_own_entry_only(ours, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", guarded)
-        names = _host.model_names("diffusion_models")
+        names = host_folders.model_names("diffusion_models")
         assert ours["LoadModel"].GET_SCHEMA().node_id == "MotionBlocksLoadModel"
     assert "listed" in names and "locked" not in names

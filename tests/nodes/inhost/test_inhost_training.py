@@ -422,7 +422,8 @@ def test_out_of_memory_passes_as_the_hosts_own_and_a_smaller_run_follows(train, 
 
 
 def test_the_page_hears_of_steps_losses_and_samples(train, monkeypatch):
-    from pack.nodes import _host, training
+    from pack.nodes import training
+    from pack.nodes.host import page, progress
 
     events, lines, previews = [], [], []
 
@@ -430,9 +431,9 @@ def test_the_page_hears_of_steps_losses_and_samples(train, monkeypatch):
         def update_absolute(self, value, total=None, preview=None):
             previews.append((value, total, preview))
 
-    monkeypatch.setattr(_host, "send_event", lambda name, data: events.append((name, data)))
-    monkeypatch.setattr(_host, "show_text", lambda text, node_id: lines.append(text))
-    monkeypatch.setattr(_host, "progress_bar", lambda total: Bar())
+    monkeypatch.setattr(page, "send_event", lambda name, data: events.append((name, data)))
+    monkeypatch.setattr(page, "show_text", lambda text, node_id: lines.append(text))
+    monkeypatch.setattr(progress, "progress_bar", lambda total: Bar())
     monkeypatch.setattr(training, "unique_id", lambda cls: "7")
     done = train("shown", sample_every=2)
     name, last = events[-1]
