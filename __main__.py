@@ -22,4 +22,4 @@ def mount(root: Path) -> None:
 
 if __name__ == "__main__":
     mount(Path(__file__).resolve().parent)
-    sys.exit(importlib.import_module(f"{ALIAS}.motion.cli").main())
+    sys.exit(importlib.import_module(f"{ALIAS}.motion.shell.main").main())

@@ -35,7 +35,7 @@ from pack.motion.models.model_spec import MotionModelSpec
 from pack.motion.text.vocabulary import MotionVocabulary
 from pack.motion.training.job import read_job
 
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "helpers"))
 import tiny_gemma  # noqa: E402
 import torch  # noqa: E402
 

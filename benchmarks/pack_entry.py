@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builtin_common import ROOT, save, verdict
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 from real_hosts import find_hosts, host_python  # noqa: E402
 
 LIMIT_MS = 50

@@ -57,4 +57,5 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line("Set COMFYUI_PATH to their folders (separated by ':'), or put them at ~/comfyui-*.")
 
 
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 mount_pack()

@@ -28,7 +28,8 @@ ALLOWED = {
     WRITER: {"import shutil", "os.open", "os.replace", "os.rename", "os.link", "os.unlink", "os.mkdir", "os.chmod",
              "open for writing"},
     "motion/io/media/video.py": {"open for writing", "save"},  # PyAV and Pillow, onto temporary paths of the writer
-    "motion/io/checkpoints/torch_checkpoint.py": {"torch.load"},  # weights_only, for the shell's `convert`; no node imports it
+    # weights_only, for the shell's `convert`; no node imports it
+    "motion/io/checkpoints/torch_checkpoint.py": {"torch.load"},
     "__main__.py": {"importlib.import_module"},  # the shell, under the pack's alias
     "nodes/extension.py": {"importlib.import_module"},  # the node files, by names written there
 }  # fmt: skip

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in ("tests", "tests/host", "tools"):
+for folder in ("tests/helpers", "tests/host", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
 from host_page import open_browser, open_page  # noqa: E402

@@ -20,8 +20,8 @@ from ...motion.training.config import TrainingConfig
 from ...motion.training.latent_task import LatentTask
 from ...motion.training.trainer import StepReport, Trainer, TrainingResult
 from ..host import devices, progress
-from . import encoders as _encoders
 from . import previews, trainable_copy
+from .encoders import host_encoders, text_parts
 from .folders import RunFolders, prepare
 from .live_view import Page
 
@@ -74,7 +74,7 @@ def train(request: Request, node_id: str | None) -> Outcome:
             run.close()
 
 
-def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, "_samples.SamplePlan"]:
+def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, previews.SamplePlan]:
     """Encode clips and prompts; all that can be refused is refused before, and the folders are tried out."""
     page.say("checking VAE, CLIP and folders")
     spec = request.spec
@@ -82,7 +82,7 @@ def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, "_sample
     if request.config.mode == "lora":
         target_names(request.model.model.diffusion_model, request.config.targets)
     captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
-    encoders = _encoders.host_encoders(request.vae, request.clip, spec, captions)
+    encoders = host_encoders(request.vae, request.clip, spec, captions)
     empty = encoders.encode_text("")
     text = encoders.encode_text(request.sample_text or request.clips.clips[0].caption)
     prepare(request.folders)
@@ -181,7 +181,7 @@ class _Run:
         """
         with self.trainer.averaged(), torch.no_grad(), new_output(self.request.folders.next_weights()) as output:
             if self.adapter is None:
-                text, more = _encoders.text_parts(self.request.clip)
+                text, more = text_parts(self.request.clip)
                 state = {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
                 save_motion_model(output.temp, self.request.spec, state, text, {**self._metadata(), **more})
             else:

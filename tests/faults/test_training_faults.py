@@ -21,10 +21,8 @@ from pack.motion.io.training import states
 from pack.motion.io.training.states import list_states, newest_state, prune_states, read_state, training_folder
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.trainer import Trainer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "motion"))
-from trained_toy import CONFIG, train  # noqa: E402
-from training_toys import ToyTask  # noqa: E402
+from trained_toy import CONFIG, train
+from training_toys import ToyTask
 
 SHORT = TrainingConfig.from_dict(CONFIG.to_dict() | {"num_steps": 9})
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "motion")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import conftest  # noqa: F401, E402  (mounts the pack)
 import torch  # noqa: E402

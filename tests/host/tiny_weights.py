@@ -14,7 +14,7 @@ import torch
 from host_server import ROOT
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 import tiny_gemma  # noqa: E402
 
 SANA_VIDEO, SANA = "SANA-Video_2B_480p_diffusers", "Sana_600M_512px_diffusers"

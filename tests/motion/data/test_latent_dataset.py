@@ -263,8 +263,8 @@ t.build([t.sliding_clip(name, seed=seed) for seed, name in enumerate("abc")], sy
 
 @pytest.mark.slow
 def test_a_build_killed_half_way_goes_on_with_what_was_listed(tmp_path):
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", KILLED, str(here), str(here.parent), str(tmp_path)]
+    here = Path(__file__).resolve()
+    command = [sys.executable, "-c", KILLED, str(here.parent), str(here.parents[2]), str(tmp_path)]
     assert subprocess.run(command, timeout=300).returncode == -9
     finished = len(json.loads((tmp_path / MANIFEST).read_text())["entries"]) - 2  # two are captions
     vae = Counting()

@@ -20,7 +20,7 @@ from test_training_job import write_job
 from training_toys import ToyTask
 
 ROOT = Path(__file__).resolve().parents[3]
-TOY = Path(__file__).with_name("distributed_toy.py")
+TOY = Path(__file__).resolve().parents[2] / "helpers" / "distributed_toy.py"
 
 
 def launch(*arguments):

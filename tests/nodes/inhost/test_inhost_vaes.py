@@ -12,7 +12,7 @@ from pack.motion.io.vaes.dcae import dcae_network
 from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.latent_spaces import SPACES
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
-from pack.nodes.training_run import encoders as _encoders
+from pack.nodes.training_run.encoders import check_vae, host_encoders
 from pack.nodes.vaes_on_socket import framewise, public, recognise
 from safetensors.torch import load_file, save_file
 
@@ -420,11 +420,11 @@ def test_weights_are_saved_under_the_names_they_are_loaded_by(dcae, oracle):
 def test_training_encodes_with_dcae_and_refuses_the_vae_of_another_space(dcae, truth, load, oracle):
     config = replace(tiny.tiny_spec().config, in_channels=32, patch_size=1)
     spec = MotionModelSpec(config=config, latent=LatentSpec())
-    encoders = _encoders.host_encoders(dcae, None, spec, {})
+    encoders = host_encoders(dcae, None, spec, {})
     latents = encoders.encode_frames(truth["pixels"][:1].movedim(2, 1))
     assert latents.shape == (1, 32, 3, 2, 3) and apart(latents[0].movedim(1, 0), truth["latents"][0]) <= 1e-5
     assert encoders.encode_frames(truth["pixels"][:1, :1].movedim(2, 1)).shape == (1, 32, 1, 2, 3)
     dcae.latent_channels = 16
     dcae.latent_space = SPACES["wan21"]
     with pytest.raises(ShapeError, match="as Wan 2.1 VAE does; .*DC-AE f32c32.; .*docs/models.md, row DC-AE"):
-        _encoders.check_vae(dcae, spec)
+        check_vae(dcae, spec)

@@ -11,7 +11,7 @@ import pytest
 from field_clips import RIGHT, seen
 from lent_packages import lent_package
 
-SCRIPT = Path(__file__).with_name("field_clips.py")
+SCRIPT = Path(__file__).resolve().parents[3] / "helpers" / "field_clips.py"
 OLDER = ("14.2.0", "16.1.0")
 
 
