@@ -14,9 +14,10 @@ from pathlib import Path
 
 import fuzz_mutations_common as ways
 from builtin_common import ROOT  # mounts the pack
-from pack.motion.adapters.lora import LoRA, load_lora, save_lora
+from pack.motion.adapters.lora import LoRA
 from pack.motion.data.sources.captions import read_captions
 from pack.motion.data.sources.folder import open_clip_folder
+from pack.motion.io.adapters.lora import load_lora, save_lora
 from pack.motion.io.checkpoints.torch_checkpoint import open_checkpoint
 from pack.motion.io.files.atomic import write_safetensors
 from pack.motion.io.files.names import check_output_name

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._triton.gate_norm_modulate_plan import TOKENS_A_PROGRAM
 from .backend_choice import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0
 WIDEST = 6144  # channels of the Triton form: a wider token does not fit into the registers of one program
-TOKENS_A_PROGRAM = 16  # of the Triton form, which reads its rows once for so many tokens
 
 
 class Rows(NamedTuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._triton.joint_linear_attention_plan import factor_of, output_programs, state_programs
 from .backend_choice import check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
@@ -46,11 +47,6 @@ def axis_rotary(
         table[:, row : row + size, pair : pair + features // 2] = torch.stack((angle.cos(), angle.sin()))
         row, pair = row + size, pair + features // 2
     return AxisRotary(frames, height, width, table.to(torch.float32).to(device))
-
-
-def factor_of(n: int) -> float:
-    """The power of two at or below 1/n: it keeps a state the size of one token's share and rounds nothing."""
-    return 2.0 ** -max(n - 1, 0).bit_length()
 
 
 def _spans(n: int, rotary: AxisRotary | None) -> list[slice]:
@@ -196,23 +192,6 @@ def _check(q, k, v, rotary: AxisRotary | None, q_scale: Scale | None, k_scale: S
             raise ShapeError(f"{name} has shapes {shapes}; rstd ({b}, {n}) and weight ({nh * dh},) are needed")
     given = dict(zip(("table", "q_rstd", "q_weight", "k_rstd", "k_weight"), _flat(rotary, q_scale, k_scale)))
     check_same(q=q, k=k, v=v, **given)
-
-
-def state_programs(groups: int, n: int, dh: int, processors: int) -> int:
-    """Programs that share one state: two programs a processor, each of 16·dh tokens or more, 32 at most.
-
-    A partial state of dh·(dh + 1) float32 is written and read once, so longer chunks cost less.
-    """
-    wanted = -(-2 * processors // max(groups, 1))
-    return max(1, min(wanted, n // (16 * dh), 32))
-
-
-def output_programs(groups: int, n: int, dh: int, processors: int) -> int:
-    """Programs that read one finished state: of 1,024 tokens or more each at dh 112, of 256 at dh 32."""
-    chunk = 1 << (8 * max(dh, 16) - 1).bit_length()
-    while chunk < 8192 and groups * -(-n // chunk) > 8 * processors:
-        chunk *= 2
-    return max(1, -(-n // chunk))
 
 
 def joint_linear_attention_bytes(

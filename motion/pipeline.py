@@ -12,6 +12,7 @@ from .builtin_model import BuiltinModel, load_builtin
 from .choices import EDGES, GO_ON
 from .conditioning.clip_places import clip_places
 from .conditioning.motion_bucket import motion_bucket
+from .devices import pick_device
 from .errors import ConfigError, ShapeError
 from .metrics.what_moves import nothing_to_act_on
 from .models.heads.flow_codec import FlowCodec, check_photo_size
@@ -204,19 +205,6 @@ def check_fits(photo: Tensor, num_frames: int) -> None:
 def make_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Unit normal noise, float32 on the CPU: the same numbers the host's RandomNoise gives for this seed and shape."""
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or CUDA where torch sees it, else the CPU. Raises ConfigError."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, NotImplementedError, AssertionError, TypeError) as error:
-        reason = str(error).partition("\n")[0][:120]
-        raise ConfigError(f"device {str(device)!r} cannot be used here ({reason}); use cpu or cuda") from error
-    return chosen
 
 
 def _model(model: BuiltinModel | None, device, dtype: torch.dtype | None) -> BuiltinModel:

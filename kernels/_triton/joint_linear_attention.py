@@ -15,26 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..backend_choice import interpreting, programs
-from ..joint_linear_attention import factor_of, output_programs, state_programs
 from .joint_linear_attention_kernels import _gradient_kernel, _output_kernel, _reduce_kernel, _state_kernel
-
-
-def launch_options(arch: int, dh: int, n: int, dtype: torch.dtype) -> dict[str, dict[str, int]]:
-    """Tile sizes, warps and stages of each launch, by compute capability (90 = 9.0), head size, tokens and type.
-
-    The widest tiles that compile without spills and fit 101,376 bytes of shared memory (8.6, 8.9, 12.0).
-    """
-    if arch == 0:  # the interpreter pays by the operation, not by the size
-        return {name: {"BLOCK": 128, "num_warps": 1, "num_stages": 1} for name in ("state", "output", "gradient")}
-    warps, stages = (4, 2) if dh <= 64 else (8, 2)
-    blocks = {"state": 64, "output": 64, "gradient": 32} if dh <= 32 else {"state": 32, "output": 32, "gradient": 16}
-    if dh > 64:
-        blocks = {"state": 32 if dtype == torch.bfloat16 else 16, "output": 16, "gradient": 16}
-    if dtype == torch.float32:
-        stages = 1
-        blocks = {name: min(block, 32 if dh <= 32 else 16) for name, block in blocks.items()}
-    return {name: {"BLOCK": block if n >= block else 16, "num_warps": warps, "num_stages": stages}
-            for name, block in blocks.items()}  # fmt: skip
+from .joint_linear_attention_plan import factor_of, launch_options, output_programs, state_programs
 
 
 @functools.cache

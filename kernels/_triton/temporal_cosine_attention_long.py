@@ -8,7 +8,7 @@ numbers a row (1 / denominator, grad·out), one over keys writes dk and dv from 
 import triton
 import triton.language as tl
 
-from .temporal_cosine_attention import (
+from .temporal_cosine_attention_tiles import (
     LEAST,
     _balance,
     _clamped,

@@ -5,7 +5,6 @@ Source: Hu et al. 2021, arXiv 2106.09685, Eq. 3. Convolutions: `down` has the la
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
-from ..io.adapters.lora import read_lora, write_lora
 
 MAX_RANK = 4096
 
@@ -73,6 +71,37 @@ class LoRA:
                 self.layers[name] = LoRALayer(module.get_submodule(name), rank)
                 self.layers[name].draw(generator)
 
+    @classmethod
+    def of_layers(cls, module: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor, float]], source: str) -> "LoRA":
+        """The LoRA of given matrices, by layer: down, up, alpha. source: where they come from, for refusals.
+
+        Raises CheckpointError for several ranks or alphas, and for layers that the module lacks or has in other shapes.
+        """
+        shapes = {name: (tuple(down.shape), tuple(up.shape)) for name, (down, up, _) in layers.items()}
+        ranks = {down[0] for down, _ in shapes.values()}
+        alphas = {alpha for _, _, alpha in layers.values()}
+        if len(ranks) != 1 or len(alphas) != 1:
+            raise CheckpointError(f"{source}: its layers have ranks {sorted(ranks)[:5]} and alphas "
+                                  f"{sorted(alphas)[:5]}; one of each is read here")  # fmt: skip
+        able = {name: layer for name, layer in module.named_modules() if _is_able(layer)}
+        wrong = [name for name, (down, up) in shapes.items()
+                 if name not in able or not _has_shapes(able[name], down, up)]  # fmt: skip
+        if wrong:
+            raise CheckpointError(
+                f"{source}: {len(wrong)} of {len(shapes)} adapted layers are not in this model or have another shape "
+                f"({', '.join(sorted(wrong)[:5])}); it was trained for another model: load it with that one"
+            )
+        exactly = tuple(f"[{name[0]}]{name[1:]}" for name in shapes)  # a glob that only this name fits
+        try:
+            lora = cls(module, targets=exactly, rank=ranks.pop(), alpha=alphas.pop())
+        except ConfigError as error:
+            raise CheckpointError(f"{source}: {error}; get the file again or train it anew") from error
+        with torch.inference_mode(False), torch.no_grad():
+            for name, layer in lora.layers.items():
+                layer.down.copy_(layers[name][0])
+                layer.up.copy_(layers[name][1])
+        return lora
+
     @property
     def scale(self) -> float:
         """What a difference is multiplied by at strength 1."""
@@ -125,46 +154,6 @@ def target_names(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
             f"{shown or 'none'}"
         )
     return chosen
-
-
-def save_lora(path: str | os.PathLike, lora: LoRA, metadata: Mapping[str, str] | None = None) -> None:
-    """Save a LoRA, whole or not at all, under names that the host's own LoRA loaders know.
-
-    metadata: texts beside our own. Raises CheckpointError for values that are not finite or a disk that refuses.
-    """
-    layers = {name: (layer.down, layer.up, lora.alpha) for name, layer in lora.layers.items()}
-    write_lora(path, layers, metadata or {})
-
-
-def load_lora(path: str | os.PathLike, module: nn.Module) -> LoRA:
-    """Build a LoRA for `module` from a file saved by `save_lora`.
-
-    Raises CheckpointError for files that are no LoRA, or one of another model.
-    """
-    layers, _ = read_lora(path)
-    shapes = {name: (tuple(down.shape), tuple(up.shape)) for name, (down, up, _) in layers.items()}
-    ranks = {down[0] for down, _ in shapes.values()}
-    alphas = {alpha for _, _, alpha in layers.values()}
-    if len(ranks) != 1 or len(alphas) != 1:
-        raise CheckpointError(f"{path}: its layers have ranks {sorted(ranks)[:5]} and alphas {sorted(alphas)[:5]}; "
-                              "one of each is read here")  # fmt: skip
-    able = {name: layer for name, layer in module.named_modules() if _is_able(layer)}
-    wrong = [name for name, (down, up) in shapes.items() if name not in able or not _has_shapes(able[name], down, up)]
-    if wrong:
-        raise CheckpointError(
-            f"{path}: {len(wrong)} of {len(shapes)} adapted layers are not in this model or have another shape "
-            f"({', '.join(sorted(wrong)[:5])}); it was trained for another model: load it with that one"
-        )
-    exactly = tuple(f"[{name[0]}]{name[1:]}" for name in shapes)  # a glob that only this name fits
-    try:
-        lora = LoRA(module, targets=exactly, rank=ranks.pop(), alpha=alphas.pop())
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}; get the file again or train it anew") from error
-    with torch.inference_mode(False), torch.no_grad():
-        for name, layer in lora.layers.items():
-            layer.down.copy_(layers[name][0])
-            layer.up.copy_(layers[name][1])
-    return lora
 
 
 def _has_shapes(layer: nn.Module, down: tuple[int, ...], up: tuple[int, ...]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ..errors import ConfigError
-from ..models.linear_video.config import check_fields
+from ..records import check_fields
 from .clips import Clip, digest
 
 

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from ..errors import CheckpointError, ConfigError
 from ..foreign_json import parse_json
+from ..records import check_fields
 from .latent_spaces import SPACES, LatentSpace
-from .linear_video.config import LinearVideoDiTConfig, check_fields
+from .linear_video.config import LinearVideoDiTConfig
 
 FORMAT_VERSION = 1
 FAMILY = "linear_video_dit"

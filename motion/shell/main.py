@@ -285,9 +285,9 @@ def _load(options):
     import torch
 
     from ..builtin_model import bundle
+    from ..devices import pick_device
     from ..io.networks.builtin_names import weights_path
     from ..io.networks.motion_model import read_motion_model
-    from ..pipeline import pick_device
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
     return bundle(read_motion_model(weights_path(options.model)), **place, kernels=options.kernels)
@@ -297,7 +297,7 @@ def _lora(model, options):
     """The LoRA asked for, on the model while the block lasts."""
     if options.lora is None:
         return nullcontext()
-    from ..adapters.lora import load_lora
+    from ..io.adapters.lora import load_lora
 
     return load_lora(options.lora, model.dit).attached(options.lora_strength)
 

@@ -3,20 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from ...kernels.foreign_text import safe_logger
 from ..errors import CheckpointError, ConfigError
 from ..io.training import states
 from ..io.training.states import TrainingState
-from .optimizers import optimizer_tensors, restore_optimizers
-from .task import SaveReport
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .task import Resumable, SaveReport
 
 LISTED = 8
 _log = safe_logger("motionblocks.training")
@@ -25,7 +17,7 @@ _log = safe_logger("motionblocks.training")
 class Checkpoints:
     """The states of one trainer. folder None: nothing is saved; a state may still be resumed from its path."""
 
-    def __init__(self, trainer: "Trainer", folder: Path | None, resume: str | Path | None, allow_changes: bool):
+    def __init__(self, trainer: Resumable, folder: Path | None, resume: str | Path | None, allow_changes: bool):
         self.trainer, self.folder = trainer, None if folder is None else Path(folder)
         self.resume, self.allow_changes = resume, allow_changes
         self.newest: Path | None = None
@@ -52,7 +44,7 @@ class Checkpoints:
         if self.folder is None or trainer.world.rank or self._is_saved(trainer.step):
             return ""
         try:
-            self.newest = states.save_state(self.folder, trainer.step, self._tensors(), self._record())
+            self.newest = states.save_state(self.folder, trainer.step, *trainer.state())
             states.prune_states(self.folder, trainer.config.keep_states)
         except (CheckpointError, ConfigError, OSError, MemoryError, RuntimeError) as error:
             self.problem = str(error) or type(error).__name__
@@ -71,25 +63,6 @@ class Checkpoints:
     def _is_saved(self, step: int) -> bool:
         return self.folder is not None and self.newest == states.state_path(self.folder, step)
 
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        trainer = self.trainer
-        parts = {
-            "weights": {name: value.detach() for name, value in trainer.parameters.items()},
-            "optimizer": optimizer_tensors(trainer.optimizers, trainer.parameters),
-            "log": {"loss": torch.tensor(trainer.losses, dtype=torch.float64)},
-        }
-        if trainer.average is not None:
-            parts["ema"] = dict(zip(trainer.parameters, trainer.average))
-        return parts
-
-    def _record(self) -> dict:
-        """Settings and fingerprints; random numbers come from (seed, step, index), so no generator is kept."""
-        trainer = self.trainer
-        return {
-            "config": trainer.config.to_dict(), "num_processes": trainer.world.size,
-            "task": trainer.task.fingerprint(), "versions": {"torch": str(torch.__version__)},
-        }  # fmt: skip
-
     def _restore(self) -> None:
         state = self._find()
         if state is None:
@@ -101,7 +74,9 @@ class Checkpoints:
                 f"{state.path} was saved by another run: {shown}; put these back, or allow changes to go on with the "
                 "settings of now"
             )
-        self._fill(state)
+        self.trainer.load_state(state)
+        self.newest = state.path
+        _log.info("MotionBlocks training: resumed at step %d from %s", state.step, state.path)
         for line in self._remarks(state.record):
             _log.warning("MotionBlocks training: %s", line)
         if changes:
@@ -160,28 +135,6 @@ class Checkpoints:
         in_words = getattr(self.trainer.task, "remarks", None)
         return in_words(_dict(record.get("task"))) if in_words else []
 
-    def _fill(self, state: TrainingState) -> None:
-        """Put a state into the trainer, after everything of it has been compared."""
-        trainer = self.trainer
-        weights, average = state.tensors.get("weights", {}), state.tensors.get("ema")
-        for part in (weights, average if average is not None else weights):
-            _compare(state.path, part, trainer.parameters)
-        losses = state.tensors.get("log", {}).get("loss")
-        if losses is None or losses.shape != (state.step,):
-            raise CheckpointError(f"{state.path}: its log does not hold one loss a step; use an earlier state")
-        if state.step > trainer.config.num_steps:
-            raise ConfigError(f"{state.path} has {state.step} steps behind it; num_steps is {trainer.config.num_steps}")
-        if _dict(state.record.get("config")).get("optimizer") == trainer.config.optimizer:
-            restore_optimizers(trainer.optimizers, trainer.parameters, state.tensors.get("optimizer", {}))
-        with torch.no_grad():
-            for name, value in trainer.parameters.items():
-                value.copy_(weights[name])
-            for name, mean in zip(trainer.parameters, trainer.average or ()):
-                mean.copy_((average or weights)[name])
-        trainer.step, trainer.losses, self.newest = state.step, losses.tolist(), state.path
-        _log.info("MotionBlocks training: resumed at step %d from %s", state.step, state.path)
-
-
 def differences(before, now, name: str = "") -> list[str]:
     """What differs between two plain values, a line each: "training.seed was 0, is 1"."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -203,14 +156,3 @@ def _short(value) -> str:
 
 def _dict(value) -> dict:
     return value if isinstance(value, dict) else {}
-
-
-def _compare(path: Path, tensors: dict[str, Tensor], parameters: dict) -> None:
-    needed = {name: value.shape for name, value in parameters.items()}
-    found = {name: value.shape for name, value in tensors.items()}
-    wrong = [name for name in {*needed, *found} if needed.get(name) != found.get(name)]
-    if wrong:
-        raise CheckpointError(
-            f"{path} belongs to another model or adapter: {len(wrong)} weights are missing, unknown or of another "
-            f"shape ({', '.join(sorted(wrong)[:5])}); resume with the model, targets and rank it was saved with"
-        )

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from ..errors import ConfigError
-from ..models.linear_video.config import check_fields
+from ..records import check_fields
 
 CHOICES = {
     "schedule": ("cosine", "constant"), "optimizer": ("adamw", "muon"), "sigma_sampling": ("logit_normal", "uniform"),

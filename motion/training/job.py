@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..adapters.lora import save_lora
 from ..builtin_model import BuiltinModel, bundle
 from ..data.clips import ClipCollection
 from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
@@ -19,13 +18,14 @@ from ..data.sources.generated import generate_collection
 from ..data.sources.video_file import go_on
 from ..errors import ConfigError
 from ..foreign_json import parse_json
+from ..io.adapters.lora import save_lora
 from ..io.files.atomic import make_folder, try_writing
 from ..io.files.names import check_output_name
 from ..io.files.text import decode_text
 from ..io.files.yaml_text import read_yaml
 from ..io.networks.builtin_names import BUILTIN_NAMES, builtin_path
 from ..io.networks.motion_model import MotionModelFile, read_motion_model, save_motion_model
-from ..models.linear_video.config import check_fields
+from ..records import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
 from .processes import OneProcess, World
@@ -147,7 +147,7 @@ def run_job(
     clips are read and may raise too; on_text gets lines to show.
     Raises ConfigError, CheckpointError and ShapeError; what ends the training passes after its state is saved.
     """
-    from ..pipeline import pick_device
+    from ..devices import pick_device
 
     world = world or OneProcess()
     _check_places(job, world)

@@ -50,6 +50,21 @@ class Task(Protocol):
         """Names of the samples and size of a batch, for messages."""
 
 
+class Resumable(Protocol):
+    """A trainer as its checkpoints see it."""
+
+    step: int  # steps finished
+    config: Any
+    world: Any
+    task: Task
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict]:
+        """Everything that a run needs to go on: tensors by file and name, and plain JSON values."""
+
+    def load_state(self, state: Any) -> None:
+        """Go on from a state that `state()` made and that was read back whole."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """One finished step."""

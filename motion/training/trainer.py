@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ...kernels.foreign_text import safe_logger
 from ..errors import CheckpointError, ConfigError, ShapeError
+from ..io.training.states import TrainingState
 from .checkpoints import Checkpoints
 from .config import TrainingConfig
-from .optimizers import build_optimizers
+from .optimizers import build_optimizers, optimizer_tensors, restore_optimizers
 from .processes import OneProcess, World
 from .task import SampleKey, SaveReport, StepReport, Task, TrainingResult
 
@@ -97,6 +98,46 @@ class Trainer:
                 yield
             finally:
                 torch._foreach_copy_(self.values, kept)
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict]:
+        """Tensors by file and name, and settings with fingerprints, for a state on disk.
+
+        Random numbers come from (seed, step, index), so no generator is kept.
+        """
+        tensors = {
+            "weights": {name: value.detach() for name, value in self.parameters.items()},
+            "optimizer": optimizer_tensors(self.optimizers, self.parameters),
+            "log": {"loss": torch.tensor(self.losses, dtype=torch.float64)},
+        }
+        if self.average is not None:
+            tensors["ema"] = dict(zip(self.parameters, self.average))
+        return tensors, {
+            "config": self.config.to_dict(), "num_processes": self.world.size, "task": self.task.fingerprint(),
+            "versions": {"torch": str(torch.__version__)},
+        }  # fmt: skip
+
+    def load_state(self, state: TrainingState) -> None:
+        """Go on from a state; nothing is changed before all of it has been compared.
+
+        Raises CheckpointError and ConfigError for the state of another model or adapter, or of a longer run.
+        """
+        weights, average = state.tensors.get("weights", {}), state.tensors.get("ema")
+        for part in (weights, average if average is not None else weights):
+            _compare(state.path, part, self.parameters)
+        losses = state.tensors.get("log", {}).get("loss")
+        if losses is None or losses.shape != (state.step,):
+            raise CheckpointError(f"{state.path}: its log does not hold one loss a step; use an earlier state")
+        if state.step > self.config.num_steps:
+            raise ConfigError(f"{state.path} has {state.step} steps behind it; num_steps is {self.config.num_steps}")
+        before = state.record.get("config")
+        if isinstance(before, dict) and before.get("optimizer") == self.config.optimizer:
+            restore_optimizers(self.optimizers, self.parameters, state.tensors.get("optimizer", {}))
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(weights[name])
+            for name, mean in zip(self.parameters, self.average or ()):
+                mean.copy_((average or weights)[name])
+        self.step, self.losses = state.step, losses.tolist()
 
     def _advance(self) -> None:
         """One step, then what is due after it."""
@@ -236,3 +277,15 @@ def check_parameters(parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parame
         if value.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"parameter {name} is {value.dtype}; float32 is needed: small steps vanish in it")
     return parameters
+
+
+def _compare(path: Path, tensors: dict[str, Tensor], parameters: dict) -> None:
+    """Refuse tensors that are not the parameters by name and shape. Raises CheckpointError."""
+    needed = {name: value.shape for name, value in parameters.items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    wrong = [name for name in {*needed, *found} if needed.get(name) != found.get(name)]
+    if wrong:
+        raise CheckpointError(
+            f"{path} belongs to another model or adapter: {len(wrong)} weights are missing, unknown or of another "
+            f"shape ({', '.join(sorted(wrong)[:5])}); resume with the model, targets and rank it was saved with"
+        )

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ...motion.io.vaes.recognise import VAEFile
 from ...motion.models.latent_spaces import LatentSpace
 from ..host import devices, progress
+from .base import SpaceVAE, network_shapes
 from .builtin import no_weights_expected
-from .public import SpaceVAE, network_shapes
 
 CHUNK = 2**20  # pixels worked on at once: a frame of 1024x1024, four of 512x512
 DTYPES = (torch.bfloat16, torch.float32)  # these VAEs overflow in float16

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from pack.motion.builtin_model import bundle
+from pack.motion.devices import pick_device
 from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.networks.motion_model import MotionModelFile
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
-from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise, pick_device
+from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...adapters.lora import LoRA
 from ...errors import CheckpointError
 from ..files.atomic import write_safetensors
 from ..files.kind import shown
@@ -19,6 +20,22 @@ FAMILY = "lora"
 PREFIX = "diffusion_model."
 PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 Layers = dict[str, tuple[Tensor, Tensor, float]]  # by layer: down, up, alpha
+
+
+def save_lora(path: str | os.PathLike, lora: LoRA, metadata: Mapping[str, str] | None = None) -> None:
+    """Save a LoRA, whole or not at all, under names that the host's own LoRA loaders know.
+
+    metadata: texts beside our own. Raises CheckpointError for values that are not finite or a disk that refuses.
+    """
+    write_lora(path, {name: (layer.down, layer.up, lora.alpha) for name, layer in lora.layers.items()}, metadata or {})
+
+
+def load_lora(path: str | os.PathLike, module: nn.Module) -> LoRA:
+    """Build a LoRA for `module` from a file saved by `save_lora`.
+
+    Raises CheckpointError for files that are no LoRA, or one of another model.
+    """
+    return LoRA.of_layers(module, read_lora(path)[0], str(path))
 
 
 def lora_tensors(layers: Layers) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from pack.motion.adapters.lora import LoRA, load_lora, save_lora, target_names
+from pack.motion.adapters.lora import LoRA, target_names
 from pack.motion.errors import CheckpointError, ConfigError
+from pack.motion.io.adapters.lora import load_lora, save_lora
 from pack.motion.io.files.safetensors import read_safetensors
 from torch import nn
 from training_toys import TEXT, tiny_dit, tiny_spec

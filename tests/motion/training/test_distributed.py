@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_toy import SETTINGS
-from pack.motion.adapters.lora import load_lora
 from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError
+from pack.motion.io.adapters.lora import load_lora
 from pack.motion.io.training.states import list_states, read_state
 from pack.motion.training import distributed
 from pack.motion.training.config import TrainingConfig

@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from pack.motion.adapters.lora import LoRA, load_lora, save_lora
+from pack.motion.adapters.lora import LoRA
 from pack.motion.builtin_model import bundle, load_builtin
 from pack.motion.errors import ConfigError
+from pack.motion.io.adapters.lora import load_lora, save_lora
 from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.motion_model import read_motion_model
 from pack.motion.io.training.states import list_states

@@ -6,7 +6,8 @@ import comfy.lora
 import comfy.utils
 import tiny
 import torch
-from pack.motion.adapters.lora import LoRA, save_lora
+from pack.motion.adapters.lora import LoRA
+from pack.motion.io.adapters.lora import save_lora
 from pack.motion.models.linear_video.network import LinearVideoDiT
 
 
