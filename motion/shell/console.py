@@ -6,6 +6,8 @@ from typing import TextIO
 
 from ...kernels.foreign_text import LONG, safe_text
 
+PROGRAM = "motionblocks"
+
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a text, foreign parts and all, made safe; stream: stdout unless told."""

@@ -258,7 +258,7 @@ def test_missing_package_is_one_line(capsys, monkeypatch):
     def run(options):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(main, "_motions", run)
+    monkeypatch.setattr("pack.motion.shell.weights._motions", run)
     assert main.main(["motions"]) == 2
     assert "package 'torch' is missing" in capsys.readouterr().err
 

@@ -329,7 +329,7 @@ def test_torch_load_is_called_once_with_weights_only_and_a_memory_map():
 
 
 def test_only_the_converter_and_the_shell_reach_torch_load():
-    users = {"torch_checkpoint": {"motion/io/checkpoints/conversion.py"}, "conversion": {"motion/shell/main.py"},
+    users = {"torch_checkpoint": {"motion/io/checkpoints/conversion.py"}, "conversion": {"motion/shell/weights.py"},
              "main": {"__main__.py"}}  # fmt: skip
     paths = [ROOT / "__main__.py", ROOT / "__init__.py",
              *(path for room in ("nodes", "motion", "kernels") for path in (ROOT / room).rglob("*.py"))]  # fmt: skip
