@@ -6,32 +6,16 @@ amount, so the dynamics slider keeps its meaning. Everything is drawn from one s
 """
 
 import argparse
-import importlib.util
 import math
-import os
-import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers stall on a busy machine
+import torch
+from mounted_pack import ROOT, mount_pack
 
-import torch  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[1]
 NUM_CLIPS, NUM_FRAMES, FPS, SIDE = 10, 16, 8.0, 128
 CANVAS = 192  # px of the drawn texture; what the window does not show at first comes in at its edges
 SWINGS = (0.04, 0.16)  # of the log-scale at the turning point, first and last clip
 SHOWN = (0, 2, 4, 8, 12, 15)  # frames of the contact sheet
-
-
-def mount_pack() -> None:
-    """Load the pack under the fixed alias `pack`."""
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tools")]
-    spec = importlib.util.spec_from_file_location(
-        "pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pack"] = module
-    spec.loader.exec_module(module)
 
 
 def places(swing: float) -> torch.Tensor:

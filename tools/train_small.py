@@ -1,86 +1,9 @@
-"""Train `motionblocks-small` from `motionblocks-tiny`, on scenes drawn on the fly; stops and resumes bit for bit.
+"""Trains motionblocks-small. The shipped weights name this file; what it does stands in recipes/train_small.py."""
 
-    python tools/train_small.py --folder runs/small --steps 1200
-    python tools/train_small.py --folder runs/small --steps 1200 --resume
-
-The shipped weights came from three runs, each started from the one before; their metadata entry `history` tells them.
-"""
-
-import argparse
-import json
-import os
-import time
-from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import torch  # noqa: E402
-from train_builtin import mount_pack, recipe_changes  # noqa: E402
-from training_run import run_training  # noqa: E402
-
-
-def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="states of the run; weights are written there too")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=100)
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to start from, not motionblocks-tiny")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--changed", action="store_true", help="resume although steps or recipe differ")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = read_arguments()
-    torch.set_num_threads(arguments.threads)
-    mount_pack()
-    from pack.motion.training.config import TrainingConfig
-    from pack.recipes.scene_task import SceneTask
-    from pack.recipes.small import SmallRecipe, build_small, small_spec
-
-    recipe = SmallRecipe(**recipe_changes(SmallRecipe, arguments.set))
-    spec = small_spec(num_layers=arguments.layers)
-    task = SceneTask(spec, *build_small(spec, recipe, arguments.seed, arguments.start), recipe)
-    config = TrainingConfig(
-        num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
-        beta2=0.98, optimizer="muon", ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed,
-        save_every=arguments.save_every,
-    )  # fmt: skip
-    count = sum(value.numel() for value in task.parameters().values())
-    print(f"{count} parameters, {arguments.steps} steps of {arguments.batch} scenes", flush=True)
-    run_training(
-        task, config, arguments, lambda trainer: write(arguments, spec, recipe, task, trainer), report_every=10
-    )
-
-
-def write(arguments, spec, recipe, task, trainer) -> None:
-    """Write the averaged weights of this moment as a model file."""
-    from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
-
-    with trainer.averaged():
-        half = [{name: value.detach().to(torch.float16).contiguous() for name, value in module.state_dict().items()}
-                for module in (task.dit, task.encoder)]
-    rows = [0, *(recipe.words.index(word) + 1 for word in recipe.taught)]
-    half[1]["embedding.weight"] = half[1]["embedding.weight"][rows].contiguous()
-    command = f"python tools/train_small.py --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
-    facts = {"motions": json.dumps(list(recipe.taught)), "recipe": json.dumps(recipe.to_dict()),
-             "seed": str(arguments.seed), "steps": str(trainer.step), "torch": torch.__version__,
-             "command": f"{command} --layers {arguments.layers} --seed {arguments.seed}"
-                        + "".join(f" --set {change}" for change in arguments.set),
-             "training_seconds": f"{trainer.seconds:.0f}"}
-    if arguments.start:
-        before = read_motion_model(arguments.start).metadata
-        facts["start"] = json.dumps({name: before[name] for name in ("command", "steps", "recipe", "training_seconds")})
-    path = arguments.folder / f"step{trainer.step:05d}.safetensors"
-    save_motion_model(path, spec, half[0], half[1], extra_metadata=facts)
-    print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)
-
+from mounted_pack import mount_pack
 
 if __name__ == "__main__":
+    mount_pack()
+    from pack.recipes.train_small import main
+
     main()

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from ..motion.training.trainer import Trainer
+
 
 def run_training(task, config, arguments, write: Callable, *, report_every: int) -> None:
     """Train in arguments.folder, or go on there where arguments.resume says so. write(trainer) at every state."""
-    from pack.motion.training.trainer import Trainer
-
     losses = []
 
     def report(step) -> None:
@@ -25,3 +25,8 @@ def run_training(task, config, arguments, write: Callable, *, report_every: int)
     trainer = Trainer(task, config, folder=arguments.folder, resume="latest" if arguments.resume else None,
                       allow_changes=arguments.changed, on_step=report, on_save=export)
     trainer.run()
+
+
+def recipe_changes(recipe: type, given: list[str]) -> dict:
+    """Settings "name=value" as values of the types the recipe's defaults have."""
+    return {name: type(getattr(recipe, name))(value) for name, value in (change.split("=", 1) for change in given)}
