@@ -41,7 +41,7 @@ class LoadClips(io.ComfyNode):
             display_name="Load Clips",
             category=CATEGORY,
             description="Opens a folder of videos as clips for Train Motion Model: brought to one frame rate by their "
-            "time stamps, with captions from .txt files or captions.jsonl. Clips that cannot serve are skipped, and "
+            "time stamps, with captions from .txt files or captions.jsonl. Unusable clips are skipped, and "
             "the summary says which and why.",
             search_aliases=["dataset", "training videos", "video folder", "captions"],
             inputs=[
@@ -57,7 +57,7 @@ class LoadClips(io.ComfyNode):
                 ),
                 inp(
                     io.String.Input, "default_caption", default="", optional=True,
-                    tooltip="Caption of clips that have none of their own; empty = no wish. Counted in the summary.",
+                    tooltip="Caption of clips that have none of their own; leave empty to let the model choose the motion. Counted in the summary.",
                 ),
                 inp(
                     io.Boolean.Input, "require_captions", default=False, optional=True, advanced=True,

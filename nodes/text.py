@@ -154,7 +154,7 @@ class SetInstruction(io.ComfyNode):
                 inp(io.Clip.Input, "clip", tooltip="From Load Text Encoder (Gemma-2). It stays as it is."),
                 inp(
                     io.String.Input, "instruction", multiline=True, default=INSTRUCTIONS["video"],
-                    tooltip="The text before every positive prompt, as it stands, capitals and all. Empty: none.",
+                    tooltip="The text before every positive prompt, kept exactly as typed. Empty: none.",
                 ),
             ],
             outputs=[out(io.Clip, "clip", "The same text encoder with this instruction.")],

@@ -101,7 +101,7 @@ def build_latent_dataset(
 
     cache_folder: is made when missing; None keeps the latents in memory. on_step(done, total) is called after every
     window; what it raises passes through, and what was finished by then is found again by the next build.
-    Raises ConfigError for clips that cannot serve, ShapeError for encoders that do not fit the model, CheckpointError
+    Raises ConfigError for unusable clips, ShapeError for encoders that do not fit the model, CheckpointError
     when the disk refuses.
     """
     at_least = 2 if spec.objective == "i2v_residual" else 1

@@ -94,7 +94,7 @@ class MotionVocabulary:
         return len(self.words) + 1
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a prompt, padded with 0 to 8; "" means no wish (unconditional).
+        """Token ids of a prompt, padded with 0 to 8; "" leaves the motion to the model (unconditional).
 
         Raises ConfigError for an unknown word, a verb without a direction, opposite motions, or too many motions.
         """

@@ -72,7 +72,7 @@ class Checkpoints:
             shown = "; ".join(changes[:LISTED]) + (f"; and {len(changes) - LISTED} more" if changes[LISTED:] else "")
             raise ConfigError(
                 f"{state.path} was saved by another run: {shown}; put these back, or allow changes to go on with the "
-                "settings of now"
+                "current settings"
             )
         self.trainer.load_state(state)
         self.newest = state.path

@@ -34,7 +34,7 @@ class OneProcess:
         """The sum over one process."""
 
     def any_failed(self, failed: bool) -> bool:
-        """Nobody else can fail; one's own failure goes on by itself."""
+        """Nobody else can fail; one's own failure passes."""
         return False
 
     def equalize(self, tensors: list[Tensor]) -> None:

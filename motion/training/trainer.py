@@ -250,7 +250,7 @@ class Trainer:
         )
 
     def _stopped(self) -> None:
-        """Save on the way out of a run that something ended; what ended it goes on by itself."""
+        """Save on the way out of a run that something ended; its exception passes."""
         batch, self._batch = self._batch, None
         for value in self.values:
             value.grad = None

@@ -33,7 +33,7 @@ class GemmaTokenizer:
         tokenizer_options: "instruction" stands in for the clip's own; an empty text has none, as in training.
         """
         if _WEIGHTED.search(text):
-            _log.warning("MotionBlocks: Gemma reads %r as it stands; prompt weights have no effect", text[:80])
+            _log.warning("MotionBlocks: Gemma reads %r exactly as typed; prompt weights have no effect", text[:80])
         instruction = (tokenizer_options or {}).get("instruction", self.instruction)
         ids = self.fitted(text, instruction)
         return {TOKENS: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]}
@@ -49,7 +49,7 @@ class GemmaTokenizer:
         return max(0, len(ids) - room)
 
     def ids(self, text: str) -> list[int]:
-        """BOS and the tokens of this text as it stands. Raises ConfigError for what the text encoder cannot read."""
+        """BOS and the tokens of this text exactly as typed. Raises ConfigError for what the text encoder cannot read."""
         if has_half_character(text):
             raise ConfigError("the prompt holds half a character (a surrogate without its other half); type it again")
         found = [BOS, *self.encode(text)]

@@ -192,7 +192,7 @@ class _Run:
         return state, str(output.path)
 
     def _rescue(self) -> None:
-        """Save the weights so far on the way out of a run that something ended; that something goes on by itself."""
+        """Save the weights so far on the way out of a run that something ended; the exception passes."""
         if not self.trainer.step or self.trainer.is_torn:
             return
         try:

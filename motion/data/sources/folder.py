@@ -1,4 +1,4 @@
-"""A folder of video files as clips of one frame rate; what cannot serve is left out by a stated rule and counted."""
+"""A folder of video files as clips of one frame rate; unusable ones are skipped by a stated rule and counted."""
 
 import os
 from collections.abc import Callable

@@ -18,7 +18,7 @@ _ATTACHED_PICTURE, _DEFAULT = 0x400, 0x1
 
 
 class UnusableVideo(ToldError):
-    """Why a file cannot serve as a clip, in words for a list."""
+    """Why a file is unusable as a clip, in words for a list."""
 
 
 @contextmanager

@@ -6,7 +6,6 @@ or not whole, is made again. Nothing here deletes a file.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import time
@@ -18,6 +17,7 @@ from torch import Tensor
 from ...errors import CheckpointError, ConfigError
 from ...foreign_json import parse_json
 from ..files.atomic import make_folder, write_json, write_safetensors
+from ..files.checksum import file_sha256
 from ..files.safetensors import read_safetensors
 
 MANIFEST = "manifest.json"
@@ -60,7 +60,7 @@ class LatentCache:
         if record is None:
             return None
         try:
-            if os.path.getsize(path) == record["size"] and _sha256(path) == record["sha256"]:
+            if os.path.getsize(path) == record["size"] and file_sha256(path) == record["sha256"]:
                 return read_safetensors(path)
         except (OSError, CheckpointError):
             pass
@@ -72,7 +72,7 @@ class LatentCache:
         """Write an entry whole and list it. Raises CheckpointError when the disk refuses."""
         path = self.path(key)
         write_safetensors(path, tensors, metadata)
-        self.entries[key] = self._new[key] = {"size": os.path.getsize(path), "sha256": _sha256(path)}
+        self.entries[key] = self._new[key] = {"size": os.path.getsize(path), "sha256": file_sha256(path)}
         if time.monotonic() - self._written > WRITE_EVERY_SECONDS:
             self.write_list()
 
@@ -84,13 +84,6 @@ class LatentCache:
             self._new = {}
         self._written = time.monotonic()
 
-
-def _sha256(path: Path) -> str:
-    state = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..files.atomic import (
     write_chunks,
     write_json,
 )
+from ..files.checksum import file_sha256
 from ..files.kind import shown
 from ..files.safetensors import read_header, read_safetensors, safetensors_chunks
 
@@ -116,7 +117,7 @@ def read_state(path: str | os.PathLike) -> TrainingState:
     record = check_state(path)
     tensors = {}
     for name, entry in record["files"].items():
-        if _sha256(path / name) != entry["sha256"]:
+        if file_sha256(path / name) != entry["sha256"]:
             raise CheckpointError(f"{path}: {name} is damaged: its sha256 is not the one that was saved")
         tensors[name.removesuffix(".safetensors")] = read_safetensors(path / name)[0]
     return TrainingState(path, record, tensors)
@@ -222,16 +223,3 @@ def _record_sha256(record: Mapping) -> str:
     """Of the record's values, however they are laid out, without the checksum itself."""
     rest = {name: value for name, value in record.items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        for chunk in _chunks(handle):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _chunks(handle) -> Iterable[bytes]:
-    while chunk := handle.read(2**20):
-        yield chunk

@@ -1,8 +1,7 @@
 """Recognise the VAEs that this pack loads, from a file or a diffusers folder, by headers alone."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,19 +11,16 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...models.latent_spaces import SPACES, LatentSpace
 from ..files.kind import shown
-from ..files.weight_folder import DOCS, WeightSource, open_weights
+from ..files.weight_folder import WeightSource, open_weights, pointing_to
 from ..networks.families import detect_family
 from ..networks.motion_model import compare_shapes
-from . import dcae as dcae_file
-from . import ltx2_names as ltx2_vae_names
-from . import svd_names as svd_vae_names
-from . import wan_names as wan_vae_names
+from . import dcae, ltx2_names, svd_names, wan_names
 
 FOLDER = "vae"  # of a diffusers folder that holds network, text encoder and VAE side by side
 PREFIXES = ("first_stage_model.", "vae.", "model.")  # of a VAE cut out of a whole checkpoint, or wrapped
 CLASSES = {
-    "dcae": dcae_file.CLASS_NAME, "wan21": wan_vae_names.CLASS_NAME, "ltx2": ltx2_vae_names.CLASS_NAME,
-    "svd": svd_vae_names.CLASS_NAME,
+    "dcae": dcae.CLASS_NAME, "wan21": wan_names.CLASS_NAME, "ltx2": ltx2_names.CLASS_NAME,
+    "svd": svd_names.CLASS_NAME,
 }  # fmt: skip
 KNOWN = "; Load Video VAE takes DC-AE f32c32, Wan 2.1, LTX-2 and SVD's"
 
@@ -52,7 +48,7 @@ class VAEFile:
     def check_shapes(self, needed: Mapping[str, tuple[int, ...]], unread: tuple[str, ...] = ()) -> None:
         """Compare with the weights that the host's network has; unread: those that may be absent. CheckpointError."""
         here = {name: shape for name, shape in self.shapes.items() if name not in unread}
-        with pointing_to(self.space.row):
+        with pointing_to(self.space.row or "VAEs"):
             compare_shapes(self.source.path, here, {name: s for name, s in needed.items() if name not in unread})
 
     def read(self, on_bytes: Callable[[int], None] | None = None) -> dict[str, Tensor]:
@@ -68,22 +64,13 @@ def open_vae(path: str | os.PathLike) -> VAEFile:
     """
     source = open_weights(path, row="VAEs", folder=FOLDER)
     plain = _without_prefix(source.shapes)
-    with pointing_to(source.row):
+    with pointing_to(source.row or "VAEs"):
         kind = _kind(plain, source)
     source = replace(source, row=SPACES[kind].row)
-    with pointing_to(source.row):
+    with pointing_to(source.row or "VAEs"):
         places, config = _READERS[kind](plain, source)
-    adapt = svd_vae_names.host_tensors if kind == "svd" else dict
+    adapt = svd_names.host_tensors if kind == "svd" else dict
     return VAEFile(source, SPACES[kind], {name: plain[place] for name, place in places.items()}, config, adapt)
-
-
-@contextmanager
-def pointing_to(row: str) -> Iterator[None]:
-    """Add the row of docs/models.md to every refusal."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (file, folder and source: {DOCS}, {row or 'VAEs'})") from error
 
 
 def _without_prefix(names) -> dict[str, str]:
@@ -96,15 +83,15 @@ def _kind(names: Mapping[str, str], source: WeightSource) -> str:
     """Kind of latent space; raises CheckpointError for VAEs of another kind and for what is no VAE."""
     said = str((source.config or {}).get("_class_name", ""))
     marks = {
-        "wan21": (wan_vae_names.HOST_MARK, wan_vae_names.DIFFUSERS_MARK),
-        "ltx2": (ltx2_vae_names.HOST_MARK, ltx2_vae_names.DIFFUSERS_MARK),
+        "wan21": (wan_names.HOST_MARK, wan_names.DIFFUSERS_MARK),
+        "ltx2": (ltx2_names.HOST_MARK, ltx2_names.DIFFUSERS_MARK),
     }
     kind = next((kind for kind, found in marks.items() if any(mark in names for mark in found)), "")
     if not kind and any(".to_qkv_multiscale." in name for name in names):
         kind = "dcae"
-    if not kind and any(svd_vae_names.MARK in name for name in names):
+    if not kind and any(svd_names.MARK in name for name in names):
         kind = "svd"
-    host_layout = names.keys() & {wan_vae_names.HOST_MARK, ltx2_vae_names.HOST_MARK}
+    host_layout = names.keys() & {wan_names.HOST_MARK, ltx2_names.HOST_MARK}
     if not kind or (said.startswith("Autoencoder") and said != CLASSES[kind] and not host_layout):
         _refuse_others(names, said, source)
     return kind
@@ -128,18 +115,18 @@ def _refuse_others(names: Mapping[str, str], said: str, source: WeightSource) ->
 
 
 def _dcae(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str], dict]:
-    return {name: name for name in names}, dcae_file.dcae_network(source.config, source.path)
+    return {name: name for name in names}, dcae.dcae_network(source.config, source.path)
 
 
 def _wan(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str], dict]:
     shapes, path = source.shapes, source.path
     places = {name: name for name in names}
-    if wan_vae_names.DIFFUSERS_MARK in names:
-        places = wan_vae_names.host_names(names)
+    if wan_names.DIFFUSERS_MARK in names:
+        places = wan_names.host_names(names)
     width = shapes[names[places["conv2.weight"]]][:1] if "conv2.weight" in places else ()
-    if width != (wan_vae_names.LATENT_CHANNELS,):
+    if width != (wan_names.LATENT_CHANNELS,):
         have = f"{width[0]} latent channels, most likely Wan 2.2's" if width else "no conv2.weight"
-        _refuse_wan(path, f"{have}; the Wan 2.1 VAE, with {wan_vae_names.LATENT_CHANNELS}, is needed")
+        _refuse_wan(path, f"{have}; the Wan 2.1 VAE, with {wan_names.LATENT_CHANNELS}, is needed")
     head = shapes[names[places["decoder.head.0.gamma"]]] if "decoder.head.0.gamma" in places else ()
     if not head:
         _refuse_wan(path, "no decoder.head.0.gamma; the file is incomplete: get it again")
@@ -157,21 +144,21 @@ def _ltx2(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str
             f"{source.path}: the VAE of LTX-Video or of a later LTX-2, which has other latents or another decoder "
             f"({shown(timed[0] if timed else 'decoder.conv_in_x_t.weight')}); LTX-2.0's is needed"
         )
-    if ltx2_vae_names.DIFFUSERS_MARK in names:
-        return ltx2_vae_names.host_names(names), ltx2_vae_names.host_config(source.config, source.path)
-    end = source.shapes.get(names.get(ltx2_vae_names.ENCODER_END, ""), ())
-    if end[1:2] < (ltx2_vae_names.LEAST_WIDTH,):
+    if ltx2_names.DIFFUSERS_MARK in names:
+        return ltx2_names.host_names(names), ltx2_names.host_config(source.config, source.path)
+    end = source.shapes.get(names.get(ltx2_names.ENCODER_END, ""), ())
+    if end[1:2] < (ltx2_names.LEAST_WIDTH,):
         raise CheckpointError(
             f"{source.path}: {f'the VAE of LTX-Video, whose encoder ends {end[1]} wide' if end[1:] else 'no encoder'}; "
-            f"LTX-2.0's, at least {ltx2_vae_names.LEAST_WIDTH} wide, is needed"
+            f"LTX-2.0's, at least {ltx2_names.LEAST_WIDTH} wide, is needed"
         )
     said = (source.config or {}).get("vae")
-    config = said if isinstance(said, dict) else ltx2_vae_names.host_config(None, source.path)
+    config = said if isinstance(said, dict) else ltx2_names.host_config(None, source.path)
     return {name: name for name in names}, config
 
 
 def _svd(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str], dict]:
-    return svd_vae_names.host_names(names), svd_vae_names.host_config(source.config, source.path)
+    return svd_names.host_names(names), svd_names.host_config(source.config, source.path)
 
 
 _READERS = {"dcae": _dcae, "wan21": _wan, "ltx2": _ltx2, "svd": _svd}
