@@ -49,7 +49,7 @@ class GemmaTokenizer:
         return max(0, len(ids) - room)
 
     def ids(self, text: str) -> list[int]:
-        """BOS and the tokens of this text exactly as typed. Raises ConfigError for what the text encoder cannot read."""
+        """BOS and the tokens of this text as typed. Raises ConfigError for what the text encoder cannot read."""
         if has_half_character(text):
             raise ConfigError("the prompt holds half a character (a surrogate without its other half); type it again")
         found = [BOS, *self.encode(text)]
