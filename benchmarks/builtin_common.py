@@ -41,7 +41,7 @@ from pack.motion.builtin_model import BuiltinModel, bundle  # noqa: E402
 from pack.motion.io.files.atomic import write_json  # noqa: E402
 from pack.motion.io.media.video import read_photo  # noqa: E402
 from pack.motion.io.networks.builtin_names import weights_path  # noqa: E402
-from pack.motion.io.networks.motion_model import read_motion_model  # noqa: E402
+from pack.motion.io.networks.linear_video import read_linear_video  # noqa: E402
 from pack.motion.sampling.denoiser import MotionDenoiser  # noqa: E402
 from pack.motion.sampling.schedules import flow_sigmas  # noqa: E402
 from pack.motion.sampling.solvers import euler, flow_dpm_2m  # noqa: E402
@@ -49,7 +49,7 @@ from pack.motion.sampling.solvers import euler, flow_dpm_2m  # noqa: E402
 
 def load_model(path: str | Path | None = None) -> BuiltinModel:
     """A shipped model by name (default: motionblocks-tiny), or a file made by one of the training tools."""
-    return bundle(read_motion_model(weights_path(path and str(path))))
+    return bundle(read_linear_video(weights_path(path and str(path))))
 
 
 def photo_paths() -> dict[str, Path]:

@@ -13,7 +13,7 @@ from builtin_clips import measure
 from builtin_common import DIRECTED, load_model, photo_paths, save
 from builtin_photos import directions, slider, slider_figures
 from builtin_still import stills
-from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
 def measure_one(path: str, num_clips: int, num_photos: int) -> dict:
     """One file's line."""
-    model, facts = load_model(path), read_motion_model(path).metadata
+    model, facts = load_model(path), read_linear_video(path).metadata
     clips = measure(model, num_clips)[1]
     camera = [row for row in clips if row["motion"] in DIRECTED]
     paths = dict(list(photo_paths().items())[:num_photos])

@@ -25,14 +25,14 @@ from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.io.files.weight_folder import open_weights
 from pack.motion.io.media.video import read_photo, write_video
 from pack.motion.io.networks.file_motions import file_motions
-from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.io.networks.video_model import open_video_model
 from pack.motion.io.text_encoders.gemma import open_gemma
 from pack.motion.io.training.latent_cache import LatentCache
 from pack.motion.io.training.states import newest_state, read_state, save_state
 from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import MotionModelSpec
+from pack.motion.models.model_spec import LinearVideoSpec
 from pack.motion.text.vocabulary import MotionVocabulary
 from pack.motion.training.job import read_job
 
@@ -128,13 +128,13 @@ def _lora(folder: Path) -> None:
 
 def _model(folder: Path) -> None:
     config = LinearVideoDiTConfig(num_layers=1, num_attention_heads=1, num_cross_attention_heads=2, caption_channels=6)
-    spec = dataclasses.replace(MotionModelSpec(), config=config)
+    spec = dataclasses.replace(LinearVideoSpec(), config=config)
     metadata = {"motions": json.dumps(["pan left", "rain"]), "training": json.dumps({"rank": 2})}
-    save_motion_model(folder / "a.safetensors", spec, LinearVideoDiT(config).state_dict(), extra_metadata=metadata)
+    save_linear_video(folder / "a.safetensors", spec, LinearVideoDiT(config).state_dict(), extra_metadata=metadata)
 
 
 def _read_model(folder: Path, path: Path):
-    return file_motions(read_motion_model(path).metadata), open_video_model(path).read()
+    return file_motions(read_linear_video(path).metadata), open_video_model(path).read()
 
 
 def _vae(folder: Path) -> None:

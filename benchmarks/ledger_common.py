@@ -122,8 +122,8 @@ def pack_operators() -> dict[str, Callable[..., int]]:
     return {
         "spatial_linear_attention": lambda q, k, v, eps, keep: spatial_linear_attention_bytes(
             *v.shape, v.element_size(), keep=keep),
-        "temporal_cosine_attention": lambda q, k, v, cos, sin, form: temporal_cosine_attention_bytes(
-            *v.shape, itemsize=v.element_size(), form=form),
+        "temporal_cosine_attention": lambda q, k, v, cos, sin, algorithm: temporal_cosine_attention_bytes(
+            *v.shape, itemsize=v.element_size(), algorithm=algorithm),
         "glu_depthwise": lambda u, weight, bias, height, width: glu_depthwise_bytes(
             u.shape[0], (height, width), u.shape[2] // 2, u.element_size(), biased=bias is not None),
         "gate_norm_modulate": glue,

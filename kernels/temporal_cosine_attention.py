@@ -9,7 +9,7 @@ from .backend_choice import STORED_TYPES, check_same, register, through_operator
 from .errors import ConfigError, ShapeError
 
 # Multiply-adds per site and head: linear 2·t·dh·(dh+1), direct 2·t²·dh; they meet at t = dh + 1.
-FORMS = ("auto", "linear", "direct")
+ALGORITHMS = ("auto", "linear", "direct")
 WIDEST_HEAD = 128  # of the Triton form: wider ones leave no registers
 SHORTEST = 1e-12  # length a vector is divided by at least
 LEAST = 1e-6  # denominator
@@ -46,35 +46,35 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
 
 
-def choose_form(num_frames: int, dh: int) -> str:
+def choose_algorithm(num_frames: int, dh: int) -> str:
     """The cheaper of the two equal forms by multiply-adds."""
     return "linear" if num_frames > dh + 1 else "direct"
 
 
 def temporal_cosine_attention_torch(
-    q: Tensor, k: Tensor, v: Tensor, *, form: str = "auto", positions: Tensor | RotaryTable | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, algorithm: str = "auto", positions: Tensor | RotaryTable | None = None
 ) -> Tensor:
     """Plain torch form, any dtype; sums are float32 (float64 for float64 inputs)."""
     num_frames = q.shape[1]
     if num_frames == 1:
         return v
-    return _mix(q, k, v, *_table(q, v, positions), form)
+    return _mix(q, k, v, *_table(q, v, positions), algorithm)
 
 
 def temporal_cosine_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, form: str = "auto", positions: Tensor | RotaryTable | None = None,
+    q: Tensor, k: Tensor, v: Tensor, *, algorithm: str = "auto", positions: Tensor | RotaryTable | None = None,
     kernels: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Mix the frames of one site with the weights 1 + q̂·k̂, hats unit length and rotated by frame index.
 
     q, k, v: (b, t, s, nh, dh), mixed along t for each site s; dh even. positions: (t,) or (b, t) frame indices,
-    default 0..t-1, or the `rotary_table` made of them. form: "linear", "direct" (t x t weights) or "auto", the
+    default 0..t-1, or the `rotary_table` made of them. algorithm: "linear", "direct" (t x t weights) or "auto", the
     cheaper; they agree to rounding. The Triton form holds dh to 128 and is linear beyond 64 frames.
     Returns (b, t, s, nh, dh) in v's dtype, contiguous. One frame returns v itself. The denominator is clamped at 1e-6.
     Raises ShapeError and ConfigError.
     Source: MiraMo (arXiv 2508.07246) Eq. 8-9; rotation in numerator and denominator.
     """
-    _check(q, k, v, positions, form)
+    _check(q, k, v, positions, algorithm)
     fits = use_triton(kernels, q, k, v)
     if q.shape[1] == 1:
         return v
@@ -84,14 +84,14 @@ def temporal_cosine_attention(
         fits = False
     cos, sin = _table(q, v, positions)
     if not fits:
-        return _mix(q, k, v, cos, sin, form)
+        return _mix(q, k, v, cos, sin, algorithm)
     if through_operator(q, k, v):
-        return _forward_operator(q, k, v, cos, sin, form)
-    return _forward(q, k, v, cos, sin, form)
+        return _forward_operator(q, k, v, cos, sin, algorithm)
+    return _forward(q, k, v, cos, sin, algorithm)
 
 
 def temporal_cosine_attention_bytes(
-    b: int, t: int, s: int, nh: int, dh: int, *, itemsize: int = 2, form: str = "auto", backward: bool = False,
+    b: int, t: int, s: int, nh: int, dh: int, *, itemsize: int = 2, algorithm: str = "auto", backward: bool = False,
     arch: int | None = None,
 ) -> int:  # fmt: skip
     """Bytes the Triton form loads and stores: the tensors, and each program's copy of the tables.
@@ -103,7 +103,7 @@ def temporal_cosine_attention_bytes(
 
     if t == 1 or not b * t * s * nh * dh:
         return 0
-    plan = make_plan(b, t, s, nh, dh, arch=arch, form=form, backward=backward)
+    plan = make_plan(b, t, s, nh, dh, arch=arch, algorithm=algorithm, backward=backward)
     tensor, table = b * t * s * nh * dh * itemsize, b * s * plan.groups * t * dh * 4
     if not plan.linear:
         return (7 if backward else 4) * tensor + table
@@ -112,9 +112,9 @@ def temporal_cosine_attention_bytes(
     return 11 * tensor + 4 * table + 4 * (b * t * s * nh * 4)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, positions: Tensor | RotaryTable | None, form: str) -> None:
-    if form not in FORMS:
-        raise ConfigError(f"form is {str(form)[:40]!r}; it must be one of {', '.join(FORMS)}")
+def _check(q: Tensor, k: Tensor, v: Tensor, positions: Tensor | RotaryTable | None, algorithm: str) -> None:
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"algorithm is {str(algorithm)[:40]!r}; it must be one of {', '.join(ALGORITHMS)}")
     if not q.shape == k.shape == v.shape or q.ndim != 5:
         raise ShapeError(
             f"q, k, v are {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; all must be one (b, t, s, nh, dh)"
@@ -147,7 +147,7 @@ def _table(q: Tensor, v: Tensor, positions: Tensor | RotaryTable | None) -> tupl
     return rotary_table(positions.to(q.device), q.shape[-1], dtype=_compute_type(v))
 
 
-def _mix(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: str) -> Tensor:
+def _mix(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, algorithm: str) -> Tensor:
     num_frames, dh = q.shape[1], q.shape[-1]
     compute = _compute_type(v)
     with torch.autocast(v.device.type, enabled=False):
@@ -156,7 +156,7 @@ def _mix(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: str) -
         query, key = (
             rotate_pairs(torch.nn.functional.normalize(x, dim=-1, eps=SHORTEST), *turn) for x in (query, key)
         )
-        chosen = choose_form(num_frames, dh) if form == "auto" else form
+        chosen = choose_algorithm(num_frames, dh) if algorithm == "auto" else algorithm
         if chosen == "direct":
             weight = 1 + query @ key.transpose(-1, -2)  # (b, s, nh, t, t)
             out = (weight @ value) / weight.sum(-1, keepdim=True).clamp_min(LEAST)
@@ -205,22 +205,22 @@ def _launchable(v: Tensor) -> bool:
     return triton_problem(v.device) is None and v.dtype in STORED_TYPES
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: str) -> Tensor:
+def _forward(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, algorithm: str) -> Tensor:
     if not _launchable(v):
-        return _mix(q, k, v, cos, sin, form)
+        return _mix(q, k, v, cos, sin, algorithm)
     from ._triton.temporal_cosine_attention import temporal_cosine_attention_triton
 
-    return temporal_cosine_attention_triton(q, k, v, cos, sin, form=form)
+    return temporal_cosine_attention_triton(q, k, v, cos, sin, algorithm=algorithm)
 
 
 def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, form: str
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, algorithm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not _launchable(v):
         return _mix_backward(grad, q, k, v, cos, sin)
     from ._triton.temporal_cosine_attention import temporal_cosine_attention_backward_triton
 
-    return temporal_cosine_attention_backward_triton(grad, q, k, v, cos, sin, form=form)
+    return temporal_cosine_attention_backward_triton(grad, q, k, v, cos, sin, algorithm=algorithm)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -228,20 +228,20 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _keep(ctx, inputs, output) -> None:
-    *tensors, ctx.form = inputs
+    *tensors, ctx.algorithm = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _gradients(ctx, grad: Tensor):
-    grads = _backward_operator(grad, *ctx.saved_tensors, ctx.form)
+    grads = _backward_operator(grad, *ctx.saved_tensors, ctx.algorithm)
     return *(x if needed else None for x, needed in zip(grads, ctx.needs_input_grad)), None, None, None
 
 
 _backward_operator = register(
     "temporal_cosine_attention_backward", _backward,
-    fake=lambda grad, q, k, v, cos, sin, form: (_like(q), _like(k), _like(v)),
+    fake=lambda grad, q, k, v, cos, sin, algorithm: (_like(q), _like(k), _like(v)),
 )  # fmt: skip
 _forward_operator = register(
-    "temporal_cosine_attention", _forward, fake=lambda q, k, v, cos, sin, form: _like(v), backward=_gradients,
+    "temporal_cosine_attention", _forward, fake=lambda q, k, v, cos, sin, algorithm: _like(v), backward=_gradients,
     setup_context=_keep,
 )  # fmt: skip

@@ -7,16 +7,16 @@ import torch
 from .errors import CheckpointError
 from .io.networks.builtin_names import BUILTIN_NAMES, builtin_path
 from .io.networks.file_motions import file_vocabulary
-from .io.networks.motion_model import (
-    MotionModelFile,
+from .io.networks.linear_video import (
+    LinearVideoFile,
     UnfilledLayers,
-    build_motion_model,
+    build_linear_video,
     fill_module,
-    read_motion_model,
+    read_linear_video,
 )
 from .models.heads.flow_codec import FlowCodec
 from .models.linear_video.network import LinearVideoDiT
-from .models.model_spec import MotionModelSpec
+from .models.model_spec import LinearVideoSpec
 from .text.encoder import MotionTextEncoder
 from .text.vocabulary import MotionVocabulary
 
@@ -27,7 +27,7 @@ __all__ = ["BUILTIN_NAMES", "BuiltinModel", "builtin_path", "bundle", "load_buil
 class BuiltinModel:
     """Network, text encoder, vocabulary and codec that belong together."""
 
-    spec: MotionModelSpec
+    spec: LinearVideoSpec
     dit: LinearVideoDiT
     text_encoder: MotionTextEncoder
     vocabulary: MotionVocabulary
@@ -39,14 +39,14 @@ def load_builtin(
 ) -> BuiltinModel:
     """Load a built-in model. dtype is what the network computes in; its text encoder stays float32.
 
-    kernels: form of the operators, "auto", "torch" or "triton". Raises ConfigError for an unknown name or type and for
-    "triton" where it cannot be had, CheckpointError for a damaged file.
+    kernels: backend of the operators, "auto", "torch" or "triton". Raises ConfigError for an unknown name or type
+    and for "triton" where it cannot be had, CheckpointError for a damaged file.
     """
-    return bundle(read_motion_model(builtin_path(name)), device=device, dtype=dtype, kernels=kernels)
+    return bundle(read_linear_video(builtin_path(name)), device=device, dtype=dtype, kernels=kernels)
 
 
 def bundle(
-    file: MotionModelFile, *, device="cpu", dtype: torch.dtype = torch.float32, kernels: str = "auto"
+    file: LinearVideoFile, *, device="cpu", dtype: torch.dtype = torch.float32, kernels: str = "auto"
 ) -> BuiltinModel:
     """Put together a model from a file that has a text encoder and the built-in latent space.
 
@@ -63,5 +63,5 @@ def bundle(
     vocabulary = file_vocabulary(file.metadata, rows)
     encoder = MotionTextEncoder(rows, width, operations=UnfilledLayers, dtype=torch.float32, device="meta")
     fill_module(encoder, file.text_encoder, dtype=torch.float32, device=device)
-    dit = build_motion_model(file, kernels=kernels, dtype=dtype, device=device)
+    dit = build_linear_video(file, kernels=kernels, dtype=dtype, device=device)
     return BuiltinModel(spec, dit, encoder, vocabulary, FlowCodec(spec.latent.working_size))

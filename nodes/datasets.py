@@ -57,8 +57,8 @@ class LoadClips(io.ComfyNode):
                 ),
                 inp(
                     io.String.Input, "default_caption", default="", optional=True,
-                    tooltip="Caption of clips that have none of their own; leave empty to let the model choose the motion. "
-                    "Counted in the summary.",
+                    tooltip="Caption of clips that have none of their own; leave empty to let the model choose the "
+                    "motion. Counted in the summary.",
                 ),
                 inp(
                     io.Boolean.Input, "require_captions", default=False, optional=True, advanced=True,

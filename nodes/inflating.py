@@ -91,7 +91,7 @@ class InflateModel(io.ComfyNode):
 def _inflate(source_path: str, target, init: str, objective: str, dtype):
     """The video model in memory, the row of docs/models.md it came from, and the path it was saved under."""
     from ..motion.io.files.atomic import make_folder, new_output, try_writing
-    from ..motion.io.networks.motion_model import save_motion_model
+    from ..motion.io.networks.linear_video import save_linear_video
     from ..motion.io.networks.sana import inflated_file, open_sana
     from .models.limits import check_weights_fit
 
@@ -104,7 +104,7 @@ def _inflate(source_path: str, target, init: str, objective: str, dtype):
     size = sum(tensor.nbytes for tensor in file.state_dict.values())
     with new_output(target) as output:
         writing = progress.bytes_as_progress(on_step, size, 2 * size)
-        save_motion_model(output.temp, file.spec, file.state_dict, extra_metadata=file.metadata, on_bytes=writing)
+        save_linear_video(output.temp, file.spec, file.state_dict, extra_metadata=file.metadata, on_bytes=writing)
     return file, source.row, str(output.path)
 
 

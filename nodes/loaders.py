@@ -10,8 +10,8 @@ from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/loaders"
 KERNELS_TOOLTIP = (
-    "Which form of the fast operators runs. auto: Triton kernels where this machine can run them (tried once, see the "
-    "console), else torch. torch: never Triton. triton: Triton, or an error that says why not."
+    "Which backend of the fast operators runs. auto: Triton kernels where this machine can run them (tried once, see "
+    "the console), else torch. torch: never Triton. triton: Triton, or an error that says why not."
 )
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -122,7 +122,7 @@ class LoadBuiltin(io.ComfyNode):
         import torch
 
         from ..motion.io.networks.builtin_names import BUILTIN_NAMES, builtin_path
-        from ..motion.io.networks.motion_model import read_motion_model
+        from ..motion.io.networks.linear_video import read_linear_video
         from ..motion.models.heads.flow_codec import FlowCodec
         from .models.linear_video import build_patcher
         from .text_encoders.motion_vocabulary import build_clip
@@ -131,7 +131,7 @@ class LoadBuiltin(io.ComfyNode):
         path = str(builtin_path(checks.choose("model_name", model_name, BUILTIN_NAMES)))
         kernels = chosen_kernels(kernels)
         with torch.inference_mode(False):
-            file = read_motion_model(path)
+            file = read_linear_video(path)
             clip = build_clip(file.text_encoder or {}, file.metadata)
             vae = BuiltinVAE(FlowCodec(file.spec.latent.working_size))
             return io.NodeOutput(build_patcher(file, path, kernels=kernels), clip, vae)

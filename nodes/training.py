@@ -227,12 +227,12 @@ def _trained(request, done) -> tuple:
         return trained, done.weights
     import torch
 
-    from ..motion.io.networks.motion_model import MotionModelFile
+    from ..motion.io.networks.linear_video import LinearVideoFile
     from .models.linear_video import build_patcher
     from .training_run.trainable_copy import kernels_of
 
     with torch.inference_mode(False):
-        file = MotionModelFile(request.spec, done.weights, None, done.metadata)
+        file = LinearVideoFile(request.spec, done.weights, None, done.metadata)
         return build_patcher(file, done.path, kernels=kernels_of(request.model)), {}
 
 

@@ -10,7 +10,7 @@ from ..motion.data.procedural.scenes import SceneSource
 from ..motion.models.heads.flow_codec import FlowCodec
 from ..motion.models.heads.flow_head import compose_clean
 from ..motion.models.linear_video.network import LinearVideoDiT
-from ..motion.models.model_spec import MotionModelSpec
+from ..motion.models.model_spec import LinearVideoSpec
 from ..motion.text.encoder import MotionTextEncoder
 from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from ..motion.training.optimizers import block_matrices
@@ -37,7 +37,7 @@ class SceneSamples:
 class SceneTask:
     """Task of the trainer: network and text encoder on scenes of every word. See `Task` for the methods."""
 
-    def __init__(self, spec: MotionModelSpec, dit: LinearVideoDiT, encoder: MotionTextEncoder, recipe: SmallRecipe):
+    def __init__(self, spec: LinearVideoSpec, dit: LinearVideoDiT, encoder: MotionTextEncoder, recipe: SmallRecipe):
         self.spec, self.dit, self.encoder, self.recipe = spec, dit, encoder, recipe
         self.codec = FlowCodec(spec.latent.working_size)
         self.source = SceneSource(spec.latent.working_size, num_textures=recipe.num_textures, words=recipe.taught)

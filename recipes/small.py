@@ -9,10 +9,10 @@ from ..motion.builtin_model import load_builtin
 from ..motion.data.procedural.scenes import WORDS
 from ..motion.errors import ConfigError
 from ..motion.io.networks.file_motions import file_motions
-from ..motion.io.networks.motion_model import read_motion_model
+from ..motion.io.networks.linear_video import read_linear_video
 from ..motion.models.linear_video.config import LinearVideoDiTConfig
 from ..motion.models.linear_video.network import LinearVideoDiT
-from ..motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from ..motion.models.model_spec import DynamicsSpec, LatentSpec, LinearVideoSpec, SamplingDefaults
 from ..motion.text.encoder import MotionTextEncoder
 from .growth import PATCH, grown_embedding, grown_state
 from .tiny import TEXT_WIDTH
@@ -52,9 +52,9 @@ class SmallRecipe:
         return {**asdict(self), "words": list(self.words), "left_out": list(self.left_out)}
 
 
-def small_spec(num_layers: int = 8) -> MotionModelSpec:
+def small_spec(num_layers: int = 8) -> LinearVideoSpec:
     """Network, latent space, sampling defaults and dynamics scale."""
-    return MotionModelSpec(
+    return LinearVideoSpec(
         config=LinearVideoDiTConfig(
             in_channels=200, patch_size=PATCH, num_layers=num_layers, num_attention_heads=4,
             num_cross_attention_heads=4, caption_channels=TEXT_WIDTH, default_motion_bucket=12, flow_channels=8,
@@ -70,7 +70,7 @@ def small_spec(num_layers: int = 8) -> MotionModelSpec:
 
 
 def build_small(
-    spec: MotionModelSpec, recipe: SmallRecipe, seed: int, start: Path | None = None
+    spec: LinearVideoSpec, recipe: SmallRecipe, seed: int, start: Path | None = None
 ) -> tuple[LinearVideoDiT, MotionTextEncoder]:
     """Network and text encoder that start as motionblocks-tiny does; new words and blocks drawn from the seed.
 
@@ -79,8 +79,8 @@ def build_small(
     return _grown(spec, recipe, seed) if start is None else _read(spec, recipe, start)
 
 
-def _read(spec: MotionModelSpec, recipe: SmallRecipe, path: Path) -> tuple[LinearVideoDiT, MotionTextEncoder]:
-    file = read_motion_model(path)
+def _read(spec: LinearVideoSpec, recipe: SmallRecipe, path: Path) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+    file = read_linear_video(path)
     words = file_motions(file.metadata)
     if not set(recipe.taught) <= set(words) <= set(recipe.words) or file.spec.config != spec.config:
         raise ConfigError(f"{path} has another network or other motions than the recipe; start from one that fits")
@@ -94,7 +94,7 @@ def _read(spec: MotionModelSpec, recipe: SmallRecipe, path: Path) -> tuple[Linea
     return dit, encoder
 
 
-def _grown(spec: MotionModelSpec, recipe: SmallRecipe, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+def _grown(spec: LinearVideoSpec, recipe: SmallRecipe, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
     parent = load_builtin(PARENT)
     known = len(parent.vocabulary.words)
     with torch.random.fork_rng(devices=[]):

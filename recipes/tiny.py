@@ -3,14 +3,14 @@
 from dataclasses import asdict, dataclass, field
 
 from ..motion.models.linear_video.network import LinearVideoDiTConfig
-from ..motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from ..motion.models.model_spec import DynamicsSpec, LatentSpec, LinearVideoSpec, SamplingDefaults
 
 TEXT_WIDTH = 64
 
 
-def builtin_spec() -> MotionModelSpec:
+def builtin_spec() -> LinearVideoSpec:
     """Network, latent space, sampling defaults and dynamics scale of the built-in model."""
-    return MotionModelSpec(
+    return LinearVideoSpec(
         config=LinearVideoDiTConfig(
             in_channels=200, num_layers=6, num_attention_heads=4, num_cross_attention_heads=4,
             caption_channels=TEXT_WIDTH, default_motion_bucket=12, flow_channels=8, concat_first_frame=True,

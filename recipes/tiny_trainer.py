@@ -15,7 +15,7 @@ from ..motion.metrics.dynamics import degree_to_bucket, ms_ssim
 from ..motion.models.heads.flow_codec import FlowCodec
 from ..motion.models.heads.flow_head import compose_clean
 from ..motion.models.linear_video.network import LinearVideoDiT
-from ..motion.models.model_spec import DynamicsSpec, MotionModelSpec
+from ..motion.models.model_spec import DynamicsSpec, LinearVideoSpec
 from ..motion.text.encoder import MotionTextEncoder
 from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from ..motion.training.muon import Muon
@@ -79,7 +79,7 @@ def draw_sigma(num_clips: int, shift: float, recipe: BuiltinRecipe, generator: t
 
 
 def draw_batch(
-    spec: MotionModelSpec, recipe: BuiltinRecipe, num_clips: int, num_targets: int, generator: torch.Generator
+    spec: LinearVideoSpec, recipe: BuiltinRecipe, num_clips: int, num_targets: int, generator: torch.Generator
 ) -> Batch:
     """Draw clips, label them and encode them."""
     scenes, bucket = label_scenes(draw_scenes(num_clips, generator), spec.dynamics, generator)
@@ -130,7 +130,7 @@ def few_keys_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int
     return rearrange(weight.to(value.dtype) @ value, "b nh n dh -> b n (nh dh)")
 
 
-def build_networks(spec: MotionModelSpec, seed: int, device="cpu") -> tuple[LinearVideoDiT, MotionTextEncoder]:
+def build_networks(spec: LinearVideoSpec, seed: int, device="cpu") -> tuple[LinearVideoDiT, MotionTextEncoder]:
     """Fresh networks with weights drawn from the seed; the head starts at "nothing moves"."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -149,7 +149,7 @@ def build_networks(spec: MotionModelSpec, seed: int, device="cpu") -> tuple[Line
 class Trainer:
     """One training run; `run` yields after every step so that the caller reports and stops it."""
 
-    def __init__(self, spec: MotionModelSpec, recipe: BuiltinRecipe, seed: int, device="cpu"):
+    def __init__(self, spec: LinearVideoSpec, recipe: BuiltinRecipe, seed: int, device="cpu"):
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
         self.generator = torch.Generator().manual_seed(seed)
         self.dit, self.encoder = build_networks(spec, seed, self.device)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..motion.io.networks.motion_model import read_motion_model, save_motion_model
+from ..motion.io.networks.linear_video import read_linear_video, save_linear_video
 from ..motion.training.config import TrainingConfig
 from .run import recipe_changes, run_training
 from .scene_task import SceneTask
@@ -69,8 +69,8 @@ def write(arguments, spec, recipe, task, trainer) -> None:
                         + "".join(f" --set {change}" for change in arguments.set),
              "training_seconds": f"{trainer.seconds:.0f}"}
     if arguments.start:
-        before = read_motion_model(arguments.start).metadata
+        before = read_linear_video(arguments.start).metadata
         facts["start"] = json.dumps({name: before[name] for name in ("command", "steps", "recipe", "training_seconds")})
     path = arguments.folder / f"step{trainer.step:05d}.safetensors"
-    save_motion_model(path, spec, half[0], half[1], extra_metadata=facts)
+    save_linear_video(path, spec, half[0], half[1], extra_metadata=facts)
     print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)

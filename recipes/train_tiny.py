@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..motion.io.networks.motion_model import save_motion_model
+from ..motion.io.networks.linear_video import save_linear_video
 from .run import recipe_changes
 from .tiny import BuiltinRecipe, builtin_spec
 from .tiny_trainer import Trainer
@@ -53,5 +53,5 @@ def main() -> None:
              "command": f"python tools/train_builtin.py --seed {arguments.seed} --steps {recipe.num_steps}"
                         f" --threads {arguments.threads}" + "".join(f" --set {change}" for change in arguments.set),
              "torch": torch.__version__, "training_seconds": f"{time.monotonic() - started:.0f}"}
-    save_motion_model(arguments.output, spec, half[0], half[1], extra_metadata=facts)
+    save_linear_video(arguments.output, spec, half[0], half[1], extra_metadata=facts)
     print(f"wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.2f} MB)")

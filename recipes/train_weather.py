@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..motion.builtin_model import bundle
-from ..motion.io.networks.motion_model import read_motion_model, save_motion_model
+from ..motion.io.networks.linear_video import read_linear_video, save_linear_video
 from ..motion.training.config import TrainingConfig
 from .run import recipe_changes, run_training
 from .weather import WeatherRecipe, WeatherTask, add_words, build_head, fit_gate, with_head
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
     recipe = WeatherRecipe(**recipe_changes(WeatherRecipe, arguments.set))
-    file = read_motion_model(arguments.start)
+    file = read_linear_video(arguments.start)
     model = bundle(file)
     spec = with_head(file.spec, arguments.channels, arguments.deviation)
     encoder, words = add_words(model.text_encoder, model.vocabulary.words, recipe.aside, arguments.seed)
@@ -78,5 +78,5 @@ def write(arguments, file, spec, task, trainer) -> None:
              "command": f"{command} --seed {arguments.seed}" + "".join(f" --set {item}" for item in arguments.set),
              "training_seconds": f"{trainer.seconds:.0f}"}
     path = arguments.folder / f"step{trainer.step:05d}.safetensors"
-    save_motion_model(path, spec, {**state, **head}, text, extra_metadata=facts)
+    save_linear_video(path, spec, {**state, **head}, text, extra_metadata=facts)
     print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)

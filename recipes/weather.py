@@ -15,7 +15,7 @@ from ..motion.data.procedural.scenes import GROUPS, SceneSource
 from ..motion.data.procedural.weather import KINDS
 from ..motion.errors import ConfigError
 from ..motion.models.heads.skip_head import SkipHead, scalings
-from ..motion.models.model_spec import MotionModelSpec
+from ..motion.models.model_spec import LinearVideoSpec
 from ..motion.text.encoder import MotionTextEncoder
 from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from ..motion.training.task import SampleKey
@@ -56,12 +56,12 @@ class WeatherSamples:
     captions: list[str]
 
 
-def with_head(spec: MotionModelSpec, channels: int, deviation: float) -> MotionModelSpec:
+def with_head(spec: LinearVideoSpec, channels: int, deviation: float) -> LinearVideoSpec:
     """The spec with a skip head of this width."""
     return replace(spec, config=replace(spec.config, skip_channels=channels, skip_deviation=deviation))
 
 
-def build_head(spec: MotionModelSpec, seed: int) -> SkipHead:
+def build_head(spec: LinearVideoSpec, seed: int) -> SkipHead:
     """A fresh head with weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

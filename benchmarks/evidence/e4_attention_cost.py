@@ -39,7 +39,7 @@ def softmax_plain(q, k, v):
 
 
 SPATIAL = {"linear": spatial_linear_attention, "softmax": softmax, "softmax, plain": softmax_plain}
-TEMPORAL = {form: lambda q, k, v, form=form: temporal_cosine_attention(q, k, v, form=form)
+TEMPORAL = {form: lambda q, k, v, form=form: temporal_cosine_attention(q, k, v, algorithm=form)
             for form in ("linear", "direct")}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from evidence_common import finish, load_model, photo, photo_paths, psnr, sample, spread, verdict
-from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.metrics.optical_flow import camera_motion, direction_agrees
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.task import SampleKey
@@ -63,7 +63,7 @@ def train(arguments) -> Path:
         left = task.energy_left(HELD_OUT)
     command = f"{COMMAND} --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
     path = arguments.folder / "motionblocks-plain.safetensors"
-    save_motion_model(path, task.spec, *half, extra_metadata={
+    save_linear_video(path, task.spec, *half, extra_metadata={
         "motions": json.dumps(list(WORDS)), "command": command, "steps": str(arguments.steps),
         "energy_left": f"{left:.3f}", "processor_seconds": f"{time.process_time() - before:.0f}"})
     return path
@@ -90,7 +90,7 @@ def score(path: Path) -> list[dict]:
 
 def figures(path: Path, rows: list[dict]) -> dict:
     """How it was trained, and what it does."""
-    file = read_motion_model(path)
+    file = read_linear_video(path)
     pans = [row for row in rows if "right" in row]
     share = {word: [row["right"] for row in pans if row["motion"] == word] for word in WORDS if word != "still"}
     way = [max(abs(row["dx"]), abs(row["dy"])) for row in pans]

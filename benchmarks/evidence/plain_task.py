@@ -6,7 +6,7 @@ import torch
 from pack.motion.data.procedural.scenes import SceneSource
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import DynamicsSpec, LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.model_spec import DynamicsSpec, LatentSpec, LinearVideoSpec, SamplingDefaults
 from pack.motion.sampling.residual import residual_state_to_network
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
@@ -18,9 +18,9 @@ TOP_SHARE, SHIFT, MIN_SIGMA = 0.35, 9.0, 0.1
 LAYERS, HEADS, CHANNELS = 2, 4, 48  # of the transformer (width 32 a head), and of the skip head
 
 
-def plain_spec() -> MotionModelSpec:
+def plain_spec() -> LinearVideoSpec:
     """A network without a flow head; its answer is the residual."""
-    return MotionModelSpec(
+    return LinearVideoSpec(
         config=LinearVideoDiTConfig(
             in_channels=200, num_layers=LAYERS, num_attention_heads=HEADS, num_cross_attention_heads=HEADS,
             caption_channels=TEXT_WIDTH, default_motion_bucket=12, concat_first_frame=True, prediction="x0",
@@ -35,7 +35,7 @@ def plain_spec() -> MotionModelSpec:
     )  # fmt: skip
 
 
-def build(spec: MotionModelSpec, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
+def build(spec: LinearVideoSpec, seed: int) -> tuple[LinearVideoDiT, MotionTextEncoder]:
     """Fresh networks; the tokens say "no residual" at first, and the gate of the skip stays open."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

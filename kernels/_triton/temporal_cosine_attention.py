@@ -113,12 +113,12 @@ def _quadratic_bwd_kernel(
 
 
 def temporal_cosine_attention_triton(
-    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, *, form: str = "auto"
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, *, algorithm: str = "auto"
 ) -> Tensor:
     """q, k, v (b, t, s, nh, dh), t > 1; cos, sin (b or 1, t, dh/2) float32. Returns (b, t, s, nh, dh), contiguous."""
     if not v.numel():
         return v.new_empty(v.shape)
-    plan, grid = _plan(v, form=form)
+    plan, grid = _plan(v, algorithm=algorithm)
     out = _result(v)
     tensors, sizes, strides, constants = _arguments(plan, (q, k, v), cos, out)
     kernel = long._linear_fwd_kernel if plan.linear else _quadratic_fwd_kernel
@@ -127,12 +127,12 @@ def temporal_cosine_attention_triton(
 
 
 def temporal_cosine_attention_backward_triton(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, *, form: str = "auto"
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, *, algorithm: str = "auto"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, contiguous, from that of the result; arguments as in the forward form."""
     if not v.numel():
         return tuple(x.new_empty(x.shape) for x in (q, k, v))
-    plan, grid = _plan(v, form=form, backward=True)
+    plan, grid = _plan(v, algorithm=algorithm, backward=True)
     dq, dk, dv = (_result(x) for x in (q, k, v))
     tensors, sizes, strides, constants = _arguments(plan, (q, k, v, grad), cos, dv)
     balanced = v.dtype == torch.float16
@@ -155,10 +155,10 @@ def _result(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=torch.float32 if interpreting() else x.dtype, device=x.device)
 
 
-def _plan(v: Tensor, *, form: str, backward: bool = False) -> tuple[Plan, tuple[int]]:
+def _plan(v: Tensor, *, algorithm: str, backward: bool = False) -> tuple[Plan, tuple[int]]:
     """The plan and its grid; raises ShapeError before memory is taken."""
     wide = v.dtype == torch.float32
-    plan = make_plan(*v.shape, arch=architecture(v.device), form=form, backward=backward, wide=wide)
+    plan = make_plan(*v.shape, arch=architecture(v.device), algorithm=algorithm, backward=backward, wide=wide)
     return plan, (programs(v.shape[0], v.shape[2], plan.groups),)
 
 

@@ -74,12 +74,12 @@ def launch_options(
 
 
 def make_plan(
-    b: int, t: int, s: int, nh: int, dh: int, *, arch: int | None, form: str = "auto", backward: bool = False,
+    b: int, t: int, s: int, nh: int, dh: int, *, arch: int | None, algorithm: str = "auto", backward: bool = False,
     wide: bool = False,
 ) -> Plan:  # fmt: skip
     """Tiles and programs for (b, t, s, nh, dh). "auto" and "direct" take the quadratic form where it fits."""
     dims, options = padded(dh), None
-    if form != "linear" and t <= QUADRATIC_FRAMES:
+    if algorithm != "linear" and t <= QUADRATIC_FRAMES:
         options = launch_options(arch, dims, padded(t), backward=backward, wide=wide)
     linear = options is None
     if linear:

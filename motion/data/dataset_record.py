@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from ..models.model_spec import MotionModelSpec
+from ..models.model_spec import LinearVideoSpec
 from .clips import ClipCollection, digest
 from .windows import WindowConfig
 
 
 def dataset_record(
-    collection: ClipCollection, spec: MotionModelSpec, encoders: str, windows: WindowConfig, keys: Sequence[str]
+    collection: ClipCollection, spec: LinearVideoSpec, encoders: str, windows: WindowConfig, keys: Sequence[str]
 ) -> dict:
     """Plain JSON values that name everything that went in. encoders: their fingerprint; keys: of the samples.
 

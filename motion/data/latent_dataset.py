@@ -22,7 +22,7 @@ from ..layers.letterbox import fit_square
 from ..layers.warp import fold_grid
 from ..metrics.dynamics import degree_to_bucket, dynamics_degree
 from ..models.heads.flow_codec import FLOW_UNIT
-from ..models.model_spec import MotionModelSpec
+from ..models.model_spec import LinearVideoSpec
 from .clips import ClipCollection, digest
 from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders
@@ -94,7 +94,7 @@ class LatentDataset:
 
 
 def build_latent_dataset(
-    collection: ClipCollection, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig, *,
+    collection: ClipCollection, spec: LinearVideoSpec, encoders: Encoders, windows: WindowConfig, *,
     cache_folder: Path | None, on_step: OnStep | None = None,
 ) -> LatentDataset:  # fmt: skip
     """Cut, encode and measure every window; with a cache folder, only what is not there whole already.
@@ -161,7 +161,7 @@ class _Store:
         return latents * self.scale
 
 
-def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: MotionModelSpec) -> bool:
+def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: LinearVideoSpec) -> bool:
     """Whether a cached entry can be what `_encode` made."""
     bucket, latents = metadata.get("bucket", ""), tensors.get("latents")
     fits = latents is not None and latents.ndim == 4 and latents.dtype == torch.float32 and latents.numel() > 0
@@ -176,7 +176,7 @@ def _is_text(tensors: dict[str, Tensor]) -> bool:
     return fits and (mask is None or mask.shape == context.shape[:1])
 
 
-def _window_key(window: Window, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig) -> str:
+def _window_key(window: Window, spec: LinearVideoSpec, encoders: Encoders, windows: WindowConfig) -> str:
     """Fingerprint of all that the stored latents and bucket depend on."""
     size = spec.latent.working_size or windows.resolution
     flow = "" if spec.latent.kind != "builtin" else "true" if window.clip.flow else f"estimated {FLOW_VERSION}"
@@ -186,7 +186,7 @@ def _window_key(window: Window, spec: MotionModelSpec, encoders: Encoders, windo
     return digest("window", str(ENTRY_VERSION), window.clip.fingerprint, place, made, scale, encoders.fingerprint)
 
 
-def _encode(window: Window, spec: MotionModelSpec, encoders: Encoders, windows: WindowConfig) -> tuple[Tensor, int]:
+def _encode(window: Window, spec: LinearVideoSpec, encoders: Encoders, windows: WindowConfig) -> tuple[Tensor, int]:
     """Unscaled latents (c, t, h, w) float32 and the motion bucket of a window."""
     frames = window.clip.frames(window.indices)
     bucket = 0

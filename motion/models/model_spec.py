@@ -102,7 +102,7 @@ class DynamicsSpec(_Record):
 
 
 @dataclass(frozen=True)
-class MotionModelSpec:
+class LinearVideoSpec:
     """Everything beside the weights; travels as JSON in the safetensors metadata."""
 
     config: LinearVideoDiTConfig = field(default_factory=LinearVideoDiTConfig)
@@ -129,12 +129,12 @@ class MotionModelSpec:
         return replace(known, channels=latent.channels, spatial_ratio=latent.spatial_ratio, multiple=multiple)
 
     @classmethod
-    def paper_dcae(cls) -> "MotionModelSpec":
+    def paper_dcae(cls) -> "LinearVideoSpec":
         """MiraMo as the paper describes it: DC-AE f32c32, patch 1, on the SANA-0.6B backbone."""
         return cls()
 
     @classmethod
-    def ref_sdvae_p2(cls) -> "MotionModelSpec":
+    def ref_sdvae_p2(cls) -> "LinearVideoSpec":
         """MiraMo as the published code builds it: SVD VAE with 4 channels, patch 2."""
         return cls(
             config=LinearVideoDiTConfig(in_channels=4, patch_size=2),
@@ -148,7 +148,7 @@ class MotionModelSpec:
         return {"format_version": str(FORMAT_VERSION), "family": FAMILY, "spec": json.dumps(values)}
 
     @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> "MotionModelSpec":
+    def from_metadata(cls, metadata: dict[str, str]) -> "LinearVideoSpec":
         """Read what `to_metadata` wrote. Raises CheckpointError for another family or version or bad values."""
         check_version(metadata)
         try:

@@ -32,7 +32,7 @@ def step_bytes(
 ) -> int:
     """Bytes that one call of the network needs beside its weights, gradients off.
 
-    shape: (b, c, t, h, w) of the latents. itemsize: bytes of the numbers it computes in. kernels: the form of the
+    shape: (b, c, t, h, w) of the latents. itemsize: bytes of the numbers it computes in. kernels: the backend of the
     operators; all but "torch" counts as Triton's. fused_norms: torch makes an RMS norm in one operation. An estimate;
     workspaces of the device's libraries are not in it.
     """
@@ -40,17 +40,17 @@ def step_bytes(
     frames, tokens = b * t, (h // config.patch_size) * (w // config.patch_size)
     wide = 2 * config.hidden_width / config.width
     chunk = _at_once(frames, frames * tokens * 2 * config.hidden_width * itemsize)
-    form, size = "torch" if kernels == "torch" else "triton", FULL if itemsize >= 4 else HALF
-    ffn = FFN_TOKENS + FFN_WIDE[form][size] * wide * chunk
-    passes = max(_attention(config, fused_norms)[form][size], ffn)
+    backend, size = "torch" if kernels == "torch" else "triton", FULL if itemsize >= 4 else HALF
+    ffn = FFN_TOKENS + FFN_WIDE[backend][size] * wide * chunk
+    passes = max(_attention(config, fused_norms)[backend][size], ffn)
     stream = int(passes * frames * tokens * config.width * itemsize)
     return max(stream, _head_values(config) * frames * h * w * itemsize)
 
 
 def memory_factor(config: Config, kernels: str = "torch") -> float:
     """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size: a large clip in bfloat16."""
-    form = "torch" if kernels == "torch" else "triton"
-    cells = config.width * _attention(config, False)[form][HALF] / config.patch_size**2
+    backend = "torch" if kernels == "torch" else "triton"
+    cells = config.width * _attention(config, False)[backend][HALF] / config.patch_size**2
     return max(cells, _head_values(config)) / HOST_UNIT
 
 

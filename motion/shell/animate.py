@@ -35,7 +35,7 @@ def add_animate(commands) -> None:
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
-    add("--kernels", default="auto", help="auto, torch or triton: form of the fast operators (default: %(default)s)")
+    add("--kernels", default="auto", help="auto, torch or triton: backend of the fast operators (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace an existing output file")
     add("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_animate)
@@ -79,10 +79,10 @@ def _load(options):
     from ..builtin_model import bundle
     from ..devices import pick_device
     from ..io.networks.builtin_names import weights_path
-    from ..io.networks.motion_model import read_motion_model
+    from ..io.networks.linear_video import read_linear_video
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
-    return bundle(read_motion_model(weights_path(options.model)), **place, kernels=options.kernels)
+    return bundle(read_linear_video(weights_path(options.model)), **place, kernels=options.kernels)
 
 
 def _lora(model, options):

@@ -94,13 +94,13 @@ def _check_weights_output(options) -> None:
 def _info(options) -> None:
     from ..io.files.kind import shown
     from ..io.networks.builtin_names import weights_path
-    from ..io.networks.motion_model import describe_motion_model
+    from ..io.networks.linear_video import describe_linear_video
 
     path = weights_path(options.file)
     if os.path.isdir(path):
         say(f"folder: {path}\n{_public_weights(path)}")
         return
-    family, spec, metadata = describe_motion_model(path)
+    family, spec, metadata = describe_linear_video(path)
     say(f"file: {path}\nfamily: {family or 'not known here'}")
     if family.startswith(("a SANA image model", "a SANA-Video model")):
         say(_public_weights(path))
@@ -134,8 +134,8 @@ def _motions(options) -> None:
         return
     from ..io.networks.builtin_names import weights_path
     from ..io.networks.file_motions import file_motions
-    from ..io.networks.motion_model import describe_motion_model
+    from ..io.networks.linear_video import describe_linear_video
     from ..text.vocabulary import MotionVocabulary
 
-    words = file_motions(describe_motion_model(weights_path(options.model))[2])
+    words = file_motions(describe_linear_video(weights_path(options.model))[2])
     say("\n".join(MotionVocabulary(words).listed))

@@ -24,7 +24,7 @@ from ..io.files.names import check_output_name
 from ..io.files.text import decode_text
 from ..io.files.yaml_text import read_yaml
 from ..io.networks.builtin_names import BUILTIN_NAMES, builtin_path
-from ..io.networks.motion_model import MotionModelFile, read_motion_model, save_motion_model
+from ..io.networks.linear_video import LinearVideoFile, read_linear_video, save_linear_video
 from ..records import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
@@ -64,7 +64,7 @@ class TrainingJob:
     allow_changes: bool = False  # resume although clips or settings differ
     device: str | None = None  # cpu, cuda, …; without it CUDA where torch sees it
     overwrite: bool = False  # replace an output that exists
-    kernels: str = "auto"  # form of the fast operators: auto, torch or triton
+    kernels: str = "auto"  # backend of the fast operators: auto, torch or triton
 
     def __post_init__(self):
         problems = []
@@ -152,7 +152,7 @@ def run_job(
     world = world or OneProcess()
     _check_places(job, world)
     device = pick_device(job.device if job.device is not None else getattr(world, "device", None))
-    file = read_motion_model(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
+    file = read_linear_video(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
     model = bundle(file, device=device, kernels=job.kernels)
     clips = _open_clips(job, check)
     with world.main_first():
@@ -196,7 +196,7 @@ def _open_clips(job: TrainingJob, check: Callable[[], None]) -> ClipCollection:
 
 
 def _save(
-    job: TrainingJob, path: Path, file: MotionModelFile, task: LatentTask, dataset: LatentDataset,
+    job: TrainingJob, path: Path, file: LinearVideoFile, task: LatentTask, dataset: LatentDataset,
     result: TrainingResult,
 ) -> None:  # fmt: skip
     """Write the LoRA, or in mode full the model with the text encoder and the words it came with."""
@@ -206,7 +206,7 @@ def _save(
         save_lora(path, task.adapter, told)
         return
     kept = {name: text for name, text in file.metadata.items() if name not in task.spec.to_metadata()}
-    save_motion_model(path, task.spec, task.dit.state_dict(), file.text_encoder, {**kept, **told})
+    save_linear_video(path, task.spec, task.dit.state_dict(), file.text_encoder, {**kept, **told})
 
 
 def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: int) -> None:

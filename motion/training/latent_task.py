@@ -15,7 +15,7 @@ from ..adapters.lora import LoRA
 from ..data.latent_dataset import LatentDataset, TextEntry
 from ..errors import ConfigError
 from ..models.linear_video.network import LinearVideoDiT
-from ..models.model_spec import MotionModelSpec
+from ..models.model_spec import LinearVideoSpec
 from ..sampling.schedules import sigma_to_timestep
 from .config import TrainingConfig
 from .objectives import draw_sigma, network_input, sample_losses
@@ -47,7 +47,7 @@ class LatentTask:
     """
 
     def __init__(
-        self, dit: LinearVideoDiT, spec: MotionModelSpec, dataset: LatentDataset, config: TrainingConfig,
+        self, dit: LinearVideoDiT, spec: LinearVideoSpec, dataset: LatentDataset, config: TrainingConfig,
         adapter: LoRA | None = None,
     ):  # fmt: skip
         check_fit(spec, dataset, config, adapter)
@@ -157,7 +157,7 @@ class LatentTask:
         return info, clean, noise, sigma, self.dataset.text("" if dropped else info.caption)
 
 
-def check_fit(spec: MotionModelSpec, dataset: LatentDataset, config: TrainingConfig, adapter: LoRA | None) -> None:
+def check_fit(spec: LinearVideoSpec, dataset: LatentDataset, config: TrainingConfig, adapter: LoRA | None) -> None:
     """Refuse model, data and settings that do not belong together. Raises ConfigError."""
     problems = []
     if not dataset.samples:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models.heads.flow_head import INDEX_UNIT, compose_clean
-from ..models.model_spec import MotionModelSpec
+from ..models.model_spec import LinearVideoSpec
 from ..sampling.residual import residual_state_to_network
 from ..sampling.schedules import TRAIN_TIMESTEPS, shift_sigma
 from .config import TrainingConfig
@@ -21,7 +21,7 @@ STILL_WEIGHT = 4.0  # of the flow loss of samples in which nothing moves: "still
 STILL_FLOW = 1e-3  # latent units of flow below which nothing moves
 
 
-def draw_sigma(config: TrainingConfig, spec: MotionModelSpec, generator: torch.Generator) -> float:
+def draw_sigma(config: TrainingConfig, spec: LinearVideoSpec, generator: torch.Generator) -> float:
     """Noise level of one sample, after the flow shift.
 
     logit_normal: sigmoid of a unit normal, on the model's table of 1/1000 where it was trained on whole timesteps;
@@ -43,7 +43,7 @@ def network_input(clean: Tensor, noise: Tensor, sigma: Tensor, objective: str) -
 
 
 def sample_losses(
-    raw: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, spec: MotionModelSpec, *, flow_weight: float,
+    raw: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, spec: LinearVideoSpec, *, flow_weight: float,
     add_detail: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """Loss of each sample (b,) float32 from the head's raw output; latents as in `network_input`.

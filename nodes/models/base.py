@@ -13,7 +13,7 @@ from torch import Tensor
 from ...kernels.self_test import LINEAR_VIDEO_DIT, resolve_kernels
 from ...motion.errors import CheckpointError, ConfigError, ShapeError
 from ...motion.models.latent_spaces import SPACES, LatentSpace
-from ...motion.models.model_spec import MotionModelSpec
+from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.models.sana_video.spec import SanaVideoSpec
 from ...motion.models.step_memory import memory_factor
 from ..host import devices
@@ -22,7 +22,7 @@ from .limits import MARGIN, check_number_type, refuse_what_cannot_fit, step_memo
 from .text_cache import keep_texts_for_a_run
 from .wrapped_network import FLOW_MULTIPLIER
 
-Spec = MotionModelSpec | SanaVideoSpec
+Spec = LinearVideoSpec | SanaVideoSpec
 
 
 class HostConfig(supported_models_base.BASE):
@@ -84,7 +84,7 @@ class HostModel(model_base.BaseModel):
             if mask is not None:
                 conditions["attention_mask"] = CONDRegular(check_mask(mask, context))
         if given.get("first_latent") is not None:
-            first = start_latent(given["first_latent"], given.get("first_latent_space"), noise, space)
+            first = first_latent_of(given["first_latent"], given.get("first_latent_space"), noise, space)
             shown = self.process_latent_in(first).expand(-1, -1, noise.shape[2], -1, -1)
             conditions["first_latent"] = CONDNoiseShape(shown)
         return conditions
@@ -138,7 +138,7 @@ def check_mask(mask: Tensor, context: Tensor) -> Tensor:
     return mask.reshape(context.shape[:2])
 
 
-def start_latent(first: Tensor, kind: str | None, noise: Tensor, space: LatentSpace) -> Tensor:
+def first_latent_of(first: Tensor, kind: str | None, noise: Tensor, space: LatentSpace) -> Tensor:
     """The start image's latent (b, c, 1, h, w), unscaled. kind: the space it was encoded in, None where not known.
 
     Raises ShapeError for the latent of another VAE or of another size than the video's.
@@ -185,9 +185,9 @@ def assemble(
     dtype, cast = devices.inference_dtypes(state, weight_dtype, supported)
     check_number_type(dtype)
     config.set_inference_dtype(dtype, cast)
-    form = resolve_kernels(kernels, devices.compute_device(), cast or dtype, config.operators)
-    config.unet_config["kernels"] = form
-    config.memory_usage_factor = memory_factor(config.spec.config, form)
+    backend = resolve_kernels(kernels, devices.compute_device(), cast or dtype, config.operators)
+    config.unet_config["kernels"] = backend
+    config.memory_usage_factor = memory_factor(config.spec.config, backend)
     model = config.get_model(state)
     patcher = devices.new_patcher(model, disable_dynamic=disable_dynamic)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_as_trained", sample_as_trained)

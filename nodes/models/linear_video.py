@@ -14,11 +14,11 @@ from torch import Tensor
 from ...motion.choices import GO_ON
 from ...motion.conditioning.motion_bucket import motion_bucket
 from ...motion.errors import ConfigError
-from ...motion.io.networks.motion_model import MotionModelFile, read_motion_model
+from ...motion.io.networks.linear_video import LinearVideoFile, read_linear_video
 from ...motion.io.networks.sana import origin_of
 from ...motion.models.heads.flow_codec import rgb_factors
 from ...motion.models.linear_video.network import LinearVideoDiT
-from ...motion.models.model_spec import MotionModelSpec
+from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.sampling.residual import residual_state_to_network
 from ...motion.sampling.schedules import sigma_to_timestep
 from ..host import devices
@@ -33,7 +33,7 @@ class MotionLatent(latent_formats.LatentFormat):
 
     latent_dimensions = 3
 
-    def __init__(self, spec: MotionModelSpec):
+    def __init__(self, spec: LinearVideoSpec):
         self.latent_channels = spec.latent.channels
         self.scale_factor = spec.latent.scale_factor
         self.spacial_downscale_ratio = spec.latent.spatial_ratio
@@ -41,7 +41,7 @@ class MotionLatent(latent_formats.LatentFormat):
             self.latent_rgb_factors = rgb_factors()
 
 
-class HostVideoDiT(HostNetwork, LinearVideoDiT):
+class HostLinearVideo(HostNetwork, LinearVideoDiT):
     """LinearVideoDiT with the host's call, block patches and wrappers."""
 
     def _predict(
@@ -57,10 +57,10 @@ class HostVideoDiT(HostNetwork, LinearVideoDiT):
         )  # fmt: skip
 
 
-class MotionModel(HostModel):
+class LinearVideoModel(HostModel):
     """Host model with the motion residual and our conditions."""
 
-    network_class = HostVideoDiT
+    network_class = HostLinearVideo
 
     def _apply_model(
         self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, first_latent=None,
@@ -105,12 +105,12 @@ class MotionModel(HostModel):
         return motion_bucket(config.default_motion_bucket if bucket is None else bucket, config.motion_buckets)
 
 
-class MotionModelConfig(HostConfig):
+class LinearVideoHostConfig(HostConfig):
     """What the host wants to know of a linear video DiT before it is built."""
 
-    model_class = MotionModel
+    model_class = LinearVideoModel
 
-    def __init__(self, spec: MotionModelSpec):
+    def __init__(self, spec: LinearVideoSpec):
         supported = [torch.float32] if spec.latent.kind == "builtin" else devices.COMPUTE_DTYPES
         super().__init__(spec, MotionLatent(spec), supported)
 
@@ -120,16 +120,16 @@ def load_motion_model(
 ):
     """Read a file and return a fresh, unpatched MODEL. Raises CheckpointError and, for kernels, ConfigError."""
     with torch.inference_mode(False):
-        return build_patcher(read_motion_model(path), path, weight_dtype, kernels, disable_dynamic)
+        return build_patcher(read_linear_video(path), path, weight_dtype, kernels, disable_dynamic)
 
 
 def build_patcher(
-    file: MotionModelFile, path: str, weight_dtype: torch.dtype | None = None, kernels: str = "auto",
+    file: LinearVideoFile, path: str, weight_dtype: torch.dtype | None = None, kernels: str = "auto",
     disable_dynamic: bool = False,
 ):  # fmt: skip
     """MODEL from a file that has been read. Call it outside inference mode, else its weights cannot be trained."""
     patcher = assemble(
-        MotionModelConfig(file.spec), dict(file.state_dict), path, weight_dtype=weight_dtype, kernels=kernels,
+        LinearVideoHostConfig(file.spec), dict(file.state_dict), path, weight_dtype=weight_dtype, kernels=kernels,
         disable_dynamic=disable_dynamic,
     )  # fmt: skip
     patcher.cached_patcher_init = (load_motion_model, (path, weight_dtype, kernels))
@@ -137,7 +137,7 @@ def build_patcher(
     return patcher
 
 
-def spec_of(model) -> MotionModelSpec | None:
+def spec_of(model) -> LinearVideoSpec | None:
     """The file's description of one of our linear video DiTs; None for other models."""
     spec = getattr(model.model, "spec", None)
-    return spec if isinstance(spec, MotionModelSpec) else None
+    return spec if isinstance(spec, LinearVideoSpec) else None

@@ -38,8 +38,8 @@ def _kept(model) -> str:
     """Number types and operators, as the host's settings and this device made them."""
     stored, computed = model.get_dtype(), getattr(model, "manual_cast_dtype", None) or model.get_dtype()
     names = [str(dtype).removeprefix("torch.") for dtype in (stored, computed)]
-    form = "torch" if model.diffusion_model.kernels == "torch" else "Triton"
-    return f"here: kept in {names[0]}, computed in {names[1]}, {form} operators"
+    backend = "torch" if model.diffusion_model.kernels == "torch" else "Triton"
+    return f"here: kept in {names[0]}, computed in {names[1]}, {backend} operators"
 
 
 def _config(file: VideoModelFile):
@@ -47,6 +47,6 @@ def _config(file: VideoModelFile):
         from .sana_video import SanaVideoHostConfig
 
         return SanaVideoHostConfig(file.spec)
-    from .linear_video import MotionModelConfig
+    from .linear_video import LinearVideoHostConfig
 
-    return MotionModelConfig(file.spec)
+    return LinearVideoHostConfig(file.spec)

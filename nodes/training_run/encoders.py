@@ -11,7 +11,7 @@ from ...motion.data.clips import digest
 from ...motion.data.latent_dataset import Encoders, TextEntry
 from ...motion.errors import ConfigError, ShapeError
 from ...motion.models.latent_spaces import SPACES
-from ...motion.models.model_spec import MotionModelSpec
+from ...motion.models.model_spec import LinearVideoSpec
 from ..host import pixels
 from ..text_encoders.motion_vocabulary import MotionTextModel
 from ..text_encoders.prompts import refuse_unread
@@ -22,7 +22,7 @@ from .trainable_copy import worked_in
 SAMPLED = 64  # values of each weight that go into a fingerprint
 
 
-def host_encoders(vae, clip, spec: MotionModelSpec, captions: dict[str, str]) -> Encoders:
+def host_encoders(vae, clip, spec: LinearVideoSpec, captions: dict[str, str]) -> Encoders:
     """Encoders of this VAE and CLIP, checked against the model. captions: caption -> name of a clip that has it.
 
     Raises ShapeError and ConfigError for a VAE or CLIP of another model.
@@ -46,7 +46,7 @@ def host_encoders(vae, clip, spec: MotionModelSpec, captions: dict[str, str]) ->
     return Encoders(encode_frames, encode_text, f"{_vae_fingerprint(vae)} {_clip_fingerprint(clip)}", multiple)
 
 
-def check_vae(vae, spec: MotionModelSpec) -> None:
+def check_vae(vae, spec: LinearVideoSpec) -> None:
     """Refuse a VAE of another latent space. Raises ShapeError."""
     need = spec.latent
     if isinstance(vae, BuiltinVAE) != (need.kind == "builtin"):
@@ -68,7 +68,7 @@ def check_vae(vae, spec: MotionModelSpec) -> None:
         )
 
 
-def text_entry(clip, caption: str, spec: MotionModelSpec) -> TextEntry:
+def text_entry(clip, caption: str, spec: LinearVideoSpec) -> TextEntry:
     """One prompt, encoded as CLIP Text Encode does.
 
     Raises ShapeError for the text encoder of another model, ConfigError for a prompt that it cannot read.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...motion.data.latent_dataset import TextEntry, resize_short_side
-from ...motion.models.model_spec import MotionModelSpec
+from ...motion.models.model_spec import LinearVideoSpec
 from ..vaes_on_socket.builtin import BuiltinVAE, for_video
 
 LONGEST = 384  # px, long side of a sample's frame in the strip
@@ -17,7 +17,7 @@ SHOWN = 3  # frames in a strip: first, middle, last
 class SamplePlan:
     """What is drawn each time, always from the same noise, so that only the training makes a difference."""
 
-    spec: MotionModelSpec
+    spec: LinearVideoSpec
     vae: object
     photo: Tensor | None  # (1, 3, 1, h, w) in [0, 1]; None for text-to-video models
     shape: tuple[int, ...]  # (c, t, h, w) of the latents
@@ -77,7 +77,7 @@ class SamplePlan:
         return frames.cpu().float().clone()
 
 
-def sample_photo(photo: Tensor, spec: MotionModelSpec, resolution: int, multiple: int) -> Tensor:
+def sample_photo(photo: Tensor, spec: LinearVideoSpec, resolution: int, multiple: int) -> Tensor:
     """A photo (1, h, w, 3) or frame in [0, 1] at the size samples are drawn at: (1, 3, 1, h, w)."""
     frames = photo.movedim(-1, 1).float()
     if spec.latent.kind != "builtin":

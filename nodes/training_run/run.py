@@ -14,8 +14,8 @@ from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_lat
 from ...motion.errors import CheckpointError, ConfigError
 from ...motion.io.adapters.lora import lora_tensors, write_lora
 from ...motion.io.files.atomic import new_output
-from ...motion.io.networks.motion_model import save_motion_model
-from ...motion.models.model_spec import MotionModelSpec
+from ...motion.io.networks.linear_video import save_linear_video
+from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.training.config import TrainingConfig
 from ...motion.training.latent_task import LatentTask
 from ...motion.training.trainer import StepReport, Trainer, TrainingResult
@@ -36,7 +36,7 @@ class Request:
     clip: object
     vae: object
     clips: ClipCollection
-    spec: MotionModelSpec
+    spec: LinearVideoSpec
     config: TrainingConfig
     windows: WindowConfig
     folders: RunFolders
@@ -183,7 +183,7 @@ class _Run:
             if self.adapter is None:
                 text, more = text_parts(self.request.clip)
                 state = {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
-                save_motion_model(output.temp, self.request.spec, state, text, {**self._metadata(), **more})
+                save_linear_video(output.temp, self.request.spec, state, text, {**self._metadata(), **more})
             else:
                 layers = {name: (layer.down, layer.up, self.adapter.alpha)
                           for name, layer in self.adapter.layers.items()}  # fmt: skip

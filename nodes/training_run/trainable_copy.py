@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...motion.errors import ConfigError
-from ...motion.models.model_spec import MotionModelSpec
+from ...motion.models.model_spec import LinearVideoSpec
 
 NETWORK = "diffusion_model."
 
@@ -34,13 +34,13 @@ def worked_in(key: str, chain: list) -> Tensor:
     return weight.clone() if weight.is_inference() else weight
 
 
-def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
+def trainable_copy(model, spec: LinearVideoSpec, device: torch.device):
     """LinearVideoDiT with copies of the model's weights, float32, on the device. Raises ConfigError.
 
-    It runs the form of the operators that the MODEL was loaded with, where that works in float32 too.
+    It runs the backend of the operators that the MODEL was loaded with, where that works in float32 too.
     """
     from ...kernels.self_test import resolve_kernels
-    from ...motion.io.networks.motion_model import fill_module
+    from ...motion.io.networks.linear_video import fill_module
     from ...motion.models.linear_video.network import LinearVideoDiT
 
     refuse_what_is_no_weight(model)
@@ -50,7 +50,7 @@ def trainable_copy(model, spec: MotionModelSpec, device: torch.device):
 
 
 def kernels_of(model) -> str:
-    """The form of the operators that one of our MODELs was loaded with: "auto", "torch" or "triton"."""
+    """The backend of the operators that one of our MODELs was loaded with: "auto", "torch" or "triton"."""
     return model.model.diffusion_model.kernels
 
 

@@ -33,7 +33,7 @@ def load_video_vae(path: str, dtype: torch.dtype | None = None) -> tuple[SpaceVA
 
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Refuse a type that the VAE's device does not compute in. Raises ConfigError."""
-    from ...motion.io.networks.motion_model import check_compute
+    from ...motion.io.networks.linear_video import check_compute
 
     if dtype is not None:
         check_compute(dtype, devices.vae_device())

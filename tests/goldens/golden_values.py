@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from pack.motion.builtin_model import load_builtin  # noqa: E402
 from pack.motion.io.files.atomic import write_json  # noqa: E402
 from pack.motion.io.files.safetensors import read_header, read_safetensors  # noqa: E402
-from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model  # noqa: E402
+from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video  # noqa: E402
 from pack.motion.pipeline import animate_frames  # noqa: E402
 from pack.motion.training.job import read_job, run_job  # noqa: E402
 
@@ -104,11 +104,11 @@ def trained(job: Path) -> dict:
 
 def exported(name: str, folder: Path) -> dict:
     """A built-in model's file as our own writer writes it again."""
-    file = read_motion_model(ROOT / "weights" / f"{name}.safetensors")
+    file = read_linear_video(ROOT / "weights" / f"{name}.safetensors")
     dit = load_builtin(name, kernels="torch").dit
     path = folder / f"{name}.safetensors"
     kept = {key: text for key, text in file.metadata.items() if key not in file.spec.to_metadata()}
-    save_motion_model(path, file.spec, dit.state_dict(), file.text_encoder, kept)
+    save_linear_video(path, file.spec, dit.state_dict(), file.text_encoder, kept)
     header = read_header(path)
     return {"header": hashlib.sha256(repr(header).encode()).hexdigest(),
             "file": hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip

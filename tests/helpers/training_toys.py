@@ -3,7 +3,7 @@
 import torch
 from pack.motion.data.latent_dataset import LatentDataset, SampleInfo, TextEntry
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
 from pack.recipes.tiny import builtin_spec
 
 TEXT = 12
@@ -45,7 +45,7 @@ def tiny_spec(objective="i2v_residual", prediction="velocity", **flags):
         num_cross_attention_heads=2, caption_channels=TEXT, mlp_ratio=2.0, prediction=prediction, **flags,
     )  # fmt: skip
     latent = LatentSpec(kind="svd", channels=4, spatial_ratio=8, scale_factor=0.5)
-    return MotionModelSpec(config=config, latent=latent, sampling=SamplingDefaults(), objective=objective)
+    return LinearVideoSpec(config=config, latent=latent, sampling=SamplingDefaults(), objective=objective)
 
 
 def flow_spec():
@@ -54,7 +54,7 @@ def flow_spec():
     small = full.config.to_dict() | {
         "num_layers": 1, "num_attention_heads": 1, "num_cross_attention_heads": 1, "caption_channels": TEXT
     }  # fmt: skip
-    return MotionModelSpec(LinearVideoDiTConfig.from_dict(small), full.sampling, full.latent, full.dynamics)
+    return LinearVideoSpec(LinearVideoDiTConfig.from_dict(small), full.sampling, full.latent, full.dynamics)
 
 
 def tiny_dit(spec, seed=0):

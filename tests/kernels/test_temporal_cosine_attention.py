@@ -7,7 +7,7 @@ import torch
 from pack.kernels.errors import ConfigError, ShapeError
 from pack.kernels.temporal_cosine_attention import (
     RotaryTable,
-    choose_form,
+    choose_algorithm,
     rotary_angles,
     rotary_table,
     temporal_cosine_attention,
@@ -48,14 +48,14 @@ def make(b, t, s=2, nh=2, dh=32, seed=0):
 @pytest.mark.parametrize("frames", [2, 16, 33, 80])
 def test_each_form_equals_the_pairwise_loop(form, frames):
     q, k, v = make(3, frames)
-    assert (temporal_cosine_attention(q, k, v, form=form).double() - naive(q, k, v)).abs().max() < 2e-6
+    assert (temporal_cosine_attention(q, k, v, algorithm=form).double() - naive(q, k, v)).abs().max() < 2e-6
 
 
 @pytest.mark.parametrize("frames", [1, 16, 33, 80])
 def test_linear_equals_direct(frames):
     q, k, v = (x.double() for x in make(2, frames))
-    linear = temporal_cosine_attention(q, k, v, form="linear")
-    assert torch.allclose(linear, temporal_cosine_attention(q, k, v, form="direct"), atol=1e-7, rtol=0)
+    linear = temporal_cosine_attention(q, k, v, algorithm="linear")
+    assert torch.allclose(linear, temporal_cosine_attention(q, k, v, algorithm="direct"), atol=1e-7, rtol=0)
 
 
 def test_one_frame_returns_its_own_value():
@@ -105,14 +105,14 @@ def test_opposite_vectors_do_not_divide_by_zero():
 
 
 def test_break_even_is_at_one_frame_more_than_the_head_size():
-    assert choose_form(33, 32) == "direct"
-    assert choose_form(34, 32) == "linear"
+    assert choose_algorithm(33, 32) == "direct"
+    assert choose_algorithm(34, 32) == "linear"
 
 
 def test_gradients_match_float64():
     inputs = [x.requires_grad_() for x in make(2, 7, dh=8)]
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    temporal_cosine_attention(*inputs, form="linear").square().sum().backward()
+    temporal_cosine_attention(*inputs, algorithm="linear").square().sum().backward()
     naive(*exact).square().sum().backward()
     for ours, truth in zip(inputs, exact):
         assert torch.allclose(ours.grad.double(), truth.grad, atol=1e-4)
@@ -123,7 +123,7 @@ def test_gradients_match_float64():
 def test_half_precision_storage_sums_in_float32(dtype, form):
     q, k, v = (x.to(dtype) for x in make(2, 16))
     truth = naive(q, k, v)
-    error = (temporal_cosine_attention(q, k, v, form=form).double() - truth).norm()
+    error = (temporal_cosine_attention(q, k, v, algorithm=form).double() - truth).norm()
     assert error <= 1.1 * (truth.to(dtype).double() - truth).norm()
 
 
@@ -196,7 +196,7 @@ def test_tensors_on_two_devices_are_refused():
 
 def test_unknown_forms_and_kernels_are_refused():
     with pytest.raises(ConfigError, match="auto, linear, direct"):
-        temporal_cosine_attention(*make(1, 4), form="fast")
+        temporal_cosine_attention(*make(1, 4), algorithm="fast")
     with pytest.raises(ConfigError, match="auto, torch, triton"):
         temporal_cosine_attention(*make(1, 1), kernels="fast")
 
@@ -208,7 +208,7 @@ def test_operator_traced_for_a_card_runs_on_a_cpu_too(form):
         inputs[0][0, 2] = 0
     table = rotary_table(torch.stack((torch.arange(7), torch.arange(7) * 2)), 8, dtype=torch.float64)
     grad = make(2, 7, dh=8, seed=1)[0].double()
-    expected = temporal_cosine_attention(*inputs, form=form, positions=table)
+    expected = temporal_cosine_attention(*inputs, algorithm=form, positions=table)
     got = torch.ops.motionblocks.temporal_cosine_attention(*inputs, *table, form)
     assert torch.equal(got, expected)
     pairs = zip(*(torch.autograd.grad(out, inputs, grad) for out in (got, expected)))

@@ -5,9 +5,9 @@ import torch
 from pack.motion.builtin_model import bundle
 from pack.motion.devices import pick_device
 from pack.motion.errors import ConfigError, ShapeError
-from pack.motion.io.networks.motion_model import MotionModelFile
+from pack.motion.io.networks.linear_video import LinearVideoFile
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
 from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
@@ -20,14 +20,14 @@ def random_model(dtype=torch.float32, **sampling):
         caption_channels=8, flow_channels=8, concat_first_frame=True, frame_index_embedding=True,
         pooled_text_embedding=True, position_features=True, prediction="x0",
     )  # fmt: skip
-    spec = MotionModelSpec(
+    spec = LinearVideoSpec(
         config=config,
         sampling=SamplingDefaults(**{"num_steps": 3, "guidance_scale": 1.0, "shift": 9.0, **sampling}),
         latent=LatentSpec("builtin", 200, 8, 1.0, 64),
     )
     torch.manual_seed(1)
     text = MotionTextEncoder(MotionVocabulary().size, 8).state_dict()
-    return bundle(MotionModelFile(spec, LinearVideoDiT(config).state_dict(), text, {}), dtype=dtype)
+    return bundle(LinearVideoFile(spec, LinearVideoDiT(config).state_dict(), text, {}), dtype=dtype)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 from pack.motion.builtin_model import BUILTIN_NAMES, bundle
 from pack.motion.data.procedural.scenes import SceneSource
 from pack.motion.io.networks.builtin_names import WEIGHTS
-from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler
@@ -18,7 +18,7 @@ FRAMES, LOOK = 8, 5
 
 @pytest.fixture(scope="module")
 def model():
-    return bundle(read_motion_model(PATH))
+    return bundle(read_linear_video(PATH))
 
 
 def test_it_has_no_flow_head_and_is_offered_under_no_name(model):

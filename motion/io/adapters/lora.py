@@ -13,7 +13,7 @@ from ..files.atomic import write_safetensors
 from ..files.kind import shown
 from ..files.safetensors import check_values, read_safetensors
 from ..networks.families import detect_family
-from ..networks.motion_model import refuse_pickle_name
+from ..networks.linear_video import refuse_pickle_name
 
 FORMAT_VERSION = 1
 FAMILY = "lora"

@@ -18,7 +18,7 @@ from ..files.kind import shown
 from ..files.safetensors import check_values
 from ..files.weight_folder import pointing_to
 from ..networks.families import OURS, detect_family
-from ..networks.motion_model import checked_motion_model, save_motion_model
+from ..networks.linear_video import checked_linear_video, save_linear_video
 from ..networks.sana import row_of
 from ..networks.sana_layouts import CLASSES, detect_sana, to_our_names
 from ..networks.video_model import row_by_name
@@ -93,10 +93,10 @@ def _convert_sana(checkpoint: TorchCheckpoint, shapes, output, dtype) -> tuple[s
 
 
 def _convert_ours(checkpoint: TorchCheckpoint, shapes, output, dtype) -> tuple[str, int, tuple[str, ...]]:
-    file = checked_motion_model(checkpoint.path, shapes, {}, lambda: checkpoint.tensors)
+    file = checked_linear_video(checkpoint.path, shapes, {}, lambda: checkpoint.tensors)
     state = _typed(checkpoint.path, file.state_dict, dtype)
     about = {"source": checkpoint.path.name, "converted": "by motionblocks, from the MiraMo layout"}
-    save_motion_model(output, file.spec, state, extra_metadata=about)
+    save_linear_video(output, file.spec, state, extra_metadata=about)
     return "MiraMo", _count(state), ()
 
 

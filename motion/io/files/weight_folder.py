@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...foreign_json import parse_json
-from ..networks.motion_model import LISTED, PICKLE_SUFFIXES, refuse_pickle_name
+from ..networks.linear_video import LISTED, PICKLE_SUFFIXES, refuse_pickle_name
 from .kind import describe_bytes, shown
 from .safetensors import AGAIN, SafetensorsHeader, read_header, read_safetensors
 

@@ -9,11 +9,11 @@ import torch
 
 from ...errors import CheckpointError, ConfigError
 from ...models.inflation import inflate, inflated_config
-from ...models.model_spec import LatentSpec, MotionModelSpec
+from ...models.model_spec import LatentSpec, LinearVideoSpec
 from ...models.sana_video.dims import SanaDims
 from ..files.safetensors import DTYPES
 from ..files.weight_folder import DOCS, NETWORK_FOLDER, WeightSource, open_weights
-from .motion_model import MotionModelFile, save_motion_model
+from .linear_video import LinearVideoFile, save_linear_video
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
 
 ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p")  # of docs/models.md
@@ -33,7 +33,7 @@ class Inflated:
     """What `inflate_sana` wrote."""
 
     path: Path
-    spec: MotionModelSpec
+    spec: LinearVideoSpec
     num_parameters: int
     dropped: tuple[str, ...]
 
@@ -65,7 +65,7 @@ def inflate_sana(
     """
     source, layout = open_sana(path)
     file = inflated_file(source, layout, init=init, objective=objective, dtype=dtype)
-    save_motion_model(output, file.spec, file.state_dict, extra_metadata=file.metadata)
+    save_linear_video(output, file.spec, file.state_dict, extra_metadata=file.metadata)
     count = sum(tensor.numel() for tensor in file.state_dict.values())
     return Inflated(Path(output), file.spec, count, layout.dropped)
 
@@ -73,10 +73,10 @@ def inflate_sana(
 def inflated_file(
     source: WeightSource, layout: SanaLayout, *, init: str = "zero", objective: str = "t2v",
     dtype: torch.dtype | None = None, on_bytes: Callable[[int], None] | None = None,
-) -> MotionModelFile:  # fmt: skip
+) -> LinearVideoFile:  # fmt: skip
     """The video model of opened image weights, in memory; arguments as of `inflate_sana`, on_bytes as of `read`.
 
-    metadata: licence, source and kind of inflation, for `save_motion_model`. Everything that can be refused by headers
+    metadata: licence, source and kind of inflation, for `save_linear_video`. Everything that can be refused by headers
     is refused before a tensor is read. Raises CheckpointError and ConfigError.
     """
     if dtype is not None and (dtype not in DTYPES.values() or not dtype.is_floating_point or dtype.itemsize == 1):
@@ -93,10 +93,10 @@ def inflated_file(
         "license": source.metadata.get("license", LICENCE), "source": f"{source.row} ({place.name})",
         "inflation": f"{init}-init of the temporal branch; untrained",
     }  # fmt: skip
-    return MotionModelFile(spec, state, None, about)
+    return LinearVideoFile(spec, state, None, about)
 
 
-def image_spec(source: WeightSource, layout: SanaLayout, objective: str = "t2v") -> MotionModelSpec:
+def image_spec(source: WeightSource, layout: SanaLayout, objective: str = "t2v") -> LinearVideoSpec:
     """What the video model says about itself: SANA's latent space and MiraMo's sampling. Raises CheckpointError."""
     dims = layout.dims
     if dims.family != "sana":
@@ -110,7 +110,7 @@ def image_spec(source: WeightSource, layout: SanaLayout, objective: str = "t2v")
             f"{source.path}: {dims.in_channels} latent channels with patch {dims.patch_size[1]}; {known.channels} with "
             f"patch 1 are needed, which DC-AE f32c32 decodes ({DOCS}, SANA 0.6B)"
         )
-    return MotionModelSpec(config=inflated_config(dims), latent=known, objective=objective)
+    return LinearVideoSpec(config=inflated_config(dims), latent=known, objective=objective)
 
 
 def _check_usable(name: str, stored: torch.dtype, source: WeightSource, dtype: torch.dtype | None) -> None:

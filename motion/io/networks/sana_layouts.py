@@ -15,7 +15,7 @@ from ...errors import CheckpointError, ConfigError
 from ...models.sana_video.dims import SanaDims
 from ..files.kind import shown
 from .families import OURS, detect_family, strip_containers
-from .motion_model import CROSS_HEADS, compare_shapes
+from .linear_video import CROSS_HEADS, compare_shapes
 
 DOCS = "docs/models.md"
 CLASSES = {"SanaTransformer2DModel": "sana", "SanaVideoTransformer3DModel": "sana_video"}

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
-from ...models.model_spec import FAMILY, MotionModelSpec
+from ...models.model_spec import FAMILY, LinearVideoSpec
 from ...models.sana_video.spec import SanaVideoSpec, sana_video_spec
 from ..files.kind import shown
 from ..files.weight_folder import WeightSource, open_weights, pointing_to
 from .families import OURS, detect_family
-from .motion_model import LISTED, checked_motion_model
+from .linear_video import LISTED, checked_linear_video
 from .sana import ROWS, image_spec, inflated_file, origin_of, row_of
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
 
@@ -72,7 +72,7 @@ class VideoModelFile:
     origin: metadata that goes on to what is trained from it, licence and source.
     """
 
-    spec: MotionModelSpec | SanaVideoSpec
+    spec: LinearVideoSpec | SanaVideoSpec
     state_dict: dict[str, Tensor]
     title: str
     row: str = ""
@@ -120,7 +120,7 @@ def row_by_name(path: str | os.PathLike) -> str:
 
 
 def _ours(source: WeightSource, on_bytes) -> VideoModelFile:
-    file = checked_motion_model(source.path, source.shapes, source.metadata, lambda: source.read(on_bytes))
+    file = checked_linear_video(source.path, source.shapes, source.metadata, lambda: source.read(on_bytes))
     saved = "saved by MotionBlocks" if source.metadata.get("family") == FAMILY else "MiraMo layout"
     title = f"linear video model ({saved}, {file.spec.objective})"
     return VideoModelFile(file.spec, file.state_dict, title, origin=origin_of(source.metadata))
@@ -178,7 +178,7 @@ def describe_headers(opened: OpenedVideoModel) -> str:
     return _lines(title, opened.row, (count, source.num_bytes), spec, "" if video else UNTRAINED)
 
 
-def _lines(title: str, row: str, size: tuple[int, int], spec: MotionModelSpec | SanaVideoSpec, note: str) -> str:
+def _lines(title: str, row: str, size: tuple[int, int], spec: LinearVideoSpec | SanaVideoSpec, note: str) -> str:
     """size: parameters and bytes."""
     config, sampling = spec.config, spec.sampling
     frames = f"{sampling.num_frames} frames at {sampling.fps:g} fps"
@@ -192,7 +192,7 @@ def _lines(title: str, row: str, size: tuple[int, int], spec: MotionModelSpec | 
     return "\n".join(line for line in lines if line)
 
 
-def _partners(spec: MotionModelSpec | SanaVideoSpec) -> tuple[str, ...]:
+def _partners(spec: LinearVideoSpec | SanaVideoSpec) -> tuple[str, ...]:
     """Lines about the VAE and the text encoder that belong to a model."""
     space = spec.space
     if space.kind == "builtin":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..files.weight_folder import WeightSource, open_weights
 from ..networks.families import detect_family
-from ..networks.motion_model import LISTED
+from ..networks.linear_video import LISTED
 from .gemma_tokenizer import EMBEDDED, ROW, TokenizerFile, find_tokenizer, refused
 
 FOLDER = "text_encoder"  # of a diffusers folder

@@ -13,7 +13,7 @@ from ...models.latent_spaces import SPACES, LatentSpace
 from ..files.kind import shown
 from ..files.weight_folder import WeightSource, open_weights, pointing_to
 from ..networks.families import detect_family
-from ..networks.motion_model import compare_shapes
+from ..networks.linear_video import compare_shapes
 from . import dcae, ltx2_names, svd_names, wan_names
 
 FOLDER = "vae"  # of a diffusers folder that holds network, text encoder and VAE side by side

@@ -308,7 +308,7 @@ class LinearVideoBlock(TokenBlock):
         q, k, v = (y.unflatten(0, shape[:2]) for y in self.attn_temporal.project(h))
         del h
         mixed = temporal_cosine_attention(
-            q, k, v, form=self.temporal_form, positions=around.rotary, kernels=around.kernels
+            q, k, v, algorithm=self.temporal_form, positions=around.rotary, kernels=around.kernels
         )
         del q, k, v
         mixed = mixed.flatten(-2).flatten(0, 1)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from ....kernels.temporal_cosine_attention import FORMS
+from ....kernels.temporal_cosine_attention import ALGORITHMS
 from ...errors import ConfigError
 from ...records import check_fields
 
@@ -66,8 +66,8 @@ class LinearVideoDiTConfig(NetworkConfig):
             problems.append(f"attention_head_dim is {self.attention_head_dim}; rotation needs an even number")
         if not 0.1 <= self.mlp_ratio <= 16:
             problems.append(f"mlp_ratio is {self.mlp_ratio}; it must be 0.1 to 16")
-        if self.temporal_form not in FORMS:
-            problems.append(f"temporal_form is {self.temporal_form!r}; it must be one of {', '.join(FORMS)}")
+        if self.temporal_form not in ALGORITHMS:
+            problems.append(f"temporal_form is {self.temporal_form!r}; it must be one of {', '.join(ALGORITHMS)}")
         if self.prediction not in PREDICTIONS:
             problems.append(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
         if self.flow_channels and ((self.flow_channels, self.in_channels) != (8, 200) or self.patch_size > 2):

@@ -40,7 +40,7 @@ class LinearVideoDiT(BlockStack):
     """The network: latents, timestep, text and motion bucket in, velocity (noise - clean) out.
 
     operations: where Linear, Conv2d and RMSNorm come from. attention: softmax attention, called like `torch_attention`.
-    kernels: form of the operators, "auto", "torch" or "triton"; may be changed at any time. weights_of: resolver of
+    kernels: backend of the operators, "auto", "torch" or "triton"; may be changed at any time. weights_of: resolver of
     weights that operators take as arguments (see module_weights.py).
     """
 

@@ -111,7 +111,7 @@ class SanaVideoDiT(BlockStack):
     """The network: latents, timesteps and text in, velocity (noise - clean) out.
 
     operations: where Linear, Conv2d, Conv3d and RMSNorm come from. attention: softmax attention, called like
-    `torch_attention`. kernels: form of the operators, "auto", "torch" or "triton"; may be changed at any time.
+    `torch_attention`. kernels: backend of the operators, "auto", "torch" or "triton"; may be changed at any time.
     weights_of: resolver of weights that operators take as arguments (see module_weights.py).
     """
 

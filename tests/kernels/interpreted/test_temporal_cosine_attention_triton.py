@@ -39,11 +39,11 @@ def with_gradients(call, inputs, grad):
     return [out, *torch.autograd.grad(out, inputs, grad.to(out.dtype))]
 
 
-def assert_correct(inputs, grad, positions, form="auto", factor=2.0):
+def assert_correct(inputs, grad, positions, algorithm="auto", factor=2.0):
     """Result and gradients of the Triton form against float64, on hostile memory."""
 
     def ours(q, k, v, kernels="triton"):
-        return temporal_cosine_attention(q, k, v, form=form, positions=positions, kernels=kernels)
+        return temporal_cosine_attention(q, k, v, algorithm=algorithm, positions=positions, kernels=kernels)
 
     truth = with_gradients(lambda q, k, v: naive(q, k, v, positions), [x.double() for x in inputs], grad)
     plain = with_gradients(lambda q, k, v: ours(q, k, v, "torch"), inputs, grad)
@@ -75,7 +75,7 @@ def test_positions_may_differ_per_row_and_be_stretched(t):
 
 def test_linear_form_holds_for_few_frames():
     *inputs, grad = make(1, 9, 1, 3, 8, count=4)
-    assert_correct(inputs, grad, torch.arange(9), form="linear")
+    assert_correct(inputs, grad, torch.arange(9), algorithm="linear")
 
 
 def test_table_made_once_gives_the_same_bits():
@@ -107,11 +107,11 @@ def test_only_what_asks_for_a_gradient_gets_one(missing, linear):
     inputs = make(1, 4, 1, 2, 8)
     form = "linear" if linear else "direct"
     expected = with_gradients(
-        lambda q, k, v: temporal_cosine_attention(q, k, v, form=form, kernels="torch"), inputs, inputs[0]
+        lambda q, k, v: temporal_cosine_attention(q, k, v, algorithm=form, kernels="torch"), inputs, inputs[0]
     )
     for index, x in enumerate(inputs):
         x.requires_grad_(index != missing)
-    temporal_cosine_attention(*inputs, form=form, kernels="triton").backward(inputs[0].detach())
+    temporal_cosine_attention(*inputs, algorithm=form, kernels="triton").backward(inputs[0].detach())
     for index, x in enumerate(inputs):
         assert x.grad is None if index == missing else torch.allclose(x.grad, expected[1 + index], atol=1e-5)
 
@@ -202,12 +202,12 @@ def test_declared_bytes_are_those_loaded_and_stored(t, form, dtype):
     itemsize, wider = inputs[0].element_size(), 4 - inputs[0].element_size()  # the interpreter stores float32
     inputs = [x.requires_grad_() for x in inputs]
     with counted_bytes() as counted:
-        out = temporal_cosine_attention(*inputs, form=form, kernels="triton")
-    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, form=form)
+        out = temporal_cosine_attention(*inputs, algorithm=form, kernels="triton")
+    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, algorithm=form)
     assert counted.total == declared + wider * out.numel() and counted.launches == 1
     with counted_bytes() as counted:
         out.backward(grad)
-    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, form=form, backward=True)
+    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, algorithm=form, backward=True)
     assert counted.total == declared + 3 * wider * out.numel()
     assert counted.launches == (1 if (t, form) == (5, "auto") else 2)
 
@@ -227,7 +227,7 @@ def test_addresses_beyond_two_to_the_31_are_reached(axis, form):
         view.copy_(x)
 
     def run(q, k, v):
-        return temporal_cosine_attention(q, k, v, form=form, kernels="triton")
+        return temporal_cosine_attention(q, k, v, algorithm=form, kernels="triton")
 
     for got, expected in zip(with_gradients(run, large, large_grad), with_gradients(run, small, grad)):
         assert torch.equal(got, expected)

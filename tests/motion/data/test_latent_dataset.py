@@ -26,9 +26,9 @@ from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.io.training.latent_cache import MANIFEST, LatentCache
 from pack.motion.metrics.dynamics import measure_dynamics
 from pack.motion.models.heads.flow_codec import FlowCodec
-from pack.motion.models.model_spec import DynamicsSpec, MotionModelSpec
+from pack.motion.models.model_spec import DynamicsSpec, LinearVideoSpec
 
-SVD = dataclasses.replace(MotionModelSpec.ref_sdvae_p2(), dynamics=DynamicsSpec(measure_size=32))
+SVD = dataclasses.replace(LinearVideoSpec.ref_sdvae_p2(), dynamics=DynamicsSpec(measure_size=32))
 SHORT = WindowConfig(num_frames=4, stride_min=1, stride_max=3, windows_per_clip=3, resolution=32)
 
 

@@ -8,11 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.networks.motion_model import (
-    build_motion_model,
+from pack.motion.io.networks.linear_video import (
+    build_linear_video,
     network_shapes,
-    read_motion_model,
-    save_motion_model,
+    read_linear_video,
+    save_linear_video,
 )
 from pack.motion.io.networks.sana import ROWS, inflate_sana, inflated_file, open_sana, row_of
 from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
@@ -126,10 +126,10 @@ def test_inflated_folder_loads_keeps_its_licence_and_trains_a_step(folder, tmp_p
     output = tmp_path / "video.safetensors"
     assert main.main(["inflate", str(folder), "-o", str(output)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"model: {output} (")
-    file = read_motion_model(output)
+    file = read_linear_video(output)
     assert "NSCL" in file.metadata["license"] and file.metadata["source"] == "SANA (Sana_tiny)"
     assert file.spec.objective == "t2v" and file.spec.latent.kind == "dcae"
-    model = build_motion_model(file).train()
+    model = build_linear_video(file).train()
     latents, timestep, text, mask = inputs(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
@@ -145,7 +145,7 @@ def test_inflated_folder_loads_keeps_its_licence_and_trains_a_step(folder, tmp_p
 
 def test_image_weights_in_the_place_of_a_video_model_point_to_inflation(folder):
     with pytest.raises(CheckpointError, match="SANA image model.*motionblocks inflate"):
-        read_motion_model(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+        read_linear_video(folder / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
 def test_nvlabs_file_inflates_to_the_same_bits_as_the_diffusers_folder(folder, tmp_path):
@@ -157,7 +157,7 @@ def test_nvlabs_file_inflates_to_the_same_bits_as_the_diffusers_folder(folder, t
     safetensors.torch.save_file({"model." + n: t for n, t in state.items()}, single, metadata)
     done = inflate_sana(single, tmp_path / "a.safetensors")
     inflate_sana(folder, tmp_path / "b.safetensors")
-    a, b = (read_motion_model(tmp_path / f"{name}.safetensors") for name in "ab")
+    a, b = (read_linear_video(tmp_path / f"{name}.safetensors") for name in "ab")
     assert done.dropped == ("model.y_embedder.y_embedding",) and a.metadata["license"] == "a licence"
     assert all(torch.equal(a.state_dict[name], b.state_dict[name]) for name in b.state_dict)
 
@@ -180,7 +180,7 @@ def test_weights_are_written_in_the_type_asked_for_and_narrow_ones_need_one(fold
     with pytest.raises(CheckpointError, match="float8_e4m3fn.*give a dtype"):
         inflate_sana(folder, tmp_path / "a.safetensors")
     inflate_sana(folder, tmp_path / "a.safetensors", dtype=torch.bfloat16)
-    assert {t.dtype for t in read_motion_model(tmp_path / "a.safetensors").state_dict.values()} == {torch.bfloat16}
+    assert {t.dtype for t in read_linear_video(tmp_path / "a.safetensors").state_dict.values()} == {torch.bfloat16}
     with pytest.raises(ConfigError, match="float32, bfloat16 or float16"):
         inflate_sana(folder, tmp_path / "b.safetensors", dtype=torch.int8)
 
@@ -221,7 +221,7 @@ def test_bytes_read_and_written_are_told_and_stopping_there_leaves_no_file(folde
     file = inflated_file(source, layout, on_bytes=read.append)
     assert sum(read) == source.num_bytes == 4 * sum(t.numel() for t in random_state(TINY).values())
     told = []
-    save_motion_model(tmp_path / "a.safetensors", file.spec, file.state_dict, on_bytes=told.append)
+    save_linear_video(tmp_path / "a.safetensors", file.spec, file.state_dict, on_bytes=told.append)
     assert sum(told) == (tmp_path / "a.safetensors").stat().st_size
 
     def stop(num_bytes):
@@ -231,6 +231,6 @@ def test_bytes_read_and_written_are_told_and_stopping_there_leaves_no_file(folde
 
     told.clear()
     with pytest.raises(KeyboardInterrupt):
-        save_motion_model(tmp_path / "b.safetensors", file.spec, file.state_dict, on_bytes=stop)
+        save_linear_video(tmp_path / "b.safetensors", file.spec, file.state_dict, on_bytes=stop)
     assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["a.safetensors"]
     assert not list(tmp_path.glob(".motionblocks-*"))

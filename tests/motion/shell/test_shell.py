@@ -15,9 +15,9 @@ import torch
 from pack.motion import pipeline
 from pack.motion.io.media import video as media
 from pack.motion.io.media.video import read_video
-from pack.motion.io.networks.motion_model import save_motion_model
+from pack.motion.io.networks.linear_video import save_linear_video
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
 from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.shell import main
 from pack.motion.text.encoder import MotionTextEncoder
@@ -36,7 +36,7 @@ def weights(tmp_path_factory):
         caption_channels=8, flow_channels=8, concat_first_frame=True, frame_index_embedding=True,
         pooled_text_embedding=True, position_features=True, prediction="x0",
     )  # fmt: skip
-    spec = MotionModelSpec(
+    spec = LinearVideoSpec(
         config=config,
         sampling=SamplingDefaults(num_steps=2, guidance_scale=1.0),
         latent=LatentSpec("builtin", 200, 8, 1.0, 64),
@@ -44,7 +44,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     text = MotionTextEncoder(MotionVocabulary().size, 8).state_dict()
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_motion_model(path, spec, LinearVideoDiT(config).state_dict(), text, {"recipe": "none\x1b[31m"})
+    save_linear_video(path, spec, LinearVideoDiT(config).state_dict(), text, {"recipe": "none\x1b[31m"})
     return str(path)
 
 

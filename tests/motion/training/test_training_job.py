@@ -13,7 +13,7 @@ from pack.motion.builtin_model import bundle, load_builtin
 from pack.motion.errors import ConfigError
 from pack.motion.io.adapters.lora import load_lora, save_lora
 from pack.motion.io.media.video import write_video
-from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video
 from pack.motion.io.training.states import list_states
 from pack.motion.shell.main import main
 from pack.motion.training import job as jobs
@@ -108,7 +108,7 @@ def test_full_training_writes_a_model_that_loads_with_its_text_encoder(tmp_path,
     path = write_job(tmp_path, training={"mode": "full", "ema_decay": 0.5, "num_steps": 2})
     assert main(["train", "--config", str(path), "--quiet"]) == 0
     assert "model: " in capsys.readouterr().out
-    file, base = read_motion_model(tmp_path / "out" / "a.safetensors"), load_builtin()
+    file, base = read_linear_video(tmp_path / "out" / "a.safetensors"), load_builtin()
     trained = bundle(file)
     assert file.spec == base.spec and file.metadata["base_model"] == "motionblocks-tiny"
     before, after = base.dit.state_dict(), trained.dit.state_dict()

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from pack.motion.data.clips import Clip, ClipCollection
 from pack.motion.io.files.safetensors import read_safetensors
-from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video
 from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.models.sana_video.dims import SanaDims
 
@@ -76,7 +76,7 @@ def test_model_comes_out_is_saved_with_its_licence_and_says_what_goes_with_it(in
     model, path, text = inflate(objective="i2v_residual")
     output = Path(folder_paths.get_output_directory()) / "diffusion_models"
     assert Path(path).parent == output and Path(path).name.startswith("sana_inflated_0")
-    file = read_motion_model(path)
+    file = read_linear_video(path)
     assert file.spec.objective == "i2v_residual" and "NSCL" in file.metadata["license"]
     assert file.metadata["source"] == f"SANA ({NAME})" and "untrained" in file.metadata["inflation"]
     for words in ("DC-AE", "Gemma-2", "untrained", path, "i2v_residual", "float32"):
@@ -111,12 +111,12 @@ def test_no_file_is_replaced_and_numbers_go_on(inflate):
 @pytest.mark.parametrize(("choice", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_weights_are_saved_in_the_type_asked_for(inflate, choice, dtype):
     _, path, _ = inflate(weight_dtype=choice)
-    assert {tensor.dtype for tensor in read_motion_model(path).state_dict.values()} == {dtype}
+    assert {tensor.dtype for tensor in read_linear_video(path).state_dict.values()} == {dtype}
 
 
 def test_shards_and_nvlabs_names_give_the_same_weights(inflate, models_folder):
     _, path, _ = inflate()
-    truth, state = read_motion_model(path).state_dict, random_state()
+    truth, state = read_linear_video(path).state_dict, random_state()
     sharded = models_folder / "Sana_sharded"
     sharded.mkdir()
     with torch.inference_mode(False):
@@ -129,7 +129,7 @@ def test_shards_and_nvlabs_names_give_the_same_weights(inflate, models_folder):
         metadata = {"config": json.dumps(CONFIG)}
         safetensors.torch.save_file(to_nvlabs_names(DIMS, state), models_folder / "nvlabs.safetensors", metadata)
     for name in ("Sana_sharded", "nvlabs.safetensors"):
-        same = read_motion_model(inflate(name)[1]).state_dict
+        same = read_linear_video(inflate(name)[1]).state_dict
         assert all(torch.equal(same[key], truth[key]) for key in truth)
 
 

@@ -7,7 +7,7 @@ import comfy.utils
 import pytest
 import tiny
 import torch
-from pack.motion.io.networks.motion_model import build_motion_model, read_motion_model
+from pack.motion.io.networks.linear_video import build_linear_video, read_linear_video
 from pack.motion.sampling.denoiser import MotionDenoiser, TextCondition
 from pack.motion.sampling.solvers import euler, flow_dpm_2m
 
@@ -50,7 +50,7 @@ def test_frame_1_under_uni_pc_is_near_the_start_image_only(core, model):
 def test_ksampler_euler_equals_the_library(core, model, models_folder):
     out = ksampler(core, model)
     with torch.inference_mode(False):
-        dit = build_motion_model(read_motion_model(models_folder / "sampling.safetensors"))
+        dit = build_linear_video(read_linear_video(models_folder / "sampling.safetensors"))
     (text, more), (text_n, more_n) = tiny.prompt(1)[0], tiny.prompt(2)[0]
     denoise = MotionDenoiser(
         dit, context=text, attention_mask=more["attention_mask"], motion_bucket_id=12,
@@ -74,7 +74,7 @@ def test_our_sampler_sigmas_and_noise_equal_the_library(core, ours, model, model
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
     )[0]["samples"]
     with torch.inference_mode(False):
-        dit = build_motion_model(read_motion_model(models_folder / "sampling.safetensors"))
+        dit = build_linear_video(read_linear_video(models_folder / "sampling.safetensors"))
     text, more = tiny.prompt(1)[0]
     denoise = MotionDenoiser(
         dit, context=text, attention_mask=more["attention_mask"], motion_bucket_id=12, first_latent=first * SCALE,
@@ -172,7 +172,7 @@ def test_diffusion_model_wrapper_sees_the_network_and_can_change_its_answer(core
     kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
     patched.add_wrapper_with_key(kind, "halve", halve)
     out = ksampler(core, patched)
-    assert seen[0][0] == "HostVideoDiT" and seen[0][1] == 1000.0
+    assert seen[0][0] == "HostLinearVideo" and seen[0][1] == 1000.0
     assert not torch.equal(out, ksampler(core, model))
 
 

@@ -11,7 +11,7 @@ from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.vaes.dcae import dcae_network
 from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.latent_spaces import SPACES
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.nodes.training_run.encoders import check_vae, host_encoders
 from pack.nodes.vaes_on_socket import framewise, public, recognise
 from safetensors.torch import load_file, save_file
@@ -419,7 +419,7 @@ def test_weights_are_saved_under_the_names_they_are_loaded_by(dcae, oracle):
 
 def test_training_encodes_with_dcae_and_refuses_the_vae_of_another_space(dcae, truth, load, oracle):
     config = replace(tiny.tiny_spec().config, in_channels=32, patch_size=1)
-    spec = MotionModelSpec(config=config, latent=LatentSpec())
+    spec = LinearVideoSpec(config=config, latent=LatentSpec())
     encoders = host_encoders(dcae, None, spec, {})
     latents = encoders.encode_frames(truth["pixels"][:1].movedim(2, 1))
     assert latents.shape == (1, 32, 3, 2, 3) and apart(latents[0].movedim(1, 0), truth["latents"][0]) <= 1e-5

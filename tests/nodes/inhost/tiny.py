@@ -1,9 +1,9 @@
 """Tiny random models and conditions for the tests inside a host."""
 
 import torch
-from pack.motion.io.networks.motion_model import save_motion_model
+from pack.motion.io.networks.linear_video import save_linear_video
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec, SamplingDefaults
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
 
 FRAMES, SIDE, CHANNELS, TEXT = 4, 6, 4, 24
 
@@ -15,7 +15,7 @@ def tiny_spec(*, integer_timesteps=True, objective="i2v_residual", **flags):
     )  # fmt: skip
     latent = LatentSpec(kind="svd", channels=CHANNELS, spatial_ratio=8, scale_factor=0.18215)
     sampling = SamplingDefaults(integer_timesteps=integer_timesteps)
-    return MotionModelSpec(config=config, latent=latent, sampling=sampling, objective=objective)
+    return LinearVideoSpec(config=config, latent=latent, sampling=sampling, objective=objective)
 
 
 def tiny_file(path, *, dtype=torch.float32, seed=0, **kind):
@@ -24,7 +24,7 @@ def tiny_file(path, *, dtype=torch.float32, seed=0, **kind):
     with torch.inference_mode(False), torch.random.fork_rng():
         torch.manual_seed(seed)
         state = LinearVideoDiT(spec.config).state_dict()
-        save_motion_model(path, spec, {name: tensor.detach().to(dtype) for name, tensor in state.items()})
+        save_linear_video(path, spec, {name: tensor.detach().to(dtype) for name, tensor in state.items()})
     return spec
 
 

@@ -18,7 +18,7 @@ from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.checkpoints import torch_checkpoint, torch_pickle
 from pack.motion.io.checkpoints.conversion import convert_checkpoint, diffusers_config
 from pack.motion.io.networks import sana_layouts
-from pack.motion.io.networks.motion_model import read_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video
 from pack.motion.io.networks.sana import open_sana
 from pack.motion.io.networks.sana_layouts import detect_sana, sana_shapes, to_nvlabs_names, to_our_names
 from pack.motion.io.networks.video_model import read_video_model
@@ -140,7 +140,7 @@ def test_a_miramo_checkpoint_becomes_a_motion_model_file(tmp_path):
     config = LinearVideoDiTConfig(num_layers=1, num_attention_heads=1, num_cross_attention_heads=2, caption_channels=6)
     state = LinearVideoDiT(config).state_dict()
     done = convert_checkpoint(saved(tmp_path / "miramo.pt", {"ema": state, "opt": {}}), tmp_path / "out.safetensors")
-    file = read_motion_model(done.path)
+    file = read_linear_video(done.path)
     assert done.title == "MiraMo" and file.spec.config == config
     assert all(torch.equal(file.state_dict[name], state[name]) for name in state)
 

@@ -7,7 +7,7 @@ from pack.motion.builtin_model import bundle, load_builtin
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.networks.builtin_names import builtin_path
 from pack.motion.io.networks.file_motions import builtin_models_that_know, file_motions, file_vocabulary
-from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.text.vocabulary import MOTIONS
 
 
@@ -36,12 +36,12 @@ def test_another_number_of_rows_than_motions_is_refused_with_both_numbers():
 
 
 def test_a_saved_file_takes_its_motions_along_and_its_errors_list_them(tmp_path):
-    tiny = read_motion_model(builtin_path("motionblocks-tiny"))
+    tiny = read_linear_video(builtin_path("motionblocks-tiny"))
     words = ["pan left", "slide left", "bounce"]
     text = {**tiny.text_encoder, "embedding.weight": tiny.text_encoder["embedding.weight"][:4]}
     path = tmp_path / "own.safetensors"
-    save_motion_model(path, tiny.spec, tiny.state_dict, text, extra_metadata={"motions": json.dumps(words)})
-    vocabulary = bundle(read_motion_model(path)).vocabulary
+    save_linear_video(path, tiny.spec, tiny.state_dict, text, extra_metadata={"motions": json.dumps(words)})
+    vocabulary = bundle(read_linear_video(path)).vocabulary
     assert vocabulary.words == tuple(words)
     assert vocabulary.tokenize("slide left")[0] == 2
     with pytest.raises(ConfigError, match="pan left, slide left, bounce"):

@@ -10,18 +10,18 @@ import torch
 from pack.motion.builtin_model import BUILTIN_NAMES, builtin_path, bundle
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.networks import builtin_names
-from pack.motion.io.networks import motion_model as motion_model_file
+from pack.motion.io.networks import linear_video as motion_model_file
 from pack.motion.io.networks.families import detect_family, strip_containers
-from pack.motion.io.networks.motion_model import (
-    build_motion_model,
+from pack.motion.io.networks.linear_video import (
+    build_linear_video,
     config_from_shapes,
-    describe_motion_model,
+    describe_linear_video,
     network_shapes,
-    read_motion_model,
-    save_motion_model,
+    read_linear_video,
+    save_linear_video,
 )
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 
@@ -30,7 +30,7 @@ TINY = LinearVideoDiTConfig(
     caption_channels=8, flow_channels=8, concat_first_frame=True, frame_index_embedding=True,
     pooled_text_embedding=True, position_features=True, prediction="x0",
 )  # fmt: skip
-SPEC = MotionModelSpec(
+SPEC = LinearVideoSpec(
     config=TINY, latent=LatentSpec(kind="builtin", channels=200, spatial_ratio=8, scale_factor=1.0, working_size=64)
 )
 
@@ -45,13 +45,13 @@ def states():
 @pytest.fixture
 def saved(tmp_path, states):
     path = tmp_path / "tiny.safetensors"
-    save_motion_model(path, SPEC, *states, {"recipe": "seed 0"})
+    save_linear_video(path, SPEC, *states, {"recipe": "seed 0"})
     return path
 
 
 def refusal(path):
     with pytest.raises(CheckpointError) as caught:
-        read_motion_model(path)
+        read_linear_video(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -70,7 +70,7 @@ def with_spec(path, states, change):
 
 
 def test_saved_model_reads_back_bit_for_bit_with_spec_and_metadata(saved, states):
-    file = read_motion_model(saved)
+    file = read_linear_video(saved)
     assert file.spec == SPEC and file.metadata["recipe"] == "seed 0"
     for found, truth in ((file.state_dict, states[0]), (file.text_encoder, states[1])):
         assert found.keys() == truth.keys() and all(torch.equal(found[name], truth[name]) for name in truth)
@@ -79,7 +79,7 @@ def test_saved_model_reads_back_bit_for_bit_with_spec_and_metadata(saved, states
 def test_built_network_computes_what_the_saved_one_did(saved, states):
     network = LinearVideoDiT(TINY)
     network.load_state_dict(states[0])
-    built = build_motion_model(read_motion_model(saved))
+    built = build_linear_video(read_linear_video(saved))
     inputs = {
         "latents": torch.randn(1, 200, 3, 8, 8), "timestep": torch.tensor([500.0]), "context": torch.randn(1, 8, 8),
         "pooled": torch.randn(1, 8), "first_latent": torch.randn(1, 200, 1, 8, 8),
@@ -90,8 +90,8 @@ def test_built_network_computes_what_the_saved_one_did(saved, states):
 
 
 def test_two_networks_built_from_one_file_share_no_weights(saved):
-    file = read_motion_model(saved)
-    first, second = build_motion_model(file), build_motion_model(file)
+    file = read_linear_video(saved)
+    first, second = build_linear_video(file), build_linear_video(file)
     with torch.no_grad():
         first.proj_out.weight.fill_(7)
     assert not (second.proj_out.weight == 7).any() and not (file.state_dict["proj_out.weight"] == 7).any()
@@ -99,17 +99,17 @@ def test_two_networks_built_from_one_file_share_no_weights(saved):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_network_is_built_in_the_type_asked_for(saved, dtype):
-    built = build_motion_model(read_motion_model(saved), dtype=dtype)
+    built = build_linear_video(read_linear_video(saved), dtype=dtype)
     assert {p.dtype for p in built.parameters()} == {dtype} and built.dtype == dtype
 
 
 def test_float8_weights_are_refused_for_computing_with_type_and_device(tmp_path, states):
     path = tmp_path / "fp8.safetensors"
-    save_motion_model(path, SPEC, {name: t.to(torch.float8_e4m3fn) for name, t in states[0].items()})
-    file = read_motion_model(path)
+    save_linear_video(path, SPEC, {name: t.to(torch.float8_e4m3fn) for name, t in states[0].items()})
+    file = read_linear_video(path)
     with pytest.raises(ConfigError, match="float8_e4m3fn cannot be computed on cpu.*use bfloat16"):
-        build_motion_model(file)
-    assert build_motion_model(file, dtype=torch.float32).dtype == torch.float32
+        build_linear_video(file)
+    assert build_linear_video(file, dtype=torch.float32).dtype == torch.float32
 
 
 def test_injected_layers_are_the_ones_used(saved):
@@ -119,7 +119,7 @@ def test_injected_layers_are_the_ones_used(saved):
     class operations(torch.nn.Module):
         Linear, Conv2d, RMSNorm = Counted, torch.nn.Conv2d, torch.nn.RMSNorm
 
-    built = build_motion_model(read_motion_model(saved), operations=operations)
+    built = build_linear_video(read_linear_video(saved), operations=operations)
     assert isinstance(built.proj_out, Counted)
 
 
@@ -219,16 +219,16 @@ def test_pickled_checkpoint_is_refused_by_name_and_conversion_explained(tmp_path
 def test_saving_weights_that_do_not_fit_or_are_not_finite_writes_nothing(tmp_path, states):
     path = tmp_path / "a.safetensors"
     with pytest.raises(CheckpointError, match="weights missing"):
-        save_motion_model(path, SPEC, {"proj_out.bias": states[0]["proj_out.bias"]})
+        save_linear_video(path, SPEC, {"proj_out.bias": states[0]["proj_out.bias"]})
     with pytest.raises(CheckpointError, match="NaN"):
-        save_motion_model(path, SPEC, {**states[0], "proj_out.bias": torch.full((200,), float("nan"))})
+        save_linear_video(path, SPEC, {**states[0], "proj_out.bias": torch.full((200,), float("nan"))})
     with pytest.raises(ConfigError, match="family"):
-        save_motion_model(path, SPEC, *states, {"family": "x"})
+        save_linear_video(path, SPEC, *states, {"family": "x"})
     assert os.listdir(tmp_path) == []
 
 
 def test_published_layout_has_720_weights_and_its_config_comes_from_shapes():
-    for preset in (MotionModelSpec.paper_dcae(), MotionModelSpec.ref_sdvae_p2()):
+    for preset in (LinearVideoSpec.paper_dcae(), LinearVideoSpec.ref_sdvae_p2()):
         shapes = network_shapes(preset.config)
         assert len(shapes) == 720
         assert config_from_shapes(shapes) == preset.config
@@ -248,8 +248,8 @@ def test_config_of_other_sizes_comes_from_shapes(config):
 def test_layout_without_metadata_is_read_under_every_container_prefix(tmp_path, prefix):
     config = LinearVideoDiTConfig(num_layers=1, mlp_ratio=0.5)
     state = {name: torch.zeros(shape, dtype=torch.float8_e5m2) for name, shape in network_shapes(config).items()}
-    file = read_motion_model(write(tmp_path / "a.safetensors", {prefix + name: t for name, t in state.items()}))
-    assert file.spec == dataclasses.replace(MotionModelSpec.paper_dcae(), config=config)
+    file = read_linear_video(write(tmp_path / "a.safetensors", {prefix + name: t for name, t in state.items()}))
+    assert file.spec == dataclasses.replace(LinearVideoSpec.paper_dcae(), config=config)
     assert file.state_dict.keys() == state.keys() and file.text_encoder is None
 
 
@@ -312,26 +312,26 @@ def test_patch_of_five_axes_tells_sana_video_from_sana():
 
 
 def test_header_is_enough_to_describe_a_file(saved, tmp_path):
-    family, spec, metadata = describe_motion_model(saved)
+    family, spec, metadata = describe_linear_video(saved)
     assert (family, spec, metadata["recipe"]) == ("linear_video_dit", SPEC, "seed 0")
     other = write(tmp_path / "o.safetensors", {"input_blocks.0": torch.zeros(1), "output_blocks.0": torch.zeros(1)})
-    assert describe_motion_model(other)[:2] == ("a Stable Diffusion UNet", None)
+    assert describe_linear_video(other)[:2] == ("a Stable Diffusion UNet", None)
 
 
 def test_bundle_puts_network_words_and_codec_together(saved):
-    model = bundle(read_motion_model(saved), dtype=torch.bfloat16)
+    model = bundle(read_linear_video(saved), dtype=torch.bfloat16)
     assert model.dit.dtype == torch.bfloat16 and model.text_encoder.embedding.weight.dtype == torch.float32
     assert model.codec.working_size == 64 and model.text_encoder.vocabulary_size == model.vocabulary.size
 
 
 def test_model_made_with_other_motions_or_for_another_vae_is_refused(tmp_path, states):
     path = tmp_path / "a.safetensors"
-    save_motion_model(path, SPEC, states[0], MotionTextEncoder(5, 8).state_dict())
+    save_linear_video(path, SPEC, states[0], MotionTextEncoder(5, 8).state_dict())
     with pytest.raises(CheckpointError, match="made with 4 motions"):
-        bundle(read_motion_model(path))
-    save_motion_model(path, SPEC, states[0])
+        bundle(read_linear_video(path))
+    save_linear_video(path, SPEC, states[0])
     with pytest.raises(CheckpointError, match="no text encoder"):
-        bundle(read_motion_model(path))
+        bundle(read_linear_video(path))
 
 
 def test_unknown_builtin_name_lists_the_known_ones():

@@ -8,11 +8,11 @@ import struct
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.networks.motion_model import save_motion_model
+from pack.motion.io.networks.linear_video import save_linear_video
 from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
 from pack.motion.io.networks.video_model import describe, open_video_model, read_video_model, row_by_name
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import LatentSpec, MotionModelSpec
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.motion.models.sana_video.dims import SanaDims
 from pack.motion.models.sana_video.network import SanaVideoDiT
 from pack.motion.models.sana_video.spec import SanaVideoSpec, sana_video_spec
@@ -129,9 +129,9 @@ def test_models_of_our_own_are_read_as_before_and_described(tmp_path):
     config = LinearVideoDiTConfig(
         in_channels=32, num_layers=1, num_attention_heads=1, num_cross_attention_heads=1, caption_channels=6
     )
-    spec, path = MotionModelSpec(config=config), tmp_path / "ours.safetensors"
+    spec, path = LinearVideoSpec(config=config), tmp_path / "ours.safetensors"
     state = LinearVideoDiT(config).state_dict()
-    save_motion_model(path, spec, state)
+    save_linear_video(path, spec, state)
     file = read_video_model(path)
     assert file.spec == spec and all(torch.equal(file.state_dict[name], value) for name, value in state.items())
     text = describe(file)
@@ -172,6 +172,6 @@ def test_broken_files_point_to_the_row_that_their_name_tells(name, row):
 
 
 def test_latent_space_of_a_file_carries_its_own_channels_and_cells():
-    space = MotionModelSpec(latent=LatentSpec(kind="dcae")).space
+    space = LinearVideoSpec(latent=LatentSpec(kind="dcae")).space
     assert (space.kind, space.channels, space.multiple) == ("dcae", 32, 32)
-    assert MotionModelSpec.ref_sdvae_p2().space.multiple == 16
+    assert LinearVideoSpec.ref_sdvae_p2().space.multiple == 16

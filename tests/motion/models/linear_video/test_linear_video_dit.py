@@ -7,7 +7,7 @@ import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from pack.motion.models.model_spec import MotionModelSpec
+from pack.motion.models.model_spec import LinearVideoSpec
 
 TINY = LinearVideoDiTConfig(
     in_channels=4, patch_size=2, num_layers=2, num_attention_heads=2, attention_head_dim=8,
@@ -249,9 +249,9 @@ def test_config_from_hostile_json_is_refused(values, words):
         LinearVideoDiTConfig.from_dict(values)
 
 
-@pytest.mark.parametrize("spec", [MotionModelSpec.paper_dcae(), MotionModelSpec.ref_sdvae_p2()])
+@pytest.mark.parametrize("spec", [LinearVideoSpec.paper_dcae(), LinearVideoSpec.ref_sdvae_p2()])
 def test_spec_survives_its_metadata(spec):
-    assert MotionModelSpec.from_metadata(spec.to_metadata()) == spec
+    assert LinearVideoSpec.from_metadata(spec.to_metadata()) == spec
 
 
 @pytest.mark.parametrize(
@@ -266,6 +266,6 @@ def test_spec_survives_its_metadata(spec):
     ],
 )  # fmt: skip
 def test_hostile_metadata_is_refused(change, word):
-    metadata = MotionModelSpec.paper_dcae().to_metadata() | change
+    metadata = LinearVideoSpec.paper_dcae().to_metadata() | change
     with pytest.raises(CheckpointError, match=word):
-        MotionModelSpec.from_metadata(metadata)
+        LinearVideoSpec.from_metadata(metadata)

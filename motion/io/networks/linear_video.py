@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ....kernels.self_test import resolve_kernels
 from ...errors import CheckpointError, ConfigError
 from ...models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from ...models.model_spec import FAMILY, MotionModelSpec, check_version
+from ...models.model_spec import FAMILY, LinearVideoSpec, check_version
 from ...models.sana_video.dims import ratio_of
 from ...text.encoder import MotionTextEncoder
 from ..files.atomic import write_safetensors
@@ -31,10 +31,10 @@ NEED = "this loader needs a linear video model (MiraMo layout, or one saved by M
 
 
 @dataclass(frozen=True)
-class MotionModelFile:
+class LinearVideoFile:
     """A file that has passed every check. state_dict: the network's weights under their plain names."""
 
-    spec: MotionModelSpec
+    spec: LinearVideoSpec
     state_dict: dict[str, Tensor]
     text_encoder: dict[str, Tensor] | None
     metadata: dict[str, str]
@@ -52,7 +52,7 @@ class UnfilledLayers:
             """Leave the weight alone; a file fills it."""
 
 
-def read_motion_model(path: str | os.PathLike) -> MotionModelFile:
+def read_linear_video(path: str | os.PathLike) -> LinearVideoFile:
     """Read a motion model file, whole. Raises CheckpointError with file, value, need and way out."""
     path = Path(path)
     refuse_pickle_name(path)
@@ -64,13 +64,13 @@ def read_motion_model(path: str | os.PathLike) -> MotionModelFile:
             raise CheckpointError(f"{path}: changed while it was read; try again when it is written")
         return tensors
 
-    return checked_motion_model(path, header.shapes, header.metadata, read)
+    return checked_linear_video(path, header.shapes, header.metadata, read)
 
 
-def checked_motion_model(
+def checked_linear_video(
     path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str],
     read: Callable[[], dict[str, Tensor]],
-) -> MotionModelFile:  # fmt: skip
+) -> LinearVideoFile:  # fmt: skip
     """A motion model of opened weights, however they are stored; `read` is called when the headers are right.
 
     path is for messages. Raises CheckpointError.
@@ -86,10 +86,10 @@ def checked_motion_model(
     for name, tensor in (*state.items(), *text.items()):
         if not tensor.is_floating_point():
             raise CheckpointError(f"{path}: weight {shown(name)} is {tensor.dtype}; floating point is needed")
-    return MotionModelFile(spec, state, text or None, dict(metadata))
+    return LinearVideoFile(spec, state, text or None, dict(metadata))
 
 
-def describe_motion_model(path: str | os.PathLike) -> tuple[str, MotionModelSpec | None, dict[str, str]]:
+def describe_linear_video(path: str | os.PathLike) -> tuple[str, LinearVideoSpec | None, dict[str, str]]:
     """Family, spec (None for foreign files) and metadata from the header alone. Raises CheckpointError."""
     path = Path(path)
     refuse_pickle_name(path)
@@ -100,13 +100,14 @@ def describe_motion_model(path: str | os.PathLike) -> tuple[str, MotionModelSpec
     return family, _describe(path, header.shapes, header.metadata)[0], header.metadata
 
 
-def build_motion_model(
-    file: MotionModelFile, *, operations=nn, attention=None, kernels: str = "auto", dtype: torch.dtype | None = None,
+def build_linear_video(
+    file: LinearVideoFile, *, operations=nn, attention=None, kernels: str = "auto", dtype: torch.dtype | None = None,
     device=None,
 ) -> LinearVideoDiT:  # fmt: skip
     """Build the network with the file's weights copied into it, in evaluation mode.
 
-    dtype: None keeps the type the weights are stored in. kernels: form of the operators, "auto", "torch" or "triton".
+    dtype: None keeps the type the weights are stored in. kernels: backend of the operators, "auto", "torch" or
+    "triton".
     Raises ConfigError for a type the device cannot compute in and for "triton" where it cannot be had,
     CheckpointError when the weights do not fit.
     """
@@ -142,9 +143,9 @@ def check_compute(dtype: torch.dtype, device: torch.device) -> None:
         raise ConfigError(f"{advice} ({shown(str(error), 80)})") from error
 
 
-def save_motion_model(
+def save_linear_video(
     path: str | os.PathLike,
-    spec: MotionModelSpec,
+    spec: LinearVideoSpec,
     dit_state: Mapping[str, Tensor],
     text_encoder: Mapping[str, Tensor] | None = None,
     extra_metadata: Mapping[str, str] | None = None,
@@ -191,7 +192,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> LinearVideoDiTC
     if width % 32 or width not in CROSS_HEADS:
         raise ConfigError(
             f"width {width}: the number of cross-attention heads cannot be told from shapes; known without metadata "
-            f"are widths {', '.join(map(str, CROSS_HEADS))}; add MotionBlocks metadata (motion.io.save_motion_model)"
+            f"are widths {', '.join(map(str, CROSS_HEADS))}; add MotionBlocks metadata (motion.io.save_linear_video)"
         )
     blocks = {name.split(".")[1] for name in shapes if name.startswith("transformer_blocks.")}
     hidden = _shape(shapes, "transformer_blocks.0.ff.conv_point.weight", 4)[1]
@@ -219,7 +220,7 @@ def _family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) 
     return OURS if metadata.get("family") == FAMILY else detect_family(shapes, shapes)
 
 
-def _describe(path: Path, shapes, metadata) -> tuple[MotionModelSpec, dict[str, str], dict[str, str]]:
+def _describe(path: Path, shapes, metadata) -> tuple[LinearVideoSpec, dict[str, str], dict[str, str]]:
     """Spec, and file names by plain names: of the network and of the text encoder."""
     family = _family(shapes, metadata)
     if family != OURS:
@@ -230,7 +231,7 @@ def _describe(path: Path, shapes, metadata) -> tuple[MotionModelSpec, dict[str, 
             check_version(metadata)
             text = {name[len(TEXT_PREFIX) :]: name for name in shapes if name.startswith(TEXT_PREFIX)}
             network = {name: name for name in shapes if not name.startswith(TEXT_PREFIX)}
-            return MotionModelSpec.from_metadata(metadata), network, text
+            return LinearVideoSpec.from_metadata(metadata), network, text
         names = strip_containers(shapes)
         config = config_from_shapes({plain: shapes[full] for plain, full in names.items()})
         return _spec_for(config), names, {}
@@ -238,9 +239,9 @@ def _describe(path: Path, shapes, metadata) -> tuple[MotionModelSpec, dict[str, 
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _spec_for(config: LinearVideoDiTConfig) -> MotionModelSpec:
+def _spec_for(config: LinearVideoDiTConfig) -> LinearVideoSpec:
     """The preset whose latent space has the channels and patch of this config. Raises ConfigError."""
-    for preset in (MotionModelSpec.paper_dcae(), MotionModelSpec.ref_sdvae_p2()):
+    for preset in (LinearVideoSpec.paper_dcae(), LinearVideoSpec.ref_sdvae_p2()):
         if (preset.config.in_channels, preset.config.patch_size) == (config.in_channels, config.patch_size):
             return replace(preset, config=config)
     raise ConfigError(
