@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from binding import name_of
 from forked_tests import CAUGHT, SURVIVED, ask, started
-from pack.motion.adapters.lora import load_lora
 from pack.motion.builtin_model import bundle
 from pack.motion.conditioning.clip_places import clip_places
 from pack.motion.conditioning.motion_bucket import motion_bucket
@@ -17,6 +16,7 @@ from pack.motion.conditioning.noise_init import dct_init
 from pack.motion.data.clips import digest
 from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.foreign_json import parse_json
+from pack.motion.io.adapters.lora import load_lora
 from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
@@ -26,7 +26,7 @@ from pack.motion.io.media.photo import read_photo
 from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.builtin_names import builtin_path
 from pack.motion.io.networks.families import detect_family
-from pack.motion.io.networks.motion_model import read_motion_model, save_motion_model
+from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import fit_square
 from pack.motion.layers.warp import resample_flow, warp
@@ -50,23 +50,23 @@ PROPERTIES = sorted(path.name for path in TESTS.rglob("test_properties_*.py"))
 WHILE_COLLECTED = {has_cv2}  # a decorator of tests calls it
 BOUND_BY = {
     shown: "test_weight_folder.py",
-    read_motion_model: "test_io_motion_model.py",
-    save_motion_model: "test_io_motion_model.py",
+    read_linear_video: "test_linear_video_file.py",
+    save_linear_video: "test_linear_video_file.py",
     parse_json: "test_foreign_json.py",
     digest: "test_latent_dataset.py",
-    detect_family: "test_io_motion_model.py",
+    detect_family: "test_linear_video_file.py",
     flow_dpm_2m: "test_sampling_solvers.py",
     warp: "test_flow_codec.py",
     read_safetensors: "test_hostile_safetensors.py",
-    write_json: "test_io_atomic.py",
-    write_safetensors: "test_io_atomic.py",
-    new_output: "test_io_atomic.py",
+    write_json: "test_atomic.py",
+    write_safetensors: "test_atomic.py",
+    new_output: "test_atomic.py",
     make_folder: "test_latent_dataset.py",
     flow_sigmas: "test_sampling_solvers.py",
     check_photo_size: "test_flow_codec.py",
-    write_video: "test_io_media.py",
-    read_photo: "test_io_media.py",
-    check_output_name: "test_io_media.py",
+    write_video: "test_media.py",
+    read_photo: "test_media.py",
+    check_output_name: "test_media.py",
     pixels_to_coefficients: "test_flow_codec.py",
     coefficients_to_pixels: "test_flow_codec.py",
     FlowCodec.encode: "test_flow_codec.py",

@@ -301,7 +301,7 @@ def test_missing_output_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "frames",
     [torch.zeros(0, 4, 4, 3), torch.zeros(1, 0, 4, 3), torch.zeros(4, 4, 3), torch.zeros(1, 4, 4, 4),
-     torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(1, 4, 5000, 3)],
+     torch.zeros(1, 4, 4, 3, dtype=torch.int16), torch.zeros(1, 4, 5000, 3)],
     ids=lambda frames: str(tuple(frames.shape)),
 )  # fmt: skip
 def test_frames_of_a_wrong_shape_are_refused(tmp_path, frames):
