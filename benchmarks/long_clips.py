@@ -13,7 +13,7 @@ import argparse
 import torch
 from builtin_common import DIRECTED, load_model, photo, photo_paths, save, verdict
 from pack.motion.choices import SAME_MOVE
-from pack.motion.conditioning.clip_places import clip_places
+from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import flow_dpm_2m

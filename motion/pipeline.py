@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .builtin_model import BuiltinModel, load_builtin
 from .choices import EDGES, GO_ON
-from .conditioning.clip_places import clip_places
 from .conditioning.motion_bucket import motion_bucket
 from .devices import pick_device
 from .errors import ConfigError, ShapeError
@@ -18,6 +17,7 @@ from .metrics.what_moves import nothing_to_act_on
 from .models.heads.flow_codec import FlowCodec, check_photo_size
 from .models.playback.photo_player import PhotoPlayer
 from .models.text_cache import TextCache
+from .sampling.clip_places import clip_places
 from .sampling.denoiser import MotionDenoiser, TextCondition
 from .sampling.schedules import flow_sigmas
 from .sampling.solvers import flow_dpm_2m

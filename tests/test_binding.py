@@ -10,7 +10,6 @@ import pytest
 from binding import name_of
 from forked_tests import CAUGHT, SURVIVED, ask, started
 from pack.motion.builtin_model import bundle
-from pack.motion.conditioning.clip_places import clip_places
 from pack.motion.conditioning.motion_bucket import motion_bucket
 from pack.motion.conditioning.noise_init import dct_init
 from pack.motion.data.clips import digest
@@ -37,6 +36,8 @@ from pack.motion.models.heads.flow_codec import FlowCodec, check_photo_size
 from pack.motion.models.heads.flow_head import compose_clean
 from pack.motion.models.latent_spaces import LatentSpace
 from pack.motion.pipeline import animate_frames
+from pack.motion.records import check_fields
+from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import flow_dpm_2m
@@ -52,6 +53,7 @@ BOUND_BY = {
     shown: "test_weight_folder.py",
     read_linear_video: "test_linear_video_file.py",
     save_linear_video: "test_linear_video_file.py",
+    check_fields: "test_linear_video_file.py",
     parse_json: "test_foreign_json.py",
     digest: "test_latent_dataset.py",
     detect_family: "test_linear_video_file.py",
@@ -131,7 +133,7 @@ def functions_of(path):
 @pytest.fixture(scope="module")
 def server():
     """The process that has the pack loaded and forks a child a run."""
-    with started(TESTS / "binding.py") as process:
+    with started(TESTS / "helpers" / "binding.py") as process:
         yield process
 
 

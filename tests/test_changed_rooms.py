@@ -50,7 +50,7 @@ def test_committed_changed_new_and_removed_files_count_and_those_of_main_do_not(
 @pytest.mark.parametrize(("changed", "tests"), [
     ([], []),
     (["motion/io/files/atomic.py"], ["tests/motion/io/files", "tests/test_house.py"]),
-    (["motion/io/media/video.py", "motion/io/files/atomic.py"], ["tests/motion/io", "tests/test_house.py"]),
+    (["motion/io/other.py", "motion/io/files/atomic.py"], ["tests/motion/io", "tests/test_house.py"]),
     (["motion/gone/away.py"], ["tests/motion", "tests/test_house.py"]),
     (["tests/nodes/oracles/oracle_one.py"], ["tests/nodes", "tests/test_house.py"]),
     (["tests/motion/io/files/test_atomic.py"], ["tests/motion/io/files", "tests/test_house.py"]),

@@ -1,1 +1,1 @@
-"""Schedules, solvers, guidance, residuals: functions of (model as a callable, latents, sigmas)."""
+"""Schedules, solvers, guidance, residuals, places of frames: functions of (model as a callable, latents, sigmas)."""

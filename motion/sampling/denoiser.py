@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..conditioning.clip_places import between_places
 from ..errors import ConfigError, ShapeError
+from .clip_places import between_places
 from .guidance import check_guidance_scale, guide_velocity
 from .residual import network_velocity_to_clean, residual_state_to_network
 from .schedules import sigma_to_timestep

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ui
 
-from ..host import page
+from . import page
 from .compat import unique_id
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...motion.conditioning.clip_places import between_places, clip_places
+from ...motion.sampling.clip_places import between_places, clip_places
 
 TIME = 2  # axis of a video latent
 

@@ -62,7 +62,8 @@ def main() -> None:
     import scipy.ndimage  # noqa: F401
     import torch._dynamo  # noqa: F401  (the first registered operator needs it)
 
-    for module in ("pipeline", "training.trainer", "training.latent_task", "io.media", "io.video_model_file"):
+    for module in ("pipeline", "training.trainer", "training.latent_task", "io.media.video",
+                   "io.networks.video_model"):
         importlib.import_module(f"pack.motion.{module}")
     found_is_enough = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # no failure is made smaller
     hypothesis.settings.register_profile("binding", phases=found_is_enough)

@@ -69,7 +69,8 @@ def _wait(child: int) -> str:
 def started(script: Path, **environment: str) -> Iterator[subprocess.Popen]:
     """A server, ended with the block."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    env |= {"PYTHONPATH": str(Path(__file__).parent), **environment}
+    here = Path(__file__).resolve().parent
+    env |= {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), **environment}
     process = subprocess.Popen([sys.executable, script], env=env, text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     yield process

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from pack.motion.builtin_model import load_builtin
-from pack.motion.conditioning.clip_places import SAME_MOVE, clip_places
 from pack.motion.io.media.video import read_photo
 from pack.motion.metrics.camera_way import camera_way
 from pack.motion.metrics.optical_flow import has_cv2
 from pack.motion.metrics.slider_flow import SLIDERS, WAYS, like_sliders
+from pack.motion.sampling.clip_places import SAME_MOVE, clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import flow_dpm_2m

@@ -4,8 +4,8 @@ import pytest
 import torch
 from pack.motion.builtin_model import load_builtin
 from pack.motion.choices import BACK_AND_FORTH, GO_ON, LONGER, SAME_MOVE
-from pack.motion.conditioning.clip_places import between_places, clip_places
 from pack.motion.errors import ConfigError
+from pack.motion.sampling.clip_places import between_places, clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler
