@@ -43,8 +43,32 @@ def test_readme_keeps_six_numbers_and_the_page_every_result_of_the_list(tool):
     assert re.findall(r"^## (.+)$", page, re.M) == list(tool.TABLES.values())
 
 
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "assets/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+
+
 def test_links_of_readme_and_docs_lead_to_files():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "assets" / "README.md"]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
     assert len(links) > 8
     assert [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+ROOMS = "nodes|motion|kernels|recipes|tools|tests|benchmarks|docs|web|weights|workflows"
+PATH = re.compile(rf"(?<![\w/-])(?:{ROOMS})/[\w*./-]*\w[*/]?(?![\w*])")
+
+
+def named_paths(text):
+    """Paths of this repository that a page names in code marks; those with NAME or ID stand for others."""
+    marked = re.findall(r"`([^`\n]+)`", text)
+    return {path for code in marked for path in PATH.findall(code) if not re.search(r"NAME|\bID\b", code)}
+
+
+def test_paths_that_pages_name_are_there():
+    found = {(page.name, path) for page in PAGES for path in named_paths(page.read_text(encoding="utf-8"))}
+    assert len(found) > 60
+    assert {(page, path) for page, path in found if not any(ROOT.glob(path.rstrip("/")))} == set()
+
+
+def test_a_path_that_is_gone_is_seen():
+    text = "`motion/cli.py`, `python tools/fill_readme.py -h`, `kernels/NAME.py`, `nodes/*.py`, `out/tests/a`"
+    assert named_paths(text) == {"motion/cli.py", "tools/fill_readme.py", "nodes/*.py"}
