@@ -12,6 +12,7 @@ from ...motion.io.text_encoders.gemma_tokenizer import SENTENCEPIECE, TokenizerF
 _log = safe_logger("motionblocks.text")
 TOKENS = "gemma2_2b"  # the host's name for this text encoder
 LENGTH = 300  # text tokens that SANA's networks take
+MAX_LETTERS = 20_000  # of a prompt with its instruction: far more than LENGTH tokens
 PAD, BOS = 0, 2
 _WEIGHTED = re.compile(r"\([^()]+:\s*\d+(\.\d+)?\s*\)")
 
@@ -52,6 +53,11 @@ class GemmaTokenizer:
         """BOS and the tokens of this text as typed. Raises ConfigError for what the text encoder cannot read."""
         if has_half_character(text):
             raise ConfigError("the prompt holds half a character (a surrogate without its other half); type it again")
+        if len(text) > MAX_LETTERS:
+            raise ConfigError(
+                f"the prompt has {len(text)} characters; up to {MAX_LETTERS} are read, and {LENGTH} tokens of them "
+                "reach the model; shorten it"
+            )
         found = [BOS, *self.encode(text)]
         if max(found) >= self.vocab_size:
             raise ConfigError(

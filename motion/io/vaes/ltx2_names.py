@@ -20,7 +20,8 @@ LEAST_WIDTH = 1024  # of the encoder's end: 2048 in LTX-2, 512 in the first LTX-
 UNREAD = tuple(  # statistics in some files, which neither encoding nor decoding reads
     f"per_channel_statistics.{name}" for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
 )
-MAX_LAYERS = 64
+MAX_LAYERS = 64  # of a part of the network, and entries of a list
+MAX_SIZE = 65_536  # of any other number in a config
 _BLOCKS = {  # what diffusers' config.json says of LTX-2.0, and the host's network takes for granted
     "in_channels": 3, "out_channels": 3, "latent_channels": LATENT_CHANNELS, "patch_size": 4, "patch_size_t": 1,
     "block_out_channels": [256, 512, 1024, 2048], "decoder_block_out_channels": [256, 512, 1024],
@@ -35,6 +36,26 @@ _PLACE = re.compile(
     r"(?P<half>encoder|decoder)\.(?:(?P<middle>mid_block)|(?:down|up)_blocks\.(?P<stage>\d)"
     r"(?P<resampler>\.(?:down|up)samplers\.0)?)\.(?P<rest>.+)"
 )
+
+
+def check_sizes(config, path: Path) -> None:
+    """Refuse a config that a file brought along when a network of its sizes could never end being built.
+
+    Raises CheckpointError.
+    """
+    waiting = [("", config)]
+    while waiting:
+        name, value = waiting.pop()
+        inner = list(value.items()) if isinstance(value, dict) else []
+        inner = [(name, item) for item in value] if isinstance(value, list) else inner
+        limit = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+        if len(inner) > MAX_LAYERS or (isinstance(value, int | float) and not -limit <= value <= limit):
+            seen = f"{len(inner)} entries" if inner else str(value)[:40]
+            raise CheckpointError(
+                f"{path}: its config says {shown(str(name))}: {seen}; no more than {MAX_LAYERS if inner else limit} "
+                "are possible; get the file again"
+            )
+        waiting += inner
 
 
 def host_names(names: Collection[str]) -> dict[str, str]:

@@ -153,6 +153,8 @@ def _ltx2(names: Mapping[str, str], source: WeightSource) -> tuple[dict[str, str
             f"LTX-2.0's, at least {ltx2_names.LEAST_WIDTH} wide, is needed"
         )
     said = (source.config or {}).get("vae")
+    if isinstance(said, dict):
+        ltx2_names.check_sizes(said, source.path)
     config = said if isinstance(said, dict) else ltx2_names.host_config(None, source.path)
     return {name: name for name in names}, config
 

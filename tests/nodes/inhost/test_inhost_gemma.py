@@ -241,6 +241,11 @@ def test_half_a_character_is_refused(ours, clip):
         encode(ours, clip, "a cat \ud83d")
 
 
+def test_a_prompt_far_longer_than_the_model_reads_is_refused(ours, clip):
+    with pytest.raises(ValueError, match="characters; up to 20000 are read, and 300 tokens of them reach the model"):
+        encode(ours, clip, "cat " * 7500)
+
+
 def test_prompt_weights_are_read_as_text_and_said_in_the_log(ours, clip, caplog):
     encode(ours, clip, "a (cat:1.2)")
     assert "prompt weights have no effect" in caplog.text

@@ -130,6 +130,20 @@ def test_ltx2_of_the_host_brings_its_own_config(folder):
     assert open_vae(path / NAME).config == own["vae"]
 
 
+@pytest.mark.parametrize("blocks, words", [
+    ([["res_x", {"num_layers": 10**9}]], "'num_layers': 1000000000; no more than 64 are possible"),
+    ([["res_x", {"num_layers": 4}]] * 65, "'encoder_blocks': 65 entries; no more than 64"),
+    ([["compress_all_res", {"multiplier": 1e12}]], "'multiplier': 1000000000000.0; no more than 65536"),
+])  # fmt: skip
+def test_a_config_of_sizes_that_never_end_is_refused_before_a_network_is_built(folder, blocks, words):
+    shapes = {"per_channel_statistics.mean-of-means": (128,), ltx2_vae_names.ENCODER_END: (129, 1024, 1, 1, 1)}
+    path = folder(shapes)
+    own = {"vae": {"latent_channels": 128, "encoder_blocks": blocks}}
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path / NAME, {"config": json.dumps(own)})
+    with pytest.raises(CheckpointError, match=words):
+        open_vae(path / NAME)
+
+
 def others():
     """(name, shapes, config, words of the message) of what this loader does not take."""
     wide = {"decoder.mid_block.resnets.0.norm1.gamma": (8,), "post_quant_conv.weight": (48, 48, 1, 1, 1)}
