@@ -162,6 +162,7 @@ def test_each_function_of_a_property_test_must_succeed_somewhere(server, name, f
     assert told == CAUGHT and (tmp_path / "log.reached").exists(), words[-1500:]
 
 
+@pytest.mark.slow
 def test_every_function_that_many_files_import_has_a_row():
     files = [path for room in ("motion", "nodes", "tools", "benchmarks") for path in (ROOT / room).rglob("*.py")]
     count = Counter(function for path in files for function in functions_of(path))

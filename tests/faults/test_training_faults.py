@@ -24,6 +24,7 @@ from pack.motion.training.trainer import Trainer
 from trained_toy import CONFIG, train
 from training_toys import ToyTask
 
+pytestmark = pytest.mark.slow
 SHORT = TrainingConfig.from_dict(CONFIG.to_dict() | {"num_steps": 9})
 
 

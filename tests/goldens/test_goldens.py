@@ -6,6 +6,7 @@ import golden_values as goldens
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 KEPT = json.loads(goldens.RECORD.read_text(encoding="utf-8"))
 SAME_MACHINE = KEPT["machine"] == goldens.machine()
 

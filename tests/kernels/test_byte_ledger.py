@@ -104,6 +104,7 @@ def test_a_small_block_takes_at_most_twenty_launches():
     assert told["launches"] <= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [LARGE, "1024x1024 f8p2"])
 def test_a_large_block_never_holds_much_more_than_five_tensors(name):
     assert block_ledger(name)["peak c"] <= 5.05

@@ -216,6 +216,7 @@ def test_video_too_large_for_memory_comes_frame_by_frame(model):
     assert len(frames) == 256 and next(iter(frames)).shape == (4096, 4096, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 51), (67, 65), (150, 211), (333, 517)])
 def test_frames_one_by_one_are_those_of_the_tensor_and_come_again(model, height, width):
     photo = torch.rand(3, height, width, generator=torch.Generator().manual_seed(height))

@@ -21,6 +21,7 @@ def run(seed: int) -> tuple[dict, list]:
     return trainer.averaged_state()[0], seen
 
 
+@pytest.mark.slow
 def test_same_seed_trains_to_the_same_bits_and_another_seed_does_not():
     (one, seen), (two, again), other = run(0), run(0), Trainer(SPEC, TINY, 1).dit.state_dict()
     assert seen == again and [step for step, *_ in seen] == [0, 1]

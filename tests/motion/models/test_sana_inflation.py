@@ -104,6 +104,7 @@ def test_inflation_writes_into_nothing_and_new_weights_share_no_memory():
     assert all(torch.equal(state[name], before[name]) for name in before) and state.keys() == before.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dims", "numbers"), [
     (SanaDims(), 746_100_000), (SanaDims("sana", 32, (1, 1, 1), 20, 70, 32, 20, 2304, 5600, False), None),
     (SanaDims("sana", 32, (1, 1, 1), 20, 70, 32, 20, 2304, 5600, True), None),

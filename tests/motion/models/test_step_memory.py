@@ -55,6 +55,7 @@ def test_norms_in_one_operation_take_less_by_what_is_estimated(monkeypatch, name
     assert 1.0 <= compared(name, size, kernels, dtype, fused_norms=True) <= 1.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize("name", ["SANA-Video 480p", "SANA 0.6B"])
 def test_a_single_frame_takes_no_more_than_is_estimated(name, kernels):

@@ -76,6 +76,7 @@ def test_a_long_clip_of_the_same_move_passes_where_the_short_one_does(model, pro
     assert steps.max() < 2 * steps.median()
 
 
+@pytest.mark.slow
 def test_frames_between_whole_places_pass_on_a_smooth_curve_and_do_not_tremble(model):
     long = flow(model, "zoom out", 121, SAME_MOVE)[0]
     steps, turns = (long.diff(n=order, dim=0).norm(dim=1).mean((1, 2)) for order in (1, 2))

@@ -35,6 +35,7 @@ def pull(latents, sigma):
     return latents * 0.5
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.one_of(messy_sigmas, falling_sigmas), st.sampled_from([euler, flow_dpm_2m]),

@@ -163,6 +163,7 @@ def test_flow_head_loss_equals_the_loop_and_only_its_own_truth_moves_the_flow():
         torch.testing.assert_close(raw.grad[b, 192:].double(), torch.from_numpy(slope), atol=1e-9, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_trainers_show_the_network_the_noised_residual_and_take_the_loss_of_the_loop():
     spec = flow_spec()
     task = LatentTask(tiny_dit(spec), spec, toy_dataset((200, 4, 8, 8), (200, 4, 8, 8)), FULL)

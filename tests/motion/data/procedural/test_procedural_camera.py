@@ -36,6 +36,7 @@ def test_any_frames_can_be_asked_for_alone():
     torch.testing.assert_close(some_flow, flow[:, [0, 7, 15]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motion", SINGLES)
 def test_warping_frame_0_by_the_flow_gives_the_frame_where_content_stays(motion):
     frames, flow = clip(motion, num=8)

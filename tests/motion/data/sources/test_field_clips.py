@@ -11,6 +11,7 @@ import pytest
 from field_clips import RIGHT, seen
 from lent_packages import lent_package
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).resolve().parents[3] / "helpers" / "field_clips.py"
 OLDER = ("14.2.0", "16.1.0")
 

@@ -44,6 +44,7 @@ def test_motions_are_dealt_out_in_turn_and_any_motion_is_drawn_without_them():
     assert len(captions) > 10 and {word for text in captions for word in text.split(", ")} <= set(WORDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motion", PLAYED)
 @pytest.mark.parametrize("start", [0, 3])
 def test_flow_is_that_of_the_frames_against_the_first_of_them(played, motion, start):

@@ -416,6 +416,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pickled", HOSTILE.values(), ids=list(HOSTILE))
 def test_a_pickle_that_would_never_end_or_double_itself_is_refused_in_a_moment(tmp_path, monkeypatch, pickled):
     path = tmp_path / "a.pth"

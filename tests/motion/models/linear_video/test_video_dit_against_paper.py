@@ -55,6 +55,7 @@ def check(out, truth, limit, what=""):
     assert error <= limit, what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, side", [("motionblocks-tiny", 8), ("motionblocks-small", 16)])
 @torch.no_grad()
 def test_shipped_weights_answer_as_the_paper_says(name, side):

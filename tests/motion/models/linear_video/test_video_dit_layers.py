@@ -33,6 +33,7 @@ def draw(b=2, t=5, dtype=torch.float64):
     return latents, torch.full((b,), 500.0), torch.randn(b, 3, 12, generator=generator).to(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("grad", [False, True])
 def test_a_hook_on_any_layer_acts_like_the_weight_it_stands_for(name, grad):

@@ -73,6 +73,7 @@ def outside(shown, flow):
     return max(float(-x.min()), float(x.max() - width), float(-y.min()), float(y.max() - height), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("flow", [shift(4.0, 0.0), shift(-5.0, 3.0), zoom_out(0.25), turn(4.0), turn(-4.0)],
                          ids=["right", "oblique", "zoom out", "turn", "turn back"])  # fmt: skip
