@@ -4,10 +4,7 @@ A model trained on T frames knows the places 0 to T - 1. Up to T frames, a frame
 either spreads over the same places (the same move, slower), runs on beyond them (what the model does there was never
 trained), or walks them to and fro. Detail that mixes neighbouring frames, rain and snow, wants whole places: there the
 frame's number counts, held at the last place.
-
-Each frame's flow trembles a little with its own noise. Between neighbours a whole place apart that is nothing; an
-eighth of a place apart it is as much as the step itself. What was trained says how a motion passes whole places only,
-so the frames between them are held to the smooth curve through those: `between_places`.
+Frames between whole places are read off a curve: `layers/frame_curve.py`.
 """
 
 import torch
@@ -33,21 +30,3 @@ def clip_places(num_frames: int, trained_frames: int, longer: str = GO_ON) -> Te
     else:
         motion = last - (numbers.remainder(2 * last) - last).abs() if last else torch.zeros_like(numbers)
     return torch.stack((motion, numbers.clamp(max=last)))
-
-
-def between_places(motion: Tensor) -> Tensor | None:
-    """What brings the flow of frames at these places to the nearest cubic spline with a knot at each whole place.
-
-    motion: (t,), row 0 of `clip_places` or a part of it. Returns (t, t) float32, to be multiplied from the left, or
-    None where all places are whole or fewer than three knots are needed. At place 0 the curve is 0, as the flow is.
-    """
-    from scipy.interpolate import CubicSpline
-
-    places = motion.double().cpu()
-    first, last = int(places.min().floor()), int(places.max().ceil())
-    if bool((places == places.round()).all()) or last - first < 2:
-        return None
-    knots = torch.arange(first, last + 1).double()
-    curves = torch.from_numpy(CubicSpline(knots.numpy(), torch.eye(len(knots)).double().numpy())(places.numpy()))
-    curves = curves[:, 1:] if first == 0 else curves
-    return (curves @ torch.linalg.pinv(curves)).float()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
-from .clip_places import between_places
+from ..layers.frame_curve import frame_curve
 from .guidance import check_guidance_scale, guide_velocity
 from .residual import network_velocity_to_clean, residual_state_to_network
 from .schedules import sigma_to_timestep
@@ -31,7 +31,7 @@ class MotionDenoiser:
     needed when guidance_scale is not 1. motion_bucket_id: a number or (b or 1,), the same in both branches.
     first_latent: (b or 1, c, 1 or t, h, w), scaled; with it the network is a residual model and frame 0 stays
     first_latent; None: the network predicts whole frames. places: (2, t) of `clip_places`, which reach the network as
-    frame_indices=, detail_indices= and, between whole places, in_time=; None: it counts frames itself.
+    frame_indices=, detail_indices= and, between whole places, curve=; None: it counts frames itself.
     integer_timesteps: tell it floor(1000·sigma). text_cache: a fresh TextCache of the network, which then is also
     called with text_cache= and text_keys=, one a row; the network and the prompts must stay as they are while this
     denoiser is used.
@@ -45,7 +45,7 @@ class MotionDenoiser:
         text_cache=None, places: Tensor | None = None,
     ):  # fmt: skip
         self.dit, self.text_cache, self.places = dit, text_cache, places
-        self.in_time = None if places is None else between_places(places[0])
+        self.curve = None if places is None else frame_curve(places[0])
         self.positive = _check_text(TextCondition(context, attention_mask, pooled), "prompt")
         self.guidance_scale = check_guidance_scale(guidance_scale)
         self.negative = None
@@ -106,8 +106,8 @@ class MotionDenoiser:
         if self.places is not None:
             places = self.places.to(seen.device)
             kept |= {"frame_indices": places[0], "detail_indices": places[1]}
-        if self.in_time is not None:
-            kept["in_time"] = self.in_time
+        if self.curve is not None:
+            kept["curve"] = self.curve.to(seen.device)
         velocity = self.dit(
             seen.to(self._dtype(seen)), sigma_to_timestep(sigma, integer=self.integer_timesteps), text.context,
             attention_mask=text.attention_mask, motion_bucket_id=bucket, pooled=text.pooled, first_latent=start,

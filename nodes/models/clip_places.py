@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ...motion.sampling.clip_places import between_places, clip_places
+from ...motion.layers.frame_curve import FrameCurve, frame_curve
+from ...motion.sampling.clip_places import clip_places
 
 TIME = 2  # axis of a video latent
 
@@ -18,12 +19,16 @@ def frame_numbers(num_frames: int, options: dict) -> list[int]:
     return numbers if len(numbers) == num_frames else list(range(num_frames))
 
 
-def places_of(numbers: list[int], clip: tuple[int, int, str], device: torch.device) -> dict[str, Tensor | None]:
+def places_of(
+    numbers: list[int], clip: tuple[int, int, str], device: torch.device
+) -> dict[str, Tensor | FrameCurve | None]:
     """Where these frames stand, as arguments of the network.
 
     clip: its frames, those that were trained on, and what a longer one does.
     """
     motion, detail = clip_places(*clip)[:, numbers]
+    curve = frame_curve(motion)
     return {
-        "frame_indices": motion.to(device), "detail_indices": detail.to(device), "in_time": between_places(motion),
+        "frame_indices": motion.to(device), "detail_indices": detail.to(device),
+        "curve": None if curve is None else curve.to(device),
     }  # fmt: skip

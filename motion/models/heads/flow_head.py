@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...layers.block_dct import APPEARANCE_CHANNELS, coefficients_to_pixels, pixels_to_coefficients
+from ...layers.frame_curve import FrameCurve
 from ...layers.letterbox import Letterbox
 from ...layers.warp import resample_flow, unfold_grid, warp
 from .flow_codec import FLOW_UNIT
@@ -16,13 +17,13 @@ DEAD_FLOW = 0.02  # px a frame; so "still" is still to the bit
 
 def compose_clean(
     raw: Tensor, first_latent: Tensor, frame_indices: Tensor, *, detach_warp: bool = False,
-    dead_zone: bool = False, in_time: Tensor | None = None,
+    dead_zone: bool = False, curve: FrameCurve | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Turn the head's output into clean latents: appearance = coefficients(warp(first frame, flow)) + delta.
 
     raw: (b, 200, t, h, w), 192 delta and 8 flow channels. first_latent: (b, 200, 1 or t, h, w).
     frame_indices: (t,) or (b, t). detach_warp: keep the appearance loss from moving the flow.
-    in_time: (t, t), mixes the flows of the frames, see `between_places`; None keeps each as it is.
+    curve: raw and frame_indices are those of its places; the result has the frames of the whole clip.
     dead_zone: set outputs below DEAD_DELTA and DEAD_FLOW to 0; for sampling, since there it has no gradient.
     Returns (clean (b, 200, t, h, w) float32; warped appearance (b, 192, t, h, w)).
     """
@@ -34,8 +35,8 @@ def compose_clean(
         delta = torch.where(delta.abs() < DEAD_DELTA, 0.0, delta)
         flow = torch.where(flow.abs() < DEAD_FLOW, 0.0, flow)
     flow = flow * index
-    if in_time is not None:
-        flow = torch.einsum("ts,bcshw->bcthw", in_time.to(flow), flow)
+    if curve is not None:
+        delta, flow = curve.along(delta), curve.along(flow)
     with torch.autocast(raw.device.type, enabled=False):
         warped = _warp_first(first[:, :APPEARANCE_CHANNELS, 0], flow.detach() if detach_warp else flow)
     return torch.cat((warped + delta, flow), dim=1), warped

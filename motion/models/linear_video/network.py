@@ -16,6 +16,7 @@ from ....kernels.gate_norm_modulate import Rows
 from ....kernels.temporal_cosine_attention import rotary_table
 from ...errors import ConfigError, ShapeError
 from ...layers.embeddings import ScalarMLP, place_features
+from ...layers.frame_curve import FrameCurve
 from ..block_stack import BlockStack
 from ..heads.flow_head import compose_clean
 from ..heads.skip_head import SkipHead
@@ -101,7 +102,7 @@ class LinearVideoDiT(BlockStack):
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
-        detail_indices: Tensor | None = None, in_time: Tensor | None = None,
+        detail_indices: Tensor | None = None, curve: FrameCurve | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -110,21 +111,24 @@ class LinearVideoDiT(BlockStack):
         pooled: (b, caption_channels). first_latent: (b, c, 1, h, w), scaled; needed by the flow head and
         concat_first_frame. run_block(index, call, hidden_states): seam for block patches. frame_indices: (t,) or
         (b, t), may be fractional, default 0..t-1. detail_indices: the same for the skip head, whole numbers, default
-        frame_indices. in_time: (t, t), mixes the flows of the frames (`between_places`). text_cache: texts of one
-        sampling run, with text_keys naming the text of each row; used where gradients are off and no layer that reads
-        the text is hooked.
+        frame_indices. curve: with a flow head the blocks see its frames at its places only, and the other frames
+        follow. text_cache: texts of one sampling run, with text_keys naming the text of each row; used where gradients
+        are off and no layer that reads the text is hooked.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
+        curve = curve if self.config.prediction == "x0" and self.config.flow_channels else None
+        seen, places = (latents, frame_indices) if curve is None else (latents[:, :, curve.frames], curve.places)
         raw = self.predict_raw(
-            latents, timestep, context, attention_mask=attention_mask, motion_bucket_id=motion_bucket_id,
-            pooled=pooled, first_latent=first_latent, run_block=run_block, frame_indices=frame_indices,
+            seen, timestep, context, attention_mask=attention_mask, motion_bucket_id=motion_bucket_id,
+            pooled=pooled, first_latent=first_latent, run_block=run_block, frame_indices=places,
             text_cache=text_cache, text_keys=text_keys,
         )  # fmt: skip
         if self.config.prediction == "velocity":
             return raw
         indices, clean = self._frame_indices(frame_indices, latents), raw
         if self.config.flow_channels:
-            clean = compose_clean(raw, first_latent, indices, dead_zone=True, in_time=in_time)[0]
+            at = indices if curve is None else curve.places
+            clean = compose_clean(raw, first_latent, at, dead_zone=True, curve=curve)[0]
         if self.config.skip_channels:
             places = indices if detail_indices is None else detail_indices
             clean = self.skip_head(clean, latents, timestep / 1000, first_latent, places, pooled, motion_bucket_id)
