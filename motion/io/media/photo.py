@@ -40,6 +40,8 @@ def read_photo(path: str | os.PathLike, *, background: tuple[float, float, float
             check_photo_size(image.height, image.width)
             _check_single(image, path)
             transparent = _transparent_colour(image)
+            if image.format == "TIFF":
+                image.getexif()  # kept; Pillow below 10 closes such a file once it is loaded
             image.load()
             turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
             upright = ImageOps.exif_transpose(image) if turned else image  # which would copy it, too
@@ -108,9 +110,13 @@ def _pixels(image, transparent, background: np.ndarray) -> np.ndarray:
     values = np.empty((3, image.height, image.width), dtype=np.float32)
     for top in range(0, image.height, BAND):
         band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        if transparent is not None and band.mode == "1":  # which Pillow below 11 does not make transparent
+            band, transparent_here = band.convert("L"), 255 if transparent else 0
+        else:
+            transparent_here = transparent
         if transparent is not None:
-            band.info["transparency"] = transparent
-        values[:, top : top + BAND] = _band(band, transparent, background).transpose(2, 0, 1)
+            band.info["transparency"] = transparent_here
+        values[:, top : top + BAND] = _band(band, transparent_here, background).transpose(2, 0, 1)
     return values
 
 
