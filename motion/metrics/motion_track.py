@@ -34,11 +34,6 @@ class MotionTrack:
     distance_px: Tensor  # (t,) median flow length from frame 1 to each frame; 0 for frame 1
     flicker: Tensor  # (t - 2,) brightness of inner frames that their moved neighbours do not explain, 0 to 1 of white
 
-    @property
-    def median_step_px(self) -> float:
-        """Mean over the steps of their median length, px per frame."""
-        return float(self.step_px.mean())
-
     def moving_share(self, threshold_px: float) -> float:
         """Share of steps longer than threshold_px, 0 to 1."""
         return float((self.step_px > threshold_px).double().mean())

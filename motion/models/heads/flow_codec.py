@@ -33,16 +33,6 @@ def check_photo_size(height: int, width: int) -> None:
         )
 
 
-def pad_even(frames: Tensor) -> Tensor:
-    """Repeat the last row and column where a side is odd, since video encoders need even sides."""
-    h, w = frames.shape[-2:]
-    if h % 2:
-        frames = torch.cat((frames, frames[..., -1:, :]), dim=-2)
-    if w % 2:
-        frames = torch.cat((frames, frames[..., -1:]), dim=-1)
-    return frames
-
-
 def row_bands(height: int) -> Iterator[slice]:
     """Cut the rows of a photo into bands of BAND; the last takes what is left over, so none is thinner if it can be.
 
