@@ -13,7 +13,7 @@ DYNAMICS ?= 14
 VIDEO ?= demo/$(basename $(notdir $(PHOTO))).mp4
 MUTANTS := tests/kernels/interpreted/test_mutants.py
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
-# Two workers of one thread each; tests/helpers/worker_groups.py says what stays together.
+# Two workers of one thread each, for long runs: each of them imports torch and collects all tests; tests/helpers/worker_groups.py says what stays together.
 WORKERS := -n 2
 FAST := --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
 # T=motion/io: its tests stand in tests/motion/io; those of the file motion/photo.py in tests/motion/io/media/test_photo.py.
@@ -74,7 +74,7 @@ test: lint
 
 check: lint
 	@$(if $(T),$(if $(ROOM),,echo "No tests for $(T): neither tests/$(T) nor a file test_$(notdir $(T)).py there"; exit 1))
-	@OMP_NUM_THREADS=1 $(PYTEST) $(if $(T),$(ROOM),$(WORKERS) tests) $(FAST)
+	@OMP_NUM_THREADS=1 $(PYTEST) $(if $(T),$(ROOM),tests) $(FAST)
 
 quick: lint
 	@tests=$$($(PY) tools/changed_rooms.py); [ -n "$$tests" ] || { echo "nothing differs from main"; exit 0; }; \

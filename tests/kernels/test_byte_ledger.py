@@ -17,6 +17,7 @@ try:
 finally:
     sys.path.remove(BENCHMARKS)
 
+pytestmark = pytest.mark.slow
 LARGE, SMALL = "480x768 f8p2", "512x512 f32p1"
 
 

@@ -52,6 +52,7 @@ def test_solvers_give_finite_latents_or_one_of_our_errors(sigmas, solver, shape,
         assert out.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
+@pytest.mark.slow
 @quick
 @given(falling_sigmas, st.sampled_from([euler, flow_dpm_2m]))
 def test_every_falling_list_that_ends_at_zero_is_walked(sigmas, solver):

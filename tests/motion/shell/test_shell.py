@@ -72,6 +72,7 @@ def test_animate_writes_the_video_and_the_last_line_says_where(desk, weights, ca
     assert read_video(desk / "photo.mp4")[0].shape == (3, 24, 32, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["a.mp4", "a.webp", "a.gif", "frames"])
 def test_every_kind_of_output_holds_the_frames_and_counts_on(desk, weights, capsys, output):
     for expected in (output, output.replace("a.", "a_2.").replace("frames", "frames_2")):

@@ -153,6 +153,7 @@ def test_dropout_inside_a_task_is_the_same_after_a_resume(tmp_path):
     assert same(everything(whole), everything(rest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_ten_steps_are_five_and_a_resume_and_five_bit_for_bit(tmp_path, optimizer, schedule):

@@ -192,6 +192,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text, reason", REFUSED.values(), ids=list(REFUSED))
 def test_job_files_are_refused_with_file_and_reason(tmp_path, text, reason):
     path = tmp_path / "job.yaml"

@@ -156,6 +156,7 @@ def test_missing_photo_folder_and_nul_are_refused_by_name(tmp_path):
             read_photo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tiff"])
 def test_flipped_bytes_give_a_picture_or_our_error_and_nothing_else(tmp_path, suffix):

@@ -227,6 +227,7 @@ def test_saving_weights_that_do_not_fit_or_are_not_finite_writes_nothing(tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_published_layout_has_720_weights_and_its_config_comes_from_shapes():
     for preset in (LinearVideoSpec.paper_dcae(), LinearVideoSpec.ref_sdvae_p2()):
         shapes = network_shapes(preset.config)

@@ -154,6 +154,7 @@ def whole_frame(codec, latents, photo, n):
     return (warp(photo[None], resample_flow(grid, box)) + resample_square(residual, box)).clamp(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (7, 400), (63, 64), (65, 67), (127, 90), (129, 33), (200, 301), (1080, 640)])
 def test_frames_drawn_in_bands_equal_those_drawn_in_one_piece_bit_for_bit(size):
     codec, photo = FlowCodec(), picture(*size)
