@@ -1,1 +1,1 @@
-"""The only room that opens weight, state and media files; every write goes through `atomic`."""
+"""Weights, states and pictures on disk, by what a file holds; every write goes through `files/atomic`."""

@@ -1,1 +1,1 @@
-"""One architecture a file, each built from one frozen dataclass."""
+"""Networks, an architecture a room, each built from one frozen dataclass; and what they share."""
