@@ -4,6 +4,7 @@ A case is a reader and a seed: `--only "photo gif" --seed 17 --count 1` makes th
 """
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -29,12 +30,13 @@ class Worker:
         """What came of one case."""
         if self.child is None:
             self._start()
-        self.child.stdin.write(f"{reader} {seed}\n")
-        self.child.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # one that has died answers nothing, and is told of below
+            self.child.stdin.write(f"{reader} {seed}\n")
+            self.child.stdin.flush()
         line = self._line(HANG)
         if line:
             return json.loads(line)
-        hung = self.child.poll() is None
+        hung = self._runs()
         self.close()
         how = f"no answer within {HANG:g} s" if hung else f"the process ended with {self._code}"
         return {"came": "fault", "text": how, "seconds": HANG if hung else 0.0, "megabytes": 0.0}
@@ -52,6 +54,15 @@ class Worker:
     def _line(self, patience: float) -> str:
         """One line of the child, "" when it ended or gave none in time."""
         return self.child.stdout.readline() if select.select([self.child.stdout], [], [], patience)[0] else ""
+
+    def _runs(self) -> bool:
+        """Whether the child goes on; one that has closed its output is given a moment to be seen to end."""
+        has_ended = bool(select.select([self.child.stdout], [], [], 0.0)[0])
+        try:
+            self.child.wait(10.0 if has_ended else 0.0)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def close(self) -> None:
         if self.child is not None:
