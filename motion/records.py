@@ -1,7 +1,7 @@
 """Frozen records from plain values: every name and type is checked before anything is built."""
 
 import typing
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from .errors import ConfigError
 
@@ -27,3 +27,16 @@ def check_fields(cls: type, values: dict) -> dict:
             raise ConfigError(f"{cls.__name__}.{name} is {str(value)[:40]!r}; it needs {need}")
         checked[name] = value
     return checked
+
+
+class PlainRecord:
+    """The way of a frozen dataclass to plain values and back; strict, see `check_fields`."""
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict):
+        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
+        return cls(**check_fields(cls, values))

@@ -1,6 +1,8 @@
 """The run that the training scripts of the built-in models share: progress lines, states, a file at every state."""
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from ..motion.training.trainer import Trainer
 
@@ -25,6 +27,22 @@ def run_training(task, config, arguments, write: Callable, *, report_every: int)
     trainer = Trainer(task, config, folder=arguments.folder, resume="latest" if arguments.resume else None,
                       allow_changes=arguments.changed, on_step=report, on_save=export)
     trainer.run()
+
+
+def run_arguments(about: str, *, steps: int, batch: int, rate: float) -> argparse.ArgumentParser:
+    """A parser of what every such script takes, with its own defaults."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="states of the run; weights are written there too")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--changed", action="store_true", help="resume although steps or recipe differ")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
+    return parser
 
 
 def recipe_changes(recipe: type, given: list[str]) -> dict:

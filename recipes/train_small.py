@@ -15,25 +15,15 @@ import torch
 
 from ..motion.io.networks.linear_video import read_linear_video, save_linear_video
 from ..motion.training.config import TrainingConfig
-from .run import recipe_changes, run_training
+from .run import recipe_changes, run_arguments, run_training
 from .scene_task import SceneTask
 from .small import SmallRecipe, build_small, small_spec
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="states of the run; weights are written there too")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser = run_arguments(__doc__, steps=1200, batch=24, rate=1.5e-3)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--start", type=Path, help="weights of an earlier run to start from, not motionblocks-tiny")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--changed", action="store_true", help="resume although steps or recipe differ")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
     return parser.parse_args()
 
 

@@ -15,27 +15,17 @@ import torch
 from ..motion.builtin_model import bundle
 from ..motion.io.networks.linear_video import read_linear_video, save_linear_video
 from ..motion.training.config import TrainingConfig
-from .run import recipe_changes, run_training
+from .run import recipe_changes, run_arguments, run_training
 from .weather import WeatherRecipe, WeatherTask, add_words, build_head, fit_gate, with_head
 
 HISTORY = ("command", "steps", "motions", "training_seconds", "history")
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="states of the run; weights are written there too")
+    parser = run_arguments(__doc__, steps=3000, batch=12, rate=2e-3)
     parser.add_argument("--start", type=Path, required=True, help="model file that knows neither rain nor snow")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--channels", type=int, default=32, help="width of the skip head")
     parser.add_argument("--deviation", type=float, default=0.1, help="of what the weather adds, in colours of -1 to 1")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=100)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--changed", action="store_true", help="resume although steps or recipe differ")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
     return parser.parse_args()
 
 

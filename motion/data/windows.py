@@ -3,17 +3,17 @@
 Windows are drawn from a hash of the seed and the clip, so they depend neither on the order nor on the number of clips.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
 from ..errors import ConfigError
-from ..records import check_fields
+from ..records import PlainRecord
 from .clips import Clip, digest
 
 
 @dataclass(frozen=True)
-class WindowConfig:
+class WindowConfig(PlainRecord):
     """How clips are cut into samples."""
 
     num_frames: int = 16  # frames of a window; a shorter clip gives a shorter one
@@ -30,15 +30,6 @@ class WindowConfig:
             problems.append(f"stride_min {self.stride_min} is above stride_max {self.stride_max}; swap them")
         if problems:
             raise ConfigError("windows: " + "; ".join(problems))
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "WindowConfig":
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        return cls(**check_fields(cls, values))
 
 
 _RANGES = (

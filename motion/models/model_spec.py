@@ -1,11 +1,11 @@
 """What a motion model file says about itself beside its weights: objective, sampling, latent space, dynamics."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from ..errors import CheckpointError, ConfigError
 from ..foreign_json import parse_json
-from ..records import check_fields
+from ..records import PlainRecord
 from .latent_spaces import SPACES, LatentSpace
 from .linear_video.config import LinearVideoDiTConfig
 
@@ -15,21 +15,8 @@ OBJECTIVES = ("i2v_residual", "t2v")
 LATENT_KINDS = ("dcae", "svd", "builtin")
 
 
-class _Record:
-    """Strict to and from plain dicts, shared by the small dataclasses below."""
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict):
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        return cls(**check_fields(cls, values))
-
-
 @dataclass(frozen=True)
-class SamplingDefaults(_Record):
+class SamplingDefaults(PlainRecord):
     """How the file wants to be sampled when the user says nothing."""
 
     shift: float = 3.0  # flow shift s of sigma' = s·sigma / (1 + (s-1)·sigma)
@@ -56,7 +43,7 @@ class SamplingDefaults(_Record):
 
 
 @dataclass(frozen=True)
-class LatentSpec(_Record):
+class LatentSpec(PlainRecord):
     """The latent space the model works in."""
 
     kind: str = "dcae"  # dcae: DC-AE f32c32; svd: SVD temporal-decoder VAE; builtin: FlowCodec
@@ -82,7 +69,7 @@ class LatentSpec(_Record):
 
 
 @dataclass(frozen=True)
-class DynamicsSpec(_Record):
+class DynamicsSpec(PlainRecord):
     """How motion strength is measured and cut into buckets (miramo Eq. 13)."""
 
     num_buckets: int = 20

@@ -1,16 +1,16 @@
 """Sizes and switches of the linear video DiT."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ....kernels.temporal_cosine_attention import ALGORITHMS
 from ...errors import ConfigError
-from ...records import check_fields
+from ...records import PlainRecord
 
 PREDICTIONS = ("velocity", "x0")
 
 
-class NetworkConfig:
-    """What the configs of our networks share: widths, and the way to plain values and back."""
+class NetworkConfig(PlainRecord):
+    """What the configs of our networks share: widths."""
 
     @property
     def width(self) -> int:
@@ -19,15 +19,6 @@ class NetworkConfig:
     @property
     def hidden_width(self) -> int:
         return int(self.mlp_ratio * self.width)
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict):
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        return cls(**check_fields(cls, values))
 
 
 @dataclass(frozen=True)
