@@ -6,6 +6,7 @@ computed. The constants of motion/models/step_memory.py are read off this table.
     python tools/memory_factors.py
 """
 
+import argparse
 import sys
 from collections import defaultdict
 from contextlib import nullcontext
@@ -88,6 +89,7 @@ def rows_of(name: str, device: str) -> list[dict]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     device = "cuda" if torch.cuda.is_available() else "meta"
     rows = [row for name in NETWORKS for row in rows_of(name, device)]
     print(f"{'network':16} {'form':7} {'numbers':9} {'latent t h w':14} {'MiB':>8} {'estimate':>9} {'ratio':>6}")
