@@ -96,14 +96,14 @@ def _sum_state(x: Tensor, y: Tensor, *, rotary, scale, row_state=None, row_sum=N
 
 
 def _outputs(x: Tensor, state: Tensor, *, rotary, scale, eps: float, divide: bool) -> Tensor:
-    """R x' state, divided by x' · key sum + eps or not, in x's dtype."""
+    """R x' state, divided by x' · key sum + eps or not, in x's dtype; eps in the units of the state."""
     b, n, heads, dh = x.shape
     plan = _plan(x, rotary, scale, launch="output", share=output_programs)
     out = torch.empty((b, n, heads, dh), dtype=torch.float32 if interpreting() else x.dtype, device=x.device)
     rstd, weight = scale if scale is not None else (state, state)
     _output_kernel[plan.grid](
         x, out, state, rstd, weight, rotary.table if rotary is not None else state,
-        *plan.counts, eps * factor_of(n), *x.stride()[:3], *out.stride()[:3], *plan.sizes,
+        *plan.counts, eps, *x.stride()[:3], *out.stride()[:3], *plan.sizes,
         LOW_STATE=divide or x.dtype == torch.float16, CLAMP=divide and x.dtype == torch.float16, DIVIDE=divide,
         **plan.constants,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, rotary=None, q_scale=None, k_scal
         return v.new_empty(v.shape), v.new_zeros((b, heads, dh + 1, dh), dtype=torch.float32)
     q, k, v = map(_rows_last, (q, k, v))
     state = _sum_state(k, v, rotary=rotary, scale=k_scale)
-    return _outputs(q, state, rotary=rotary, scale=q_scale, eps=eps, divide=True), state
+    return _outputs(q, state, rotary=rotary, scale=q_scale, eps=eps * factor_of(n), divide=True), state
 
 
 def joint_linear_attention_triton(
@@ -128,7 +128,10 @@ def joint_linear_attention_triton(
 
 
 def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float, query: bool) -> tuple:
-    """(d(x), d(y) or None, 1 / w and d(w) a row or None, d(rstd), d(weight)) of one pass over x and y."""
+    """(d(x), d(y) or None, 1 / w and d(w) a row or None, d(rstd), d(weight)) of one pass over x and y.
+
+    eps in the units of the state.
+    """
     b, n, heads, dh = x.shape
     plan = _plan(x, rotary, scale, launch="gradient", share=output_programs)
     stored = torch.float32 if interpreting() else x.dtype
@@ -145,7 +148,7 @@ def _gradient(x: Tensor, y: Tensor, state: Tensor, *, rotary, scale, eps: float,
     _gradient_kernel[plan.grid](
         x, y, dx, dy, state, rstd, weight, row_state, row_sum, d_rstd, d_weight,
         rotary.table if rotary is not None else state,
-        *plan.counts, eps * factor_of(n), *x.stride()[:3], *y.stride()[:3], *dx.stride()[:3], *plan.sizes,
+        *plan.counts, eps, *x.stride()[:3], *y.stride()[:3], *dx.stride()[:3], *plan.sizes,
         LOW_STATE=x.dtype == torch.float16, QUERY=query, VALUES=values, **plan.constants,
     )  # fmt: skip
     if not (query or values):
@@ -167,7 +170,41 @@ def joint_linear_attention_backward_triton(
         given = (q, k, v, *(q_scale or (None, None)), *(k_scale or (None, None)))
         return tuple(x if x is None else torch.zeros_like(x) for x in given)
     grad, q, k, v = map(_rows_last, (grad, q, k, v))
+    eps = eps * factor_of(q.shape[1])
     dq, _, rows, *d_q_scale = _gradient(q, grad, state, rotary=rotary, scale=q_scale, eps=eps, query=True)
     d_state = _sum_state(q, grad, rotary=rotary, scale=q_scale, row_state=rows[0], row_sum=rows[1])
     dk, dv, _, *d_k_scale = _gradient(k, v, d_state, rotary=rotary, scale=k_scale, eps=eps, query=False)
     return dq, dk, dv, *d_q_scale, *d_k_scale
+
+
+def sum_state(k: Tensor, v: Tensor) -> Tensor:
+    """The first phase by itself: the state of `attend`, (b, nh, dh + 1, dh) float32."""
+    b, _, heads, dh = k.shape
+    if k.numel() == 0:
+        return v.new_zeros((b, heads, dh + 1, dh), dtype=torch.float32)
+    return _sum_state(_rows_last(k), _rows_last(v), rotary=None, scale=None)
+
+
+def sum_state_backward(grad: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of k and v from that of their state."""
+    if k.numel() == 0:
+        return torch.zeros_like(k), torch.zeros_like(v)
+    scaled = (grad * factor_of(k.shape[1])).contiguous()
+    return _gradient(_rows_last(k), _rows_last(v), scaled, rotary=None, scale=None, eps=0.0, query=False)[:2]
+
+
+def read_state(q: Tensor, state: Tensor, *, eps: float) -> Tensor:
+    """The last phase by itself: q (b, n, nh, dh) reads a given state; eps in the units of the state."""
+    if q.numel() == 0:
+        return torch.empty_like(q, memory_format=torch.contiguous_format)
+    return _outputs(_rows_last(q), state.contiguous(), rotary=None, scale=None, eps=eps, divide=True)
+
+
+def read_state_backward(grad: Tensor, q: Tensor, state: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
+    """Gradients of q and the state from that of what `read_state` gave."""
+    if q.numel() == 0:
+        return torch.zeros_like(q), torch.zeros_like(state)
+    grad, q = _rows_last(grad), _rows_last(q)
+    dq, _, rows, *_ = _gradient(q, grad, state.contiguous(), rotary=None, scale=None, eps=eps, query=True)
+    summed = _sum_state(q, grad, rotary=None, scale=None, row_state=rows[0], row_sum=rows[1])
+    return dq, summed / factor_of(q.shape[1])

@@ -71,7 +71,7 @@ def test_formulas_of_the_backward_equal_autograd_in_float64():
     grad = make(2, 12, 2, 4, seed=1)[0].double()
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     expected = torch.autograd.grad(naive(*leaves), leaves, grad)
-    for ours, truth in zip(operator._backward_torch(grad, q, k, v, operator._state_torch(k, v), 1e-15), expected):
+    for ours, truth in zip(operator._backward_torch(grad, q, k, v, operator.state_torch(k, v), 1e-15), expected):
         assert torch.allclose(ours, truth, atol=1e-12)
 
 

@@ -275,7 +275,7 @@ def test_declared_bytes_are_those_of_the_kernels():
 def test_operators_pass_opcheck():
     q, k, v, grad = make(1, 20, 2, 16, count=4)
     state = launchers.attend(q, k, v, eps=1e-15, keep=True)[1]
-    torch.library.opcheck(operator._backward_operator_handle.default, (grad, q, k, v, state, 1e-15))
+    torch.library.opcheck(operator.backward_operator.default, (grad, q, k, v, state, 1e-15))
     schema_and_fake = "test_schema", "test_faketensor"
     torch.library.opcheck(operator._operator.default, (q, k, v, 1e-15, False), test_utils=schema_and_fake)
     leaves = [x.requires_grad_() for x in (q, k, v)]

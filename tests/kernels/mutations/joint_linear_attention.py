@@ -18,8 +18,8 @@ MUTANTS = {
         "even, odd = _halves(rows, BLOCK, HALF)\n        if WEIGHTED:",
     ),
     "lets eps grow with the tokens": (
-        "*plan.counts, eps * factor_of(n), *x.stride()[:3], *out.stride()[:3]",
-        "*plan.counts, eps / factor_of(n), *x.stride()[:3], *out.stride()[:3]",
+        "state, rotary=rotary, scale=q_scale, eps=eps * factor_of(n), divide=True",
+        "state, rotary=rotary, scale=q_scale, eps=eps / factor_of(n), divide=True",
         f"{TESTS}::test_eps_carries_the_factor_of_the_state",
     ),
 }
