@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from builtin_common import save  # noqa: E402  (mounts the pack)
 from kernels_ledger import softmax_operator  # noqa: E402
 from ledger_common import Ledger  # noqa: E402
-from pack.motion.models.linear_video.blocks import torch_attention  # noqa: E402
+from pack.motion.models.linear_video.attentions import torch_attention  # noqa: E402
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig  # noqa: E402
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT  # noqa: E402
 from pack.motion.models.step_memory import memory_factor, step_bytes  # noqa: E402

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from .linear_video.blocks import BlockInputs, TokenStream
+from .block_inputs import BlockInputs
+from .linear_video.blocks import TokenStream
 from .module_weights import is_untouched
 from .text_cache import CachedText, MaskedText, TextCache
 
@@ -40,8 +41,10 @@ class BlockStack(nn.Module):
     def _run_blocks(self, stream: TokenStream, around: BlockInputs, run_block: Callable | None) -> TokenStream:
         """All blocks in turn. Whoever stands between two blocks sees complete tokens, made by a pass of their own."""
         for index, block in enumerate(self.transformer_blocks):
+            if around.adapters is not None:
+                around = around._replace(block=index)
 
-            def call(hidden_states: Tensor, block=block) -> Tensor:
+            def call(hidden_states: Tensor, block=block, around=around) -> Tensor:
                 return block(hidden_states, around)
 
             if run_block is not None:

@@ -1,16 +1,15 @@
-"""The transformer block of the linear video DiT: spatial, temporal and cross-attention, Mix-FFN.
+"""The transformer block of the linear video DiT: spatial, temporal and cross-attention, Mix-FFN; places for adapters.
 
 Other architectures build their blocks of the same parts.
 
 Tokens are (b, t, n, d) throughout, n = height · width row-major, and are never moved: attentions read views of them.
-The three attention and FFN modules hold layers; the block calls those, so forward hooks on any layer act, and asks
-`weights_of` for the weights that an operator takes as arguments.
+The attention and FFN modules hold layers; the block calls those, so forward hooks on any layer act, and asks
+`weights_of` for the weights that an operator takes as arguments. A module that is itself hooked or patched is called,
+with (tokens, around), and gives tokens; text is then not added in place, all else costs the same.
 Source: MiraMo, arXiv 2508.07246, Eq. 3-9 and its published text-to-video code; SANA for the 2-D parts.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,41 +18,14 @@ from torch import Tensor, nn
 
 from ....kernels.gate_norm_modulate import Rows, gate_norm_modulate
 from ....kernels.glu_depthwise import glu_depthwise
-from ....kernels.joint_linear_attention import AxisRotary
-from ....kernels.spatial_linear_attention import spatial_linear_attention
-from ....kernels.temporal_cosine_attention import RotaryTable, temporal_cosine_attention
+from ..block_adapters import TokenSite
+from ..block_inputs import BlockInputs
 from ..module_weights import PLAIN_TENSORS, is_untouched
-from ..text_cache import CachedText, MaskedText
+from .attentions import BlockSizes, CrossAttention, SpatialAttention, TemporalAttention, joined
 from .config import LinearVideoDiTConfig
 
-WeightsOf = Callable[[nn.Module, Tensor], AbstractContextManager[tuple[Tensor, Tensor | None] | None]]
 UNCHUNKED_BYTES = 2**27  # of the FFN's widest tensor; above, frames go through it in at least FEWEST_CHUNKS parts
 FEWEST_CHUNKS = 4
-
-
-class BlockSizes(Protocol):
-    """What the layers below ask of a model's config."""
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def hidden_width(self) -> int: ...
-
-    attention_head_dim: int
-    num_cross_attention_heads: int
-    qk_norm: bool
-
-
-class BlockInputs(NamedTuple):
-    """What all blocks of one call share."""
-
-    modulation: tuple[Tensor, ...]  # each (b, t or 1, d), in the order of the blocks' tables
-    text: MaskedText | CachedText
-    grid: tuple[int, int]  # height, width in tokens
-    rotary: RotaryTable | AxisRotary  # of the frames' indices, or of frames, rows and columns
-    kernels: str
-    weights_of: WeightsOf
 
 
 class TokenStream:
@@ -85,13 +57,6 @@ class TokenStream:
         return h
 
 
-def torch_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
-    """Softmax attention over (b, n, d) tensors; mask (b, 1, 1, n_key) is added to the scores."""
-    query, key, value = (rearrange(x, "b n (nh dh) -> b nh n dh", nh=num_heads) for x in (query, key, value))
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return rearrange(out, "b nh n dh -> b n (nh dh)")
-
-
 def modulation_table(rows: int, width: int, *, dtype=None, device=None) -> nn.Parameter:
     """Rows of shifts, scales and gates, (rows, width), normal with deviation 1/√width.
 
@@ -101,68 +66,6 @@ def modulation_table(rows: int, width: int, *, dtype=None, device=None) -> nn.Pa
     if not table.is_meta:
         table = torch.randn(rows, width, dtype=dtype, device=device) / width**0.5
     return nn.Parameter(table)
-
-
-class SelfAttention(nn.Module):
-    """Projections around a linear self-attention."""
-
-    def __init__(self, config: BlockSizes, *, operations, dtype=None, device=None):
-        super().__init__()
-        factory = {"dtype": dtype, "device": device}
-        width = config.width
-        self.head_dim = config.attention_head_dim
-        self.to_q = operations.Linear(width, width, bias=False, **factory)
-        self.to_k = operations.Linear(width, width, bias=False, **factory)
-        self.to_v = operations.Linear(width, width, bias=False, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
-        if config.qk_norm:
-            self.norm_q = operations.RMSNorm(width, eps=1e-5, **factory)
-            self.norm_k = operations.RMSNorm(width, eps=1e-5, **factory)
-        self.qk_norm = config.qk_norm
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (m, n, d) -> q, k, v (m, n, nh, dh)."""
-        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
-        if self.qk_norm:
-            q, k = self.norm_q(q), self.norm_k(k)
-        return tuple(y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))
-
-
-class CrossAttention(nn.Module):
-    """Softmax attention from every token to the text; the text is not repeated per frame."""
-
-    def __init__(self, config: BlockSizes, attention, *, operations, dtype=None, device=None):
-        super().__init__()
-        factory = {"dtype": dtype, "device": device}
-        width = config.width
-        self.num_heads, self.attention = config.num_cross_attention_heads, attention
-        self.to_q = operations.Linear(width, width, **factory)
-        self.to_k = operations.Linear(width, width, **factory)
-        self.to_v = operations.Linear(width, width, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
-        if config.qk_norm:
-            self.norm_q = operations.RMSNorm(width, eps=1e-5, **factory)
-            self.norm_k = operations.RMSNorm(width, eps=1e-5, **factory)
-        self.qk_norm = config.qk_norm
-
-    def project_text(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """states (b, m, d) -> keys and values (b, m, d)."""
-        key = self.to_k(states)
-        return self.norm_k(key) if self.qk_norm else key, self.to_v(states)
-
-    def read(self, x: Tensor, text: MaskedText | CachedText) -> list[tuple[slice, Tensor]]:
-        """What tokens x (b, n, d) find in the text before `to_out`: (rows of the batch, (rows, n, d)) a span."""
-        query = self.to_q(x)
-        if self.qk_norm:
-            query = self.norm_q(query)
-        found = []
-        for rows, key, value, mask in text.spans(self):
-            asked = query[rows]
-            shape = asked.shape
-            if key.shape[0] != shape[0]:  # all rows read one text: their tokens are one long query
-                asked = asked.reshape(1, -1, shape[-1])
-            found.append((rows, self.attention(asked, key, value, self.num_heads, mask).reshape(shape)))
-        return found
 
 
 class MixFFN(nn.Module):
@@ -176,6 +79,10 @@ class MixFFN(nn.Module):
         self.conv_inverted = operations.Conv2d(width, 2 * hidden, 1, **factory)
         self.conv_depth = operations.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, **factory)
         self.conv_point = operations.Conv2d(hidden, width, 1, bias=False, **factory)
+
+    def forward(self, x: Tensor, around: BlockInputs) -> Tensor:
+        """Normed tokens (b, t, n, d) -> (b, t, n, d), before the gate."""
+        return self.mix(x.flatten(0, 1), around).reshape(x.shape)
 
     def mix(self, x: Tensor, around: BlockInputs) -> Tensor:
         """x (m, n, d), m frames of n = height · width tokens -> (m, n, d), in chunks of frames where they are large."""
@@ -226,12 +133,19 @@ def _pointwise(conv: nn.Module, x: Tensor, around: BlockInputs, place: Tensor | 
 
 
 def read_text(stream: TokenStream, attention: CrossAttention, around: BlockInputs) -> None:
-    """Cross-attention: its query is x as it is, and nothing gates its answer.
+    """Cross-attention, or the adapter in its place: the query is x as it is, and nothing gates the answer.
 
     Without gradients a plain `to_out` adds its product to the tokens in place, which nobody else holds here:
     the residual before it has just made them. Its bias then goes with the next norm.
     """
     x = stream.settle()
+    instead = around.slot("instead_of_text")
+    answer = None if instead is None else instead(TokenSite(x, attention, around))
+    if answer is None and not is_untouched(attention):
+        answer = attention(x, around)
+    if answer is not None:
+        stream.add(answer)
+        return
     in_place = not torch.is_grad_enabled() and x.is_contiguous() and is_untouched(attention.to_q)
     x = x.flatten(1, 2)
     found = attention.read(x, around.text)
@@ -244,7 +158,7 @@ def read_text(stream: TokenStream, attention: CrossAttention, around: BlockInput
                     x[rows].view(-1, x.shape[-1]).addmm_(mixed.flatten(0, 1), weight.t())
                 stream.add(bias=bias if bias is None or bias is out.bias else bias.clone())  # it may be streamed
                 return
-    mixed = found[0][1] if len(found) == 1 else torch.cat([part for _, part in found])
+    mixed = joined(found)
     del found
     stream.add(out(mixed).reshape(stream.x.shape))
 
@@ -270,11 +184,10 @@ class LinearVideoBlock(TokenBlock):
         super().__init__()
         factory = {"operations": operations, "dtype": dtype, "device": device}
         width = config.width
-        self.temporal_form = config.temporal_form
         self.scale_shift_table = modulation_table(6, width, dtype=dtype, device=device)
         self.scale_shift_table_attn3d = modulation_table(3, width, dtype=dtype, device=device)
-        self.attn1 = SelfAttention(config, **factory)
-        self.attn_temporal = SelfAttention(config, **factory)
+        self.attn1 = SpatialAttention(config, **factory)
+        self.attn_temporal = TemporalAttention(config, config.temporal_form, **factory)
         self.attn2 = CrossAttention(config, attention, **factory)
         self.ff = MixFFN(config, **factory)
 
@@ -282,34 +195,16 @@ class LinearVideoBlock(TokenBlock):
         """Move the stream through the block; the last residual stays pending."""
         tables = (*self.scale_shift_table.to(stream.x), *self.scale_shift_table_attn3d.to(stream.x))
         rows = [Rows(values, table) for values, table in zip(around.modulation, tables)]
-        self._mix_tokens(stream, rows[0:3], around)
-        self._mix_frames(stream, rows[6:9], around)
+        y = self.attn1.answer(partial(stream.norm, *rows[0:2]), around, "beside_self_attention")
+        stream.add(y, gate=rows[2])
+        del y
+        y = self.attn_temporal.answer(partial(stream.norm, *rows[6:8]), around, "temporal")
+        stream.add(y, gate=rows[8])
+        del y
         read_text(stream, self.attn2, around)
         shift, scale, gate = rows[3:6]
-        y = self.ff.mix(stream.norm(shift, scale).flatten(0, 1), around)
-        stream.add(y.reshape(stream.x.shape), gate=gate)
-
-    def _mix_tokens(self, stream: TokenStream, rows: list[Rows], around: BlockInputs) -> None:
-        """Every frame by itself. What is dead is dropped at once: five tokens' worth live at the widest moment."""
-        shift, scale, gate = rows
-        h = stream.norm(shift, scale).flatten(0, 1)
-        q, k, v = self.attn1.project(h)
-        del h
-        mixed = spatial_linear_attention(q, k, v, kernels=around.kernels).flatten(-2)
-        del q, k, v
-        stream.add(self.attn1.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
-
-    def _mix_frames(self, stream: TokenStream, rows: list[Rows], around: BlockInputs) -> None:
-        """Every site by itself, along the frames."""
-        shift, scale, gate = rows
-        h = stream.norm(shift, scale)
-        shape = h.shape[:3]
-        h = h.flatten(0, 1)
-        q, k, v = (y.unflatten(0, shape[:2]) for y in self.attn_temporal.project(h))
-        del h
-        mixed = temporal_cosine_attention(
-            q, k, v, algorithm=self.temporal_form, positions=around.rotary, kernels=around.kernels
-        )
-        del q, k, v
-        mixed = mixed.flatten(-2).flatten(0, 1)
-        stream.add(self.attn_temporal.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
+        if is_untouched(self.ff):
+            y = self.ff.mix(stream.norm(shift, scale).flatten(0, 1), around).reshape(stream.x.shape)
+        else:
+            y = self.ff(stream.norm(shift, scale), around)
+        stream.add(y, gate=gate)

@@ -17,19 +17,15 @@ from ....kernels.temporal_cosine_attention import rotary_table
 from ...errors import ConfigError, ShapeError
 from ...layers.embeddings import ScalarMLP, place_features
 from ...layers.frame_curve import FrameCurve
+from ..block_adapters import BlockAdapters
+from ..block_inputs import BlockInputs, WeightsOf
 from ..block_stack import BlockStack
 from ..heads.flow_head import compose_clean
 from ..heads.skip_head import SkipHead
 from ..module_weights import plain_weights
 from ..text_cache import TextCache
-from .blocks import (  # fmt: skip
-    BlockInputs,
-    LinearVideoBlock,
-    TokenStream,
-    WeightsOf,
-    modulation_table,
-    torch_attention,
-)
+from .attentions import torch_attention
+from .blocks import LinearVideoBlock, TokenStream, modulation_table
 from .config import LinearVideoDiTConfig
 
 __all__ = ["LinearVideoDiT", "LinearVideoDiTConfig", "torch_attention"]
@@ -102,7 +98,7 @@ class LinearVideoDiT(BlockStack):
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
-        detail_indices: Tensor | None = None, curve: FrameCurve | None = None,
+        detail_indices: Tensor | None = None, curve: FrameCurve | None = None, adapters: BlockAdapters | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -113,7 +109,7 @@ class LinearVideoDiT(BlockStack):
         (b, t), may be fractional, default 0..t-1. detail_indices: the same for the skip head, whole numbers, default
         frame_indices. curve: with a flow head the blocks see its frames at its places only, and the other frames
         follow. text_cache: texts of one sampling run, with text_keys naming the text of each row; used where gradients
-        are off and no layer that reads the text is hooked.
+        are off and no layer that reads the text is hooked. adapters: what stands in the places of every block.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
         curve = curve if self.config.prediction == "x0" and self.config.flow_channels else None
@@ -121,7 +117,7 @@ class LinearVideoDiT(BlockStack):
         raw = self.predict_raw(
             seen, timestep, context, attention_mask=attention_mask, motion_bucket_id=motion_bucket_id,
             pooled=pooled, first_latent=first_latent, run_block=run_block, frame_indices=places,
-            text_cache=text_cache, text_keys=text_keys,
+            text_cache=text_cache, text_keys=text_keys, adapters=adapters,
         )  # fmt: skip
         if self.config.prediction == "velocity":
             return raw
@@ -140,6 +136,7 @@ class LinearVideoDiT(BlockStack):
         motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
         run_block: Callable | None = None, frame_indices: Tensor | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
+        adapters: BlockAdapters | None = None,
     ) -> Tensor:  # fmt: skip
         """The head's output before it becomes a velocity; arguments as in `forward`. (b, c, t, h, w)."""
         config = self.config
@@ -153,7 +150,7 @@ class LinearVideoDiT(BlockStack):
         text = self._read_text(context.to(stream.x.dtype), attention_mask, text_cache, text_keys)
         precise = torch.float64 if stream.x.dtype == torch.float64 else torch.float32
         rotary = rotary_table(indices, config.attention_head_dim, dtype=precise)
-        around = BlockInputs(modulation, text, grid, rotary, self.kernels, self.weights_of)
+        around = BlockInputs(embedding, modulation, text, grid, rotary, self.kernels, self.weights_of, adapters)
         stream = self._run_blocks(stream, around, run_block)
         table = self.scale_shift_table.to(stream.x)
         x = self.proj_out(stream.norm(Rows(embedding, table[0]), Rows(embedding, table[1])))

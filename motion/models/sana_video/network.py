@@ -14,22 +14,14 @@ from torch import Tensor, nn
 from ....kernels.gate_norm_modulate import Rows
 from ....kernels.joint_linear_attention import Scale, axis_rotary, joint_linear_attention
 from ....kernels.token_rstd import token_rstd
-from ...errors import ShapeError
+from ...errors import ConfigError, ShapeError
 from ...layers.embeddings import ScalarMLP
+from ..block_adapters import BlockAdapters
+from ..block_inputs import BlockInputs, WeightsOf
 from ..block_stack import BlockStack
-from ..linear_video.blocks import (
-    BlockInputs,
-    CrossAttention,
-    MixFFN,
-    SelfAttention,
-    TokenBlock,
-    TokenStream,
-    WeightsOf,
-    modulation_table,
-    read_text,
-    torch_attention,
-)  # fmt: skip
-from ..module_weights import plain_weights
+from ..linear_video.attentions import CrossAttention, SelfAttention, torch_attention
+from ..linear_video.blocks import MixFFN, TokenBlock, TokenStream, modulation_table, read_text
+from ..module_weights import is_untouched, plain_weights
 from ..text_cache import TextCache
 from .config import SanaVideoConfig
 
@@ -40,6 +32,10 @@ QK_EPS = 1e-5  # of SelfAttention's norms
 
 class JointAttention(SelfAttention):
     """Linear self-attention over all tokens of all frames, rotated by frame, row and column in its numerator."""
+
+    def forward(self, x: Tensor, around: BlockInputs) -> Tensor:
+        """Normed tokens (b, t, n, d) -> what they gather, (b, t, n, d), before the gate."""
+        return self.to_out[0](self.mix(x.flatten(1, 2), around)).reshape(x.shape)
 
     def mix(self, x: Tensor, around: BlockInputs) -> Tensor:
         """x (b, t·n, d) -> what the tokens gather, (b, t·n, d), before `to_out`.
@@ -77,6 +73,10 @@ class TemporalMixFFN(MixFFN):
             width, width, (3, 1), padding=(1, 0), bias=False, dtype=dtype, device=device
         )
 
+    def forward(self, x: Tensor, around: BlockInputs) -> Tensor:
+        """Normed tokens (b, t, n, d) -> (b, t, n, d), before the gate."""
+        return self.mix_video(x, around)
+
     def mix_video(self, x: Tensor, around: BlockInputs) -> Tensor:
         """x (b, t, n, d) -> (b, t, n, d). The convolution sees a view whose channels lie last in memory."""
         y = rearrange(self.mix(x.flatten(0, 1), around), "(b t) n d -> b d t n", b=len(x))
@@ -99,12 +99,15 @@ class SanaVideoBlock(TokenBlock):
         table = self.scale_shift_table.to(stream.x)
         rows = [Rows(values, row) for values, row in zip(around.modulation, table)]
         shift, scale, gate = rows[:3]
-        mixed = self.attn1.mix(stream.norm(shift, scale).flatten(1, 2), around)
-        stream.add(self.attn1.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
-        del mixed
+        if is_untouched(self.attn1):
+            mixed = self.attn1.mix(stream.norm(shift, scale).flatten(1, 2), around)
+            stream.add(self.attn1.to_out[0](mixed).reshape(stream.x.shape), gate=gate)
+            del mixed
+        else:
+            stream.add(self.attn1(stream.norm(shift, scale), around), gate=gate)
         read_text(stream, self.attn2, around)
         shift, scale, gate = rows[3:]
-        stream.add(self.ff.mix_video(stream.norm(shift, scale), around), gate=gate)
+        stream.add(self.ff(stream.norm(shift, scale), around), gate=gate)
 
 
 class SanaVideoDiT(BlockStack):
@@ -142,7 +145,7 @@ class SanaVideoDiT(BlockStack):
     def forward(
         self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
         run_block: Callable | None = None, text_cache: TextCache | None = None,
-        text_keys: tuple[Hashable, ...] | None = None,
+        text_keys: tuple[Hashable, ...] | None = None, adapters: BlockAdapters | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -150,9 +153,15 @@ class SanaVideoDiT(BlockStack):
         float in [0, 1000] = 1000·sigma; a frame that is given clean has 0. context: (b, m, caption_channels).
         attention_mask: (b, m), 1 = real token. run_block(index, call, hidden_states): seam for block patches.
         text_cache: texts of one sampling run, with text_keys naming the text of each row; used where gradients are
-        off and no layer that reads the text is hooked.
-        Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError for inputs that do not fit.
+        off and no layer that reads the text is hooked. adapters: refused, see below.
+        Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError for inputs that do not fit, ConfigError for
+        adapters.
         """
+        if adapters is not None:
+            raise ConfigError(
+                "SANA-Video takes no adapters in its blocks: its attention keeps one state for all frames and none "
+                "along them; use a LinearVideo model"
+            )
         self._check(latents, timestep, context, attention_mask)
         config, frames, p = self.config, latents.shape[2], self.config.patch_size
         grid = (latents.shape[3] // p, latents.shape[4] // p)
@@ -164,7 +173,7 @@ class SanaVideoDiT(BlockStack):
         text = self._read_text(context.to(x.dtype), attention_mask, text_cache, text_keys)
         rotary = axis_rotary(config.attention_head_dim, frames, *grid, device=x.device)
         del x
-        around = BlockInputs(modulation, text, grid, rotary, self.kernels, self.weights_of)
+        around = BlockInputs(embedding, modulation, text, grid, rotary, self.kernels, self.weights_of)
         stream = self._run_blocks(stream, around, run_block)
         table = self.scale_shift_table.to(stream.x)
         x = self.proj_out(stream.norm(Rows(embedding, table[0]), Rows(embedding, table[1])))

@@ -10,7 +10,7 @@ import tiny
 import torch
 from comfy.latent_formats import Wan21
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.models.linear_video.blocks import CrossAttention
+from pack.motion.models.linear_video.attentions import CrossAttention
 from safetensors.torch import load_file, save_file
 
 SEED, STEPS, CFG = 5, 10, 6.0

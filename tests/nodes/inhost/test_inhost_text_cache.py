@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 from pack.motion.errors import ConfigError
-from pack.motion.models.linear_video.blocks import CrossAttention
+from pack.motion.models.linear_video.attentions import CrossAttention
 from pack.nodes.models import text_cache
 
 STEPS, LAYERS = 3, 2

@@ -50,6 +50,64 @@ def test_a_hook_on_any_layer_acts_like_the_weight_it_stands_for(name, grad):
         assert (out - hooked(*given)).abs().max() >= 1e-6
 
 
+MODULES = {"attn1": "to_out.0", "attn_temporal": "to_out.0", "attn2": "to_out.0", "ff": "conv_point"}  # way out of each
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_hook_on_a_whole_module_fires_once_a_block_and_acts_like_the_weights_on_its_way_out(name, grad):
+    """Tokens in, tokens out; a change of either reaches the result, and without the hook every bit is as before."""
+    hooked, changed, given, seen = build(), build(), draw(), []
+    block, scaled = hooked.transformer_blocks[1], changed.transformer_blocks[1]
+    for value in scaled.get_submodule(f"{name}.{MODULES[name]}").parameters():
+        value.data *= 1.1
+
+    def watch(module, args, out):
+        seen.append((args[0].shape, out.shape))
+        return out * 1.1
+
+    with torch.set_grad_enabled(grad):
+        before = hooked(*given)
+        handle = block.get_submodule(name).register_forward_hook(watch)
+        assert (hooked(*given) - changed(*given)).abs().max() <= 1e-10
+        assert seen == [((2, 5, 6, 16), (2, 5, 6, 16))]
+        handle.remove()
+        handle = block.get_submodule(name).register_forward_pre_hook(lambda module, args: (args[0] * 2, *args[1:]))
+        assert (hooked(*given) - before).abs().max() >= 1e-6
+        handle.remove()
+        assert torch.equal(hooked(*given), before)
+
+
+@torch.no_grad()
+def test_a_hook_that_changes_nothing_changes_no_more_than_rounding():
+    model, given, fired = build(torch.float32), draw(dtype=torch.float32), []
+    before = model(*given)
+    for block in model.transformer_blocks:
+        for name in MODULES:
+            block.get_submodule(name).register_forward_hook(lambda module, args, out, name=name: fired.append(name))
+    assert torch.allclose(model(*given), before, atol=1e-6) and fired == list(MODULES) * 2
+
+
+def test_a_backward_hook_on_a_whole_module_fires():
+    model, seen = build(), []
+    for name in MODULES:
+        module = model.transformer_blocks[0].get_submodule(name)
+        module.register_full_backward_hook(lambda module, before, after, name=name: seen.append((name, after[0].shape)))
+    model(*draw()).sum().backward()
+    assert seen == [(name, (2, 5, 6, 16)) for name in reversed(MODULES)]
+
+
+@torch.no_grad()
+def test_a_replaced_forward_of_a_whole_module_is_called():
+    model, given = build(), draw()
+    attention = model.transformer_blocks[0].attn1
+    plain, kept = model(*given), attention.forward
+    attention.forward = lambda x, around: 2 * kept(x, around)
+    assert (model(*given) - plain).abs().max() >= 1e-6
+    del attention.forward
+    assert torch.equal(model(*given), plain)
+
+
 @torch.no_grad()
 def test_inputs_that_a_hook_keeps_are_not_written_into():
     model, kept = build(), []

@@ -322,3 +322,25 @@ def test_configs_that_cannot_be_are_refused_by_name(values, word):
 @pytest.mark.parametrize("config", [SanaVideoConfig(), SanaVideoConfig.for_720p(), TINY])
 def test_a_config_survives_its_record(config):
     assert SanaVideoConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("name, way_out", [("attn1", "to_out.0"), ("attn2", "to_out.0"), ("ff", None)])
+@torch.no_grad()
+def test_a_hook_on_a_whole_module_fires_once_a_block_and_acts(name, way_out):
+    model, given, seen = build(dtype=torch.float64), draw(dtype=torch.float64), []
+    before = model(*given)
+
+    def watch(module, args, out):
+        seen.append((args[0].shape, out.shape))
+        return out * 1.1
+
+    handle = model.transformer_blocks[1].get_submodule(name).register_forward_hook(watch)
+    out = model(*given)
+    handle.remove()
+    width = TINY.width
+    assert seen == [((2, 3, 24 // TINY.patch_size**2, width),) * 2]
+    assert (out - before).abs().max() >= 1e-6 and torch.equal(model(*given), before)
+    if way_out is not None:
+        for value in model.transformer_blocks[1].get_submodule(f"{name}.{way_out}").parameters():
+            value *= 1.1
+        assert (model(*given) - out).abs().max() <= 1e-10

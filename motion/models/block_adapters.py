@@ -1,0 +1,102 @@
+"""What adapters may do inside a block of the linear video DiT: four places, each empty unless a call fills it.
+
+    beside_self_attention(AttentionSite) -> (b, t, n, d)   added to spatial attention's result, inside its gate
+    temporal(AttentionSite) -> (b, t, n, d)                the same beside attention along the frames
+    instead_of_text(TokenSite) -> (b, t, n, d)             added to the tokens; text attention does not run
+    attention_bias(TokenSite) -> PairWeights               weighs the pairs of tokens that spatial attention mixes
+An answer of None leaves this block as it is. An adapter that would replace what it stands beside returns its own
+result less `site.result`. Sites are shared: nothing in them may be written into or kept after the call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.spatial_state import SpatialState
+from ...kernels.temporal_cosine_attention import RotaryTable
+from ..errors import ShapeError
+
+
+class Around(Protocol):
+    """What all blocks of a call share and an adapter may read."""
+
+    embedding: Tensor  # (b, t or 1, d): timestep, motion bucket and what else modulates, before any block's table
+    grid: tuple[int, int]  # height, width in tokens
+    rotary: RotaryTable  # of the frames' indices
+    kernels: str
+    block: int  # index of the block that asks
+
+
+class TokenSite(NamedTuple):
+    """Tokens (b, t, n, d) before a layer: normed and modulated before `attn1`, as they are before `attn2`."""
+
+    tokens: Tensor
+    attention: nn.Module  # called as attention(tokens, around) it gives the layer's own answer, (b, t, n, d)
+    around: Around
+
+
+class AttentionSite(NamedTuple):
+    """A self-attention and what it has just computed.
+
+    query, key, value: normed where the model norms them, (b·t, n, nh, dh) in space, (b, t, n, nh, dh) along the
+    frames. state: of key and value, one a frame, None along the frames; `read_spatial_state` reads it with other
+    queries. It holds each pair unweighted, whatever `attention_bias` does to the attention itself.
+    """
+
+    tokens: Tensor  # (b, t, n, d), normed and modulated
+    unnormed_query: Tensor  # (b·t, n, d): what `to_q` gave, before `norm_q`
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    state: SpatialState | None
+    result: Tensor  # (b, t, n, d): the layer's own answer, before its gate
+    attention: nn.Module
+    around: Around
+
+
+class PairWeights(NamedTuple):
+    """Weights of token pairs inside a frame: query p meets key j with sum_r query[p, r] · key[j, r], none negative.
+
+    query, key: (b, t, n, r). A softmax bias log(s_p s_j + (1 - s_p)(1 - s_j) + e) of scores s in [0, 1] is, as a
+    factor, query = (s + e, 1 - s + e), key = (s, 1 - s). All that is multiplied stays linear in the tokens; r copies
+    of each head are mixed, so r · dh is what an operator sees as head size.
+    """
+
+    query: Tensor
+    key: Tensor
+
+
+@dataclass(frozen=True)
+class BlockAdapters:
+    """The four places; what stands in one is called once a block."""
+
+    beside_self_attention: Callable[[AttentionSite], Tensor | None] | None = None
+    instead_of_text: Callable[[TokenSite], Tensor | None] | None = None
+    temporal: Callable[[AttentionSite], Tensor | None] | None = None
+    attention_bias: Callable[[TokenSite], PairWeights | None] | None = None
+
+
+def weigh_pairs(q: Tensor, k: Tensor, v: Tensor, weights: PairWeights) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v (b·t, n, nh, dh) whose ReLU linear attention has weighted pairs: (b·t, n, nh, r·dh) each.
+
+    relu(q · a) = a · relu(q) for a >= 0, so r copies of a head side by side sum the r products of weights. The answer
+    stands in the first dh features. States of these keys and values belong to queries weighed alike.
+    Raises ShapeError where the weights are not of these tokens.
+    """
+    m, n, heads, dh = v.shape
+    if weights.query.shape != weights.key.shape or weights.query.shape[:-1].numel() != m * n:
+        raise ShapeError(
+            f"pair weights are {tuple(weights.query.shape)} and {tuple(weights.key.shape)}; both must be (b, t, n, r) "
+            f"with b·t = {m} and n = {n}"
+        )
+    ranks = weights.query.shape[-1]
+
+    def copies(x: Tensor, factor: Tensor) -> Tensor:
+        factor = factor.to(x.dtype).reshape(m, n, 1, ranks, 1)
+        return (x.unsqueeze(-2) * factor).flatten(-2)
+
+    padding = v.new_zeros(m, n, heads, (ranks - 1) * dh)
+    return copies(q, weights.query), copies(k, weights.key), torch.cat((v, padding), dim=-1)
