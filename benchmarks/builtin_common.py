@@ -3,6 +3,7 @@
 import importlib.util
 import platform
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -93,13 +94,11 @@ def sample(
     noise = torch.cat([torch.randn((1, 200, num_frames, *first.shape[3:]),
                                    generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     noise = noise if frames is None else noise[:, :, frames]
-    places = None if frames is None else torch.tensor([frames, frames], dtype=torch.float32)
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text) for text in prompts]))
-    bucket = torch.as_tensor(buckets).expand(b)
-    denoise = MotionDenoiser(
-        model.dit, context=context, attention_mask=mask, pooled=pooled, motion_bucket_id=bucket,
-        first_latent=first * spec.latent.scale_factor, integer_timesteps=spec.sampling.integer_timesteps, places=places,
-    )  # fmt: skip
+    told = replace(model.encode(prompts), motion_bucket_id=torch.as_tensor(buckets).expand(b),
+                   first_latent=first * spec.latent.scale_factor)
+    if frames is not None:
+        told = told.at_places(torch.tensor([frames, frames], dtype=torch.float32))
+    denoise = MotionDenoiser(model.dit, told, integer_timesteps=spec.sampling.integer_timesteps)
     sigmas = flow_sigmas(num_steps or spec.sampling.num_steps, shift=spec.sampling.shift)
     solve = {"flow_dpm_2m": flow_dpm_2m, "euler": euler}[solver]
     return solve(denoise, noise * float(sigmas[0]), sigmas) / spec.latent.scale_factor

@@ -24,6 +24,7 @@ from kernels_cases_common import Case, crossover_cases, operator_cases, outside 
 from kernels_common import eager_block, eager_step  # noqa: E402
 from kernels_timing_common import Clock, card_rates, facts, poisoned, relative_error  # noqa: E402
 from pack.motion.io.files.atomic import write_json  # noqa: E402
+from pack.motion.models.conditions import Conditions  # noqa: E402
 from pack.motion.models.linear_video.config import LinearVideoDiTConfig  # noqa: E402
 from pack.motion.models.linear_video.network import LinearVideoDiT  # noqa: E402
 
@@ -193,13 +194,14 @@ def one_step(bench: Bench, name: str, size: tuple[int, ...], dtype: torch.dtype)
     context = torch.randn((2, 300 if ON_CARD else 7, config.caption_channels), generator=generator, device=device)
     context, timestep = context.to(dtype), torch.full((2,), 500.0, device=device)
     truth_model, seen = models.pop("truth"), {}
-    truth = truth_model(latents.double(), timestep.double(), context.double())
-    block_truth = capture(truth_model, 0, latents.double(), timestep.double(), context.double())()
+    truth = truth_model(latents.double(), timestep.double(), Conditions(context.double()))
+    block_truth = capture(truth_model, 0, latents.double(), timestep.double(), Conditions(context.double()))()
     del truth_model
     eager = models["ours"]
-    calls = {kind: (lambda model=model: model(latents, timestep, context)) for kind, model in models.items()}
+    told = Conditions(context)
+    calls = {kind: (lambda model=model: model(latents, timestep, told)) for kind, model in models.items()}
     calls["released eager"] = lambda: eager_step(eager, latents, timestep, context)
-    blocks = {kind: capture(model, 0, latents, timestep, context) for kind, model in models.items()}
+    blocks = {kind: capture(model, 0, latents, timestep, told) for kind, model in models.items()}
 
     def keep(block, *arguments):
         seen.setdefault("block", (block, *arguments))

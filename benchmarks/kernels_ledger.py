@@ -11,6 +11,7 @@ import torch
 from builtin_common import save
 from kernels_common import eager_block
 from ledger_common import Ledger, meta_ledger, pack_operators
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.config import LinearVideoDiTConfig
 from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.models.module_weights import plain_weights
@@ -54,7 +55,7 @@ def step_ledger(name: str, num_layers: int, called: Callable | None) -> tuple[Le
     timestep, cache = torch.empty(SAMPLES, device="meta"), TextCache()
 
     def step():
-        return model(latents, timestep, context, text_cache=cache, text_keys=tuple(range(SAMPLES)))
+        return model(latents, timestep, Conditions(context), text_cache=cache, text_keys=tuple(range(SAMPLES)))
 
     with torch.no_grad():
         step()  # fills the cache

@@ -8,6 +8,7 @@ an object choose its way by the noise.
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 from builtin_common import DIRECTED, load_model, photo, photo_paths, save, verdict
@@ -70,12 +71,9 @@ def flow(model, first: torch.Tensor, word: str, num_frames: int, *, seed: int = 
         shared = noise
         noise = torch.randn((1, 200, num_frames, *first.shape[3:]), generator=generator)
         noise[:, :, :: (num_frames - 1) // 15] = shared
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(word)]))
-    denoise = MotionDenoiser(
-        model.dit, context=context, attention_mask=mask, pooled=pooled, motion_bucket_id=torch.tensor([12]),
-        first_latent=first, integer_timesteps=sampling.integer_timesteps,
-        places=clip_places(num_frames, sampling.num_frames, SAME_MOVE),
-    )  # fmt: skip
+    told = replace(model.encode([word]), motion_bucket_id=torch.tensor([12]), first_latent=first)
+    told = told.at_places(clip_places(num_frames, sampling.num_frames, SAME_MOVE))
+    denoise = MotionDenoiser(model.dit, told, integer_timesteps=sampling.integer_timesteps)
     sigmas = flow_sigmas(sampling.num_steps, shift=sampling.shift)
     return model.codec.flow_of(flow_dpm_2m(denoise, noise * float(sigmas[0]), sigmas))[0]
 

@@ -16,6 +16,7 @@ import torch
 from builtin_common import save
 from kernels_timing_common import Clock, facts
 from ledger_common import Ledger
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
 
 ROWS, COLUMNS, TEXT, WORDS = 60, 104, 300, 40  # latents of 832x480 px; tokens of a prompt, and those that are words
@@ -63,7 +64,7 @@ def calls(num_layers: int, frames: int, device: str, dtype: torch.dtype) -> dict
     given = {"encoder_hidden_states": context, "encoder_attention_mask": mask, "timestep": timestep}
     return {
         "diffusers": lambda: theirs(latents, **given, return_dict=False)[0],
-        "ours": lambda: ours(latents, timestep, context, attention_mask=mask),
+        "ours": lambda: ours(latents, timestep, Conditions(context, attention_mask=mask)),
     }
 
 

@@ -9,6 +9,7 @@ import argparse
 import cmath
 import math
 import statistics
+from dataclasses import replace
 
 import torch
 from builtin_common import SHAPES, MotionDenoiser, flow_dpm_2m, flow_sigmas, load_model, photo, photo_paths, save
@@ -64,12 +65,8 @@ def measure(name: str, arguments) -> list[dict]:
 def draw(model, picture: torch.Tensor, slider: int, places: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Backward flow grids of all MOVES at some places of the clip: (moves, t, 2, g, g), working px."""
     first = model.codec.encode(picture[None, :, None]).expand(len(MOVES), -1, -1, -1, -1)
-    ids = torch.tensor([model.vocabulary.tokenize(text) for text in MOVES.values()])
-    context, pooled, mask = model.text_encoder(ids)
-    denoise = MotionDenoiser(
-        model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
-        motion_bucket_id=torch.full((len(MOVES),), slider), places=places.expand(2, -1),
-    )  # fmt: skip
+    told = replace(model.encode(MOVES.values()), motion_bucket_id=torch.full((len(MOVES),), slider), first_latent=first)
+    denoise = MotionDenoiser(model.dit, told.at_places(places.expand(2, -1)))
     shape = (1, first.shape[1], len(places), *first.shape[3:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).expand(len(MOVES), -1, -1, -1, -1)
     sigmas = flow_sigmas(num_steps, shift=model.spec.sampling.shift)

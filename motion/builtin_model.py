@@ -1,5 +1,6 @@
 """The models that come with the pack: in `weights/`, no download, no file to choose."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from .io.networks.linear_video import (
     fill_module,
     read_linear_video,
 )
+from .models.conditions import Conditions
 from .models.heads.flow_codec import FlowCodec
 from .models.linear_video.network import LinearVideoDiT
 from .models.model_spec import LinearVideoSpec
@@ -32,6 +34,14 @@ class BuiltinModel:
     text_encoder: MotionTextEncoder
     vocabulary: MotionVocabulary
     codec: FlowCodec
+
+    def encode(self, prompts: Sequence[str]) -> Conditions:
+        """The prompts as conditions, a row each. Raises ConfigError for words that the model does not know."""
+        device = next(self.text_encoder.parameters()).device
+        context, pooled, mask = self.text_encoder(
+            torch.tensor([self.vocabulary.tokenize(prompt) for prompt in prompts], device=device)
+        )  # fmt: skip
+        return Conditions(context, mask, pooled)
 
 
 def load_builtin(

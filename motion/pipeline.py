@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -18,7 +18,7 @@ from .models.heads.flow_codec import FlowCodec, check_photo_size
 from .models.playback.photo_player import PhotoPlayer
 from .models.text_cache import TextCache
 from .sampling.clip_places import clip_places
-from .sampling.denoiser import MotionDenoiser, TextCondition
+from .sampling.denoiser import MotionDenoiser
 from .sampling.schedules import flow_sigmas
 from .sampling.solvers import flow_dpm_2m
 from .text.safe_words import safe_bucket, safety_notes
@@ -227,20 +227,13 @@ def _denoiser(
     if not math.isfinite(scale):
         raise ConfigError(f"guidance_scale is {scale}; it must be finite; 1 switches guidance off")
     first = model.codec.encode(rearrange(photo, "c h w -> 1 c 1 h w")) * model.spec.latent.scale_factor
-    text = _encode(model, motion, photo.device)
+    positive = replace(model.encode([motion]), motion_bucket_id=bucket, first_latent=first).at_places(places)
+    negative = positive.with_text_of(model.encode([""])) if scale != 1 else None
     denoise = MotionDenoiser(
-        model.dit, context=text.context, attention_mask=text.attention_mask, pooled=text.pooled,
-        motion_bucket_id=bucket, first_latent=first, guidance_scale=scale,
-        negative=_encode(model, "", photo.device) if scale != 1 else None,
-        integer_timesteps=sampling.integer_timesteps, text_cache=TextCache(), places=places,
+        model.dit, positive, negative, guidance_scale=scale, integer_timesteps=sampling.integer_timesteps,
+        text_cache=TextCache(),
     )  # fmt: skip
     return denoise, first
-
-
-def _encode(model: BuiltinModel, motion: str, device) -> TextCondition:
-    ids = torch.tensor([model.vocabulary.tokenize(motion)], device=device)
-    context, pooled, mask = model.text_encoder(ids)
-    return TextCondition(context, mask, pooled)
 
 
 def _to_image(frame: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..motion.data.procedural.fields import AXES, PICTURE_WORDS
 from ..motion.data.procedural.scenes import SceneSource
+from ..motion.models.conditions import Conditions
 from ..motion.models.heads.flow_codec import FlowCodec
 from ..motion.models.heads.flow_head import compose_clean
 from ..motion.models.linear_video.network import LinearVideoDiT
@@ -89,10 +90,8 @@ class SceneTask:
         noisy = first + (1 - sigma) * (batch.clean - first) + sigma * batch.noise
         noisy = torch.cat((first, noisy[:, :, 1:]), dim=2)
         context, pooled, mask = self.encoder(batch.ids[:, :MAX_MOTIONS])
-        raw = self.dit.predict_raw(
-            noisy, batch.sigma * 1000, context, attention_mask=mask, motion_bucket_id=batch.bucket, pooled=pooled,
-            first_latent=first, frame_indices=batch.frame_indices,
-        )  # fmt: skip
+        told = Conditions(context, mask, pooled, batch.bucket, first, batch.frame_indices)
+        raw = self.dit.predict_raw(noisy, batch.sigma * 1000, told)
         clean, _ = compose_clean(raw, first, batch.frame_indices, detach_warp=True)
         error = (clean - batch.clean)[:, :, 1:]
         appearance = (error[:, :APPEARANCE] / sigma.clamp_min(0.1)).square().mean((1, 2, 3, 4))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..motion.data.procedural.camera import Scenes, draw_scenes
 from ..motion.errors import CheckpointError
 from ..motion.metrics.dynamics import degree_to_bucket, ms_ssim
+from ..motion.models.conditions import Conditions
 from ..motion.models.heads.flow_codec import FlowCodec
 from ..motion.models.heads.flow_head import compose_clean
 from ..motion.models.linear_video.network import LinearVideoDiT
@@ -108,10 +109,8 @@ def batch_loss(
     noisy = torch.cat((first, noisy[:, :, 1:]), dim=2)
     with autocast():
         context, pooled, mask = encoder(batch.ids[:, :MAX_MOTIONS])  # the other keys are masked: the same, sooner
-        raw = dit.predict_raw(
-            noisy, batch.sigma * 1000, context, attention_mask=mask, motion_bucket_id=batch.bucket, pooled=pooled,
-            first_latent=first, frame_indices=batch.frame_indices,
-        )  # fmt: skip
+        told = Conditions(context, mask, pooled, batch.bucket, first, batch.frame_indices)
+        raw = dit.predict_raw(noisy, batch.sigma * 1000, told)
     clean, _ = compose_clean(raw, first, batch.frame_indices, detach_warp=True)
     error = (clean - batch.clean)[:, :, 1:]
     appearance = (error[:, :APPEARANCE] / sigma.clamp_min(0.1)).square().mean()

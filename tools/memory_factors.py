@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from builtin_common import save  # noqa: E402  (mounts the pack)
 from kernels_ledger import softmax_operator  # noqa: E402
 from ledger_common import Ledger  # noqa: E402
+from pack.motion.models.conditions import Conditions  # noqa: E402
 from pack.motion.models.linear_video.attentions import torch_attention  # noqa: E402
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig  # noqa: E402
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT  # noqa: E402
@@ -56,11 +57,11 @@ def peak_bytes(config, size: tuple[int, int, int], kernels: str, dtype: torch.dt
     timestep = torch.zeros(1, device=device)
     with torch.no_grad():
         if device == "meta":
-            return max(counted_peak(lambda: model(latents, timestep, text)) for _ in range(RUNS))
-        model(latents, timestep, text)  # compiles kernels, makes workspaces
+            return max(counted_peak(lambda: model(latents, timestep, Conditions(text))) for _ in range(RUNS))
+        model(latents, timestep, Conditions(text))  # compiles kernels, makes workspaces
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        model(latents, timestep, text)
+        model(latents, timestep, Conditions(text))
         return torch.cuda.max_memory_allocated() - before
 
 

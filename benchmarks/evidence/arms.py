@@ -19,6 +19,7 @@ from evidence_common import HELD_OUT_SEED
 from pack.motion.data.procedural.camera import draw_scenes
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.metrics.dynamics import degree_to_bucket, ms_ssim
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import DynamicsSpec
 from pack.motion.sampling.schedules import flow_sigmas, shift_sigma
@@ -117,8 +118,8 @@ class Network(nn.Module):
         """The clean x (b, c, N - 1, h, w) that x_sigma at sigma (b,) is said to come from."""
         moving = x_sigma if arm == "direct" else first + x_sigma
         text = self.words(ids)
-        out = self.dit.predict_raw(torch.cat((first, moving), 2), sigma * 1000, text.unsqueeze(1), pooled=text,
-                                   motion_bucket_id=bucket)
+        told = Conditions(text.unsqueeze(1), pooled=text, motion_bucket_id=bucket)
+        out = self.dit.predict_raw(torch.cat((first, moving), 2), sigma * 1000, told)
         return out[:, :, 1:].float()
 
 

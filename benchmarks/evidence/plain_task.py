@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from pack.motion.data.procedural.scenes import SceneSource
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import DynamicsSpec, LatentSpec, LinearVideoSpec, SamplingDefaults
@@ -104,8 +105,8 @@ class PlainTask:
         level, first = batch.sigma.view(-1, 1, 1, 1, 1), batch.clean[:, :, :1]
         seen = residual_state_to_network((1 - level) * batch.clean + level * batch.noise, batch.sigma, first)
         context, pooled, mask = self.encoder(batch.ids)
-        raw = self.dit.predict_raw(seen, batch.sigma * 1000, context, attention_mask=mask, pooled=pooled,
-                                   motion_bucket_id=batch.bucket, first_latent=first, frame_indices=batch.indices)
+        told = Conditions(context, mask, pooled, batch.bucket, first, batch.indices)
+        raw = self.dit.predict_raw(seen, batch.sigma * 1000, told)
         return self.dit.skip_head(raw, seen, batch.sigma, first, batch.indices, pooled, batch.bucket)
 
     def loss(self, batch: PlainSamples) -> Tensor:

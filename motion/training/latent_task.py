@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..adapters.lora import LoRA
 from ..data.latent_dataset import LatentDataset, TextEntry
 from ..errors import ConfigError
+from ..models.conditions import Conditions
 from ..models.linear_video.network import LinearVideoDiT
 from ..models.model_spec import LinearVideoSpec
 from ..sampling.schedules import sigma_to_timestep
@@ -103,9 +104,11 @@ class LatentTask:
         seen = network_input(batch.clean, batch.noise, batch.sigma, self.spec.objective)
         raw = self.dit.predict_raw(
             seen.to(dtype), sigma_to_timestep(batch.sigma, integer=self.spec.sampling.integer_timesteps),
-            batch.context, attention_mask=batch.attention_mask, pooled=batch.pooled,
-            motion_bucket_id=batch.bucket if self.spec.config.motion_buckets else None,
-            first_latent=None if first is None else first.to(dtype),
+            Conditions(
+                batch.context, batch.attention_mask, batch.pooled,
+                motion_bucket_id=batch.bucket if self.spec.config.motion_buckets else None,
+                first_latent=None if first is None else first.to(dtype),
+            ),
             run_block=_run_checkpointed if self.config.gradient_checkpointing else None,
         )  # fmt: skip
         add_detail = None

@@ -1,9 +1,7 @@
 """Which of the clip's frames a call of the network holds, and their places in the motion that was trained."""
 
-import torch
 from torch import Tensor
 
-from ...motion.layers.frame_curve import FrameCurve, frame_curve
 from ...motion.sampling.clip_places import clip_places
 
 TIME = 2  # axis of a video latent
@@ -19,16 +17,9 @@ def frame_numbers(num_frames: int, options: dict) -> list[int]:
     return numbers if len(numbers) == num_frames else list(range(num_frames))
 
 
-def places_of(
-    numbers: list[int], clip: tuple[int, int, str], device: torch.device
-) -> dict[str, Tensor | FrameCurve | None]:
-    """Where these frames stand, as arguments of the network.
+def places_of(numbers: list[int], clip: tuple[int, int, str]) -> Tensor:
+    """Where these frames stand: (2, t), the columns of `clip_places`.
 
     clip: its frames, those that were trained on, and what a longer one does.
     """
-    motion, detail = clip_places(*clip)[:, numbers]
-    curve = frame_curve(motion)
-    return {
-        "frame_indices": motion.to(device), "detail_indices": detail.to(device),
-        "curve": None if curve is None else curve.to(device),
-    }  # fmt: skip
+    return clip_places(*clip)[:, numbers]

@@ -16,6 +16,7 @@ from ...motion.conditioning.motion_bucket import motion_bucket
 from ...motion.errors import ConfigError
 from ...motion.io.networks.linear_video import LinearVideoFile, read_linear_video
 from ...motion.io.networks.sana import origin_of
+from ...motion.models.conditions import Conditions
 from ...motion.models.heads.flow_codec import rgb_factors
 from ...motion.models.linear_video.network import LinearVideoDiT
 from ...motion.models.model_spec import LinearVideoSpec
@@ -48,10 +49,11 @@ class HostLinearVideo(HostNetwork, LinearVideoDiT):
         self, x, timestep, context, control, transformer_options, *, attention_mask=None, motion_bucket_id=None,
         pooled=None, first_latent=None, numbers=None, clip=None, **_unused,
     ):  # fmt: skip
+        told = Conditions(need_text(context), attention_mask, pooled, motion_bucket_id, first_latent)
+        if clip is not None:
+            told = told.at_places(places_of(numbers, clip)).to(x.device)
         return LinearVideoDiT.forward(
-            self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=self.integer_timesteps), need_text(context),
-            attention_mask=attention_mask, motion_bucket_id=motion_bucket_id, pooled=pooled, first_latent=first_latent,
-            **({} if clip is None else places_of(numbers, clip, x.device)),
+            self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=self.integer_timesteps), told,
             run_block=self._block_runner(timestep, context, transformer_options),
             **texts_of_a_run(transformer_options, x.shape[0]),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from comfy import latent_formats
 from torch import Tensor
 
 from ...kernels.self_test import SANA_VIDEO
+from ...motion.models.conditions import Conditions
 from ...motion.models.sana_video.network import SanaVideoDiT
 from ...motion.models.sana_video.spec import SanaVideoSpec
 from ...motion.sampling.schedules import sigma_to_timestep
@@ -26,8 +27,9 @@ class HostSanaVideo(HostNetwork, SanaVideoDiT):
         """A timestep a sample is cut to whole numbers, one a frame is not: as the two published pipelines do."""
         integer = self.integer_timesteps and timestep.ndim == 1
         return SanaVideoDiT.forward(
-            self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=integer), need_text(context),
-            attention_mask=attention_mask, run_block=self._block_runner(timestep, context, transformer_options),
+            self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=integer),
+            Conditions(need_text(context), attention_mask),
+            run_block=self._block_runner(timestep, context, transformer_options),
             **texts_of_a_run(transformer_options, x.shape[0]),
         )  # fmt: skip
 

@@ -1,11 +1,12 @@
 """Samples drawn while a model trains: three frames side by side, for the live preview and the samples output."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...motion.data.latent_dataset import TextEntry, resize_short_side
+from ...motion.models.conditions import Conditions
 from ...motion.models.model_spec import LinearVideoSpec
 from ..vaes_on_socket.builtin import BuiltinVAE, for_video
 
@@ -54,10 +55,10 @@ class SamplePlan:
 
         sampling, buckets = self.spec.sampling, self.spec.config.motion_buckets
         guided = sampling.guidance_scale != 1.0
+        bucket = motion_bucket(self.bucket, buckets) if buckets else None
+        positive = replace(_told(self.text, device), motion_bucket_id=bucket, first_latent=first)
         denoise = MotionDenoiser(
-            network, **_condition(self.text, device), first_latent=first,
-            motion_bucket_id=motion_bucket(self.bucket, buckets) if buckets else None,
-            negative=tuple(_condition(self.empty, device).values()) if guided else None,
+            network, positive, positive.with_text_of(_told(self.empty, device)) if guided else None,
             guidance_scale=sampling.guidance_scale, integer_timesteps=sampling.integer_timesteps,
         )  # fmt: skip
         sigmas = flow_sigmas(sampling.num_steps, shift=self.shift)
@@ -94,9 +95,9 @@ def to_jpeg(strip: Tensor):
     return "JPEG", Image.fromarray(pixels.numpy()), 3 * LONGEST
 
 
-def _condition(text: TextEntry, device: torch.device) -> dict:
-    """Keywords of one prompt, a batch of one."""
-    parts = {"context": text.context, "attention_mask": text.attention_mask, "pooled": text.pooled}
-    return {name: None if part is None else part.unsqueeze(0).to(device) for name, part in parts.items()}
+def _told(text: TextEntry, device: torch.device) -> Conditions:
+    """One prompt, a batch of one."""
+    parts = (text.context, text.attention_mask, text.pooled)
+    return Conditions(*(None if part is None else part.unsqueeze(0) for part in parts)).to(device)
 
 

@@ -5,6 +5,7 @@ import torch
 from pack.motion.conditioning.noise_init import dct_init, fft_init
 from pack.motion.errors import ShapeError
 from pack.motion.metrics.dynamics import degree_to_bucket, dynamics_degree, mean_absolute_difference
+from pack.motion.models.conditions import Conditions
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
 from pack.motion.sampling.solvers import euler, flow_dpm_2m
@@ -21,14 +22,13 @@ def rand(*shape, seed=0):
 def test_solvers_walk_on_the_device_of_the_latents(solver, dtype):
     latents, first, text = rand(2, 3, 4, 5, 6), rand(1, 3, 1, 5, 6, seed=1), rand(1, 2, 4, seed=2)
 
-    def network(x, timestep, context, **conditions):
-        return torch.tanh(x + context.to(x).mean() * conditions["motion_bucket_id"].to(x).view(-1, 1, 1, 1, 1) / 20)
+    def network(x, timestep, told):
+        return torch.tanh(x + told.context.to(x).mean() * told.motion_bucket_id.to(x).view(-1, 1, 1, 1, 1) / 20)
 
     def run(device):
-        denoise = MotionDenoiser(
-            network, context=text.to(device), first_latent=first.to(device), motion_bucket_id=3,
-            negative=(text.to(device) * 0,), guidance_scale=3.0, integer_timesteps=True,
-        )  # fmt: skip
+        told = Conditions(text.to(device), motion_bucket_id=torch.tensor([3]), first_latent=first.to(device))
+        negative = told.with_text_of(Conditions(text * 0))
+        denoise = MotionDenoiser(network, told, negative, guidance_scale=3.0, integer_timesteps=True)
         return solver(denoise, latents.to(device=device, dtype=dtype), flow_sigmas(6))
 
     out = run("cuda")

@@ -1,5 +1,7 @@
 """The weights of motionblocks-plain: pans as plain residuals, without a flow head; a study, offered under no name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pack.motion.builtin_model import BUILTIN_NAMES, bundle
@@ -34,9 +36,8 @@ def test_from_pure_noise_each_pan_goes_its_own_way(model):
     scenes = source.draw(generators, captions=PANS).at_speed(torch.full((4,), 12 / 19))
     pictures, _ = scenes.render(torch.tensor([0, LOOK]).expand(4, -1))
     first = model.codec.encode(pictures[:, :, :1])
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(word) for word in PANS]))
-    denoise = MotionDenoiser(model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
-                             motion_bucket_id=torch.full((4,), 12))
+    told = replace(model.encode(PANS), first_latent=first, motion_bucket_id=torch.tensor([12]))
+    denoise = MotionDenoiser(model.dit, told)
     noise = torch.randn(4, 200, FRAMES, 8, 8, generator=torch.Generator().manual_seed(0))
     made = model.codec.decode(euler(denoise, noise, flow_sigmas(4, shift=model.spec.sampling.shift)))[:, :, LOOK]
     inner = (slice(None), slice(None), slice(12, 52), slice(12, 52))

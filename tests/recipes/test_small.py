@@ -37,19 +37,17 @@ def test_the_grown_network_moves_a_picture_as_the_smaller_one_moves_it_at_half_t
     small = torch.randn(1, 200, 3, 8, 8, generator=generator) * 0.3
     small[:, 192:, :1] = 0
     large = torch.stack([double(small[:, :, n]) for n in range(3)], 2)
-    ids = torch.tensor([tiny.vocabulary.tokenize("pan left")])
-    context, pooled, mask = tiny.text_encoder(ids)
+    told = replace(tiny.encode(["pan left"]), motion_bucket_id=torch.tensor([12]))
     ours = task.encoder(torch.tensor([task.vocabulary.tokenize("pan left")]))
-    assert torch.allclose(ours[0], context) and torch.allclose(ours[1], pooled)
-    time, bucket = torch.tensor([900.0]), torch.tensor([12])
+    assert torch.allclose(ours[0], told.context) and torch.allclose(ours[1], told.pooled)
     # the texture embedding looks at absolute strengths, which halving changes: give both the same
     dit = LinearVideoDiT(replace(task.spec.config, first_frame_texture=False))
     dit.load_state_dict({name: value for name, value in task.dit.state_dict().items() if "texture" not in name})
     other = LinearVideoDiT(replace(tiny.spec.config, first_frame_texture=False))
     other.load_state_dict({name: value for name, value in tiny.dit.state_dict().items() if "texture" not in name})
     with torch.no_grad():
-        said = [net.predict_raw(x, time, context, attention_mask=mask, motion_bucket_id=bucket, pooled=pooled,
-                                first_latent=x[:, :, :1]) for net, x in ((dit, large), (other, small))]
+        said = [net.predict_raw(x, torch.tensor([900.0]), replace(told, first_latent=x[:, :, :1]))
+                for net, x in ((dit, large), (other, small))]
     for n in range(3):
         assert torch.allclose(halve(said[0][:, :, n]), said[1][:, :, n], atol=2e-3)
 

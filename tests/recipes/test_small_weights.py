@@ -1,6 +1,7 @@
 """The weights of motionblocks-small: the camera as before, an object that moves while the rest stands, and weather."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,9 +32,8 @@ def source(model):
 @torch.no_grad()
 def sampled(model, first, words: list[str], num_frames: int, num_steps: int) -> torch.Tensor:
     """Latents from pure noise, a row a word, at bucket 12."""
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(word) for word in words]))
-    denoise = MotionDenoiser(model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
-                             motion_bucket_id=torch.full((len(words),), 12))
+    told = replace(model.encode(words), first_latent=first, motion_bucket_id=torch.tensor([12]))
+    denoise = MotionDenoiser(model.dit, told)
     noise = torch.randn((len(words), 200, num_frames, *first.shape[3:]), generator=torch.Generator().manual_seed(0))
     return euler(denoise, noise, flow_sigmas(num_steps, shift=model.spec.sampling.shift))
 

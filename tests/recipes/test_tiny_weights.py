@@ -1,6 +1,7 @@
 """The shipped weights move the picture as asked, by what they learnt and by what they see."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,11 +34,8 @@ def pictures() -> torch.Tensor:
 def flow_px(model, pictures: torch.Tensor, prompts: list[str], bucket=12, *, num_steps=2, seed=0) -> torch.Tensor:
     """Sample clips of FRAMES frames from pure noise; the last frame's flow (b, 2, 16, 16) in working px."""
     first = model.codec.encode(pictures.unsqueeze(2)) * model.spec.latent.scale_factor
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text) for text in prompts]))
-    denoise = MotionDenoiser(
-        model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
-        motion_bucket_id=torch.as_tensor(bucket).expand(len(prompts)),
-    )  # fmt: skip
+    bucket = torch.as_tensor(bucket).expand(len(prompts))
+    denoise = MotionDenoiser(model.dit, replace(model.encode(prompts), first_latent=first, motion_bucket_id=bucket))
     noise = torch.randn((1, 200, FRAMES, 8, 8), generator=torch.Generator().manual_seed(seed))
     sigmas = flow_sigmas(num_steps, shift=model.spec.sampling.shift)
     latents = euler(denoise, noise.expand(len(prompts), -1, -1, -1, -1).contiguous(), sigmas)

@@ -6,6 +6,7 @@ Source: MiraMo, arXiv 2508.07246, Eq. 3-9 and its published text-to-video code; 
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,10 @@ from ....kernels.gate_norm_modulate import Rows
 from ....kernels.temporal_cosine_attention import rotary_table
 from ...errors import ConfigError, ShapeError
 from ...layers.embeddings import ScalarMLP, place_features
-from ...layers.frame_curve import FrameCurve
 from ..block_adapters import BlockAdapters
 from ..block_inputs import BlockInputs, WeightsOf
 from ..block_stack import BlockStack
+from ..conditions import Conditions
 from ..heads.flow_head import compose_clean
 from ..heads.skip_head import SkipHead
 from ..module_weights import plain_weights
@@ -94,60 +95,64 @@ class LinearVideoDiT(BlockStack):
             self.skip_head = SkipHead(config, operations=operations, **factory)
 
     def forward(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
-        motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
-        run_block: Callable | None = None, frame_indices: Tensor | None = None,
+        self, latents: Tensor, timestep: Tensor, conditions: Conditions, *, run_block: Callable | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
-        detail_indices: Tensor | None = None, curve: FrameCurve | None = None, adapters: BlockAdapters | None = None,
+        adapters: BlockAdapters | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
         latents: (b, c, t, h, w), scaled, as the network sees them. timestep: (b,) float in [0, 1000] = 1000·sigma.
-        context: (b, m, caption_channels). attention_mask: (b, m), 1 = real token. motion_bucket_id: (b,) long.
-        pooled: (b, caption_channels). first_latent: (b, c, 1, h, w), scaled; needed by the flow head and
-        concat_first_frame. run_block(index, call, hidden_states): seam for block patches. frame_indices: (t,) or
-        (b, t), may be fractional, default 0..t-1. detail_indices: the same for the skip head, whole numbers, default
-        frame_indices. curve: with a flow head the blocks see its frames at its places only, and the other frames
-        follow. text_cache: texts of one sampling run, with text_keys naming the text of each row; used where gradients
-        are off and no layer that reads the text is hooked. adapters: what stands in the places of every block.
+        conditions: b rows. first_latent and pooled are needed by what the config names so. curve: with a flow head
+        the blocks see its frames at its places only, and the other frames follow. detail_indices: for the skip head.
+        run_block(index, call, hidden_states): seam for block patches. text_cache: texts of one sampling run, with
+        text_keys naming the text of each row; used where gradients are off and no layer that reads the text is hooked.
+        adapters: what stands in the places of every block.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
-        curve = curve if self.config.prediction == "x0" and self.config.flow_channels else None
-        seen, places = (latents, frame_indices) if curve is None else (latents[:, :, curve.frames], curve.places)
+        told, curve = conditions, conditions.curve
+        if self.config.prediction != "x0" or not self.config.flow_channels:
+            curve = None
+        seen = latents
+        if curve is not None:
+            seen, told = latents[:, :, curve.frames], replace(conditions, frame_indices=curve.places)
         raw = self.predict_raw(
-            seen, timestep, context, attention_mask=attention_mask, motion_bucket_id=motion_bucket_id,
-            pooled=pooled, first_latent=first_latent, run_block=run_block, frame_indices=places,
-            text_cache=text_cache, text_keys=text_keys, adapters=adapters,
+            seen, timestep, told, run_block=run_block, text_cache=text_cache, text_keys=text_keys, adapters=adapters
         )  # fmt: skip
         if self.config.prediction == "velocity":
             return raw
-        indices, clean = self._frame_indices(frame_indices, latents), raw
+        indices, clean = self._frame_indices(conditions, latents), raw
         if self.config.flow_channels:
             at = indices if curve is None else curve.places
-            clean = compose_clean(raw, first_latent, at, dead_zone=True, curve=curve)[0]
+            clean = compose_clean(raw, conditions.first_latent, at, dead_zone=True, curve=curve)[0]
         if self.config.skip_channels:
-            places = indices if detail_indices is None else detail_indices
-            clean = self.skip_head(clean, latents, timestep / 1000, first_latent, places, pooled, motion_bucket_id)
+            places = indices if conditions.detail_indices is None else conditions.detail_indices
+            clean = self.skip_head(
+                clean, latents, timestep / 1000, conditions.first_latent, places, conditions.pooled,
+                conditions.motion_bucket_id,
+            )  # fmt: skip
         sigma = (timestep.float() / 1000).clamp_min(1e-5).view(-1, 1, 1, 1, 1)
         return ((latents.float() - clean.float()) / sigma).to(latents.dtype)
 
     def predict_raw(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
-        motion_bucket_id: Tensor | None = None, pooled: Tensor | None = None, first_latent: Tensor | None = None,
-        run_block: Callable | None = None, frame_indices: Tensor | None = None,
+        self, latents: Tensor, timestep: Tensor, conditions: Conditions, *, run_block: Callable | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
         adapters: BlockAdapters | None = None,
     ) -> Tensor:  # fmt: skip
-        """The head's output before it becomes a velocity; arguments as in `forward`. (b, c, t, h, w)."""
-        config = self.config
-        self._check(latents, context, first_latent, pooled)
+        """The head's output before it becomes a velocity, (b, c, t, h, w); arguments as in `forward`.
+
+        Frames are at frame_indices; curve and detail_indices are not read.
+        """
+        config, first_latent = self.config, conditions.first_latent
+        self._check(latents, conditions)
         b, _, t, h, w = latents.shape
         grid = (h // config.patch_size, w // config.patch_size)
-        indices = self._frame_indices(frame_indices, latents)
-        embedding = self._embed_scalars(timestep, motion_bucket_id, pooled, indices, first_latent, latents.dtype)
+        indices = self._frame_indices(conditions, latents)
+        embedding = self._embed_scalars(timestep, conditions, indices, latents.dtype)
         modulation = self.time_embed.linear(F.silu(embedding)).unflatten(-1, (9, -1)).unbind(-2)
         stream = TokenStream(self._embed_patches(latents, first_latent, grid), self.kernels)
-        text = self._read_text(context.to(stream.x.dtype), attention_mask, text_cache, text_keys)
+        text = self._read_text(
+            conditions.context.to(stream.x.dtype), conditions.attention_mask, text_cache, text_keys
+        )  # fmt: skip
         precise = torch.float64 if stream.x.dtype == torch.float64 else torch.float32
         rotary = rotary_table(indices, config.attention_head_dim, dtype=precise)
         around = BlockInputs(embedding, modulation, text, grid, rotary, self.kernels, self.weights_of, adapters)
@@ -159,9 +164,9 @@ class LinearVideoDiT(BlockStack):
             x, "b t (h w) (p q c) -> b c t (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p
         )  # fmt: skip
 
-    def _check(self, latents: Tensor, context: Tensor, first_latent: Tensor | None, pooled: Tensor | None) -> None:
-        config = self.config
-        self._check_sizes(latents, context)
+    def _check(self, latents: Tensor, conditions: Conditions) -> None:
+        config, first_latent = self.config, conditions.first_latent
+        self._check_sizes(latents, conditions.context)
         if config.flow_channels or config.concat_first_frame or config.first_frame_texture:
             if first_latent is None:
                 raise ConfigError(
@@ -174,29 +179,28 @@ class LinearVideoDiT(BlockStack):
                     f"start image latent is {tuple(first_latent.shape)}, the video latent {tuple(latents.shape)}; "
                     "channels, height and width must agree"
                 )
-        if config.pooled_text_embedding and pooled is None:
+        if config.pooled_text_embedding and conditions.pooled is None:
             raise ConfigError("this model needs a pooled prompt; encode the prompt with the CLIP that belongs to it")
 
-    def _frame_indices(self, frame_indices: Tensor | None, latents: Tensor) -> Tensor:
-        if frame_indices is None:
+    def _frame_indices(self, conditions: Conditions, latents: Tensor) -> Tensor:
+        if conditions.frame_indices is None:
             return torch.arange(latents.shape[2], device=latents.device)
-        return frame_indices
+        return conditions.frame_indices
 
-    def _embed_scalars(
-        self, timestep: Tensor, motion_bucket_id: Tensor | None, pooled: Tensor | None, indices: Tensor,
-        first_latent: Tensor | None, dtype: torch.dtype,
-    ) -> Tensor:  # fmt: skip
+    def _embed_scalars(self, timestep: Tensor, conditions: Conditions, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """Sum of the scalar embeddings, (b, t or 1, d)."""
         embedding = self.time_embed.emb(timestep, dtype)
         if self.config.motion_buckets:
-            if motion_bucket_id is None:
-                motion_bucket_id = torch.full_like(timestep, self.config.default_motion_bucket)
-            embedding = embedding + self.time_embed.motion_guidance_emb(motion_bucket_id, dtype)
+            bucket = conditions.motion_bucket_id
+            if bucket is None:
+                bucket = torch.full_like(timestep, self.config.default_motion_bucket)
+            embedding = embedding + self.time_embed.motion_guidance_emb(bucket, dtype)
         if self.config.pooled_text_embedding:
-            hidden = F.silu(self.pooled_projection.linear_1(pooled.to(dtype)))
+            hidden = F.silu(self.pooled_projection.linear_1(conditions.pooled.to(dtype)))
             embedding = embedding + self.pooled_projection.linear_2(hidden)
         if self.config.first_frame_texture:
-            strength = torch.log1p(TEXTURE_GAIN * first_latent[:, :, 0].float().abs()).mean((-2, -1)) - 1.5
+            first = conditions.first_latent[:, :, 0].float()
+            strength = torch.log1p(TEXTURE_GAIN * first.abs()).mean((-2, -1)) - 1.5
             hidden = F.silu(self.texture_projection.linear_1(strength.to(dtype)))
             embedding = embedding + self.texture_projection.linear_2(hidden)
         embedding = embedding.unsqueeze(1)

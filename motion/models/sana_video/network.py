@@ -19,6 +19,7 @@ from ...layers.embeddings import ScalarMLP
 from ..block_adapters import BlockAdapters
 from ..block_inputs import BlockInputs, WeightsOf
 from ..block_stack import BlockStack
+from ..conditions import Conditions
 from ..linear_video.attentions import CrossAttention, SelfAttention, torch_attention
 from ..linear_video.blocks import MixFFN, TokenBlock, TokenStream, modulation_table, read_text
 from ..module_weights import is_untouched, plain_weights
@@ -143,17 +144,17 @@ class SanaVideoDiT(BlockStack):
         self.proj_out = operations.Linear(width, config.patch_size**2 * config.in_channels, **factory)
 
     def forward(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, *, attention_mask: Tensor | None = None,
-        run_block: Callable | None = None, text_cache: TextCache | None = None,
-        text_keys: tuple[Hashable, ...] | None = None, adapters: BlockAdapters | None = None,
+        self, latents: Tensor, timestep: Tensor, conditions: Conditions, *, run_block: Callable | None = None,
+        text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
+        adapters: BlockAdapters | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
         latents: (b, c, t, h, w), scaled, as the network sees them. timestep: (b,), or (b, t) with one a latent frame,
-        float in [0, 1000] = 1000·sigma; a frame that is given clean has 0. context: (b, m, caption_channels).
-        attention_mask: (b, m), 1 = real token. run_block(index, call, hidden_states): seam for block patches.
-        text_cache: texts of one sampling run, with text_keys naming the text of each row; used where gradients are
-        off and no layer that reads the text is hooked. adapters: refused, see below.
+        float in [0, 1000] = 1000·sigma; a frame that is given clean has 0. conditions: b rows; the prompt and its mask
+        are read, nothing else. run_block(index, call, hidden_states): seam for block patches. text_cache: texts of one
+        sampling run, with text_keys naming the text of each row; used where gradients are off and no layer that reads
+        the text is hooked. adapters: refused, see below.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError for inputs that do not fit, ConfigError for
         adapters.
         """
@@ -162,6 +163,7 @@ class SanaVideoDiT(BlockStack):
                 "SANA-Video takes no adapters in its blocks: its attention keeps one state for all frames and none "
                 "along them; use a LinearVideo model"
             )
+        context, attention_mask = conditions.context, conditions.attention_mask
         self._check(latents, timestep, context, attention_mask)
         config, frames, p = self.config, latents.shape[2], self.config.patch_size
         grid = (latents.shape[3] // p, latents.shape[4] // p)

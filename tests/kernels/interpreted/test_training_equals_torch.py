@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 
 STEPS = 50
@@ -26,7 +27,7 @@ def trained(model, kernels):
     for _ in range(STEPS):
         sigma = torch.rand((1,), generator=generator)
         noisy = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
-        loss = (model(noisy, 1000 * sigma, context) - (noise - clean)).square().mean()
+        loss = (model(noisy, 1000 * sigma, Conditions(context)) - (noise - clean)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -56,7 +57,7 @@ def test_every_parameter_gets_the_gradient_torch_gives_it():
     for kernels in ("torch", "triton"):
         model.kernels = kernels
         model.zero_grad()
-        model(latents, torch.tensor([300.0]), context).square().mean().backward()
+        model(latents, torch.tensor([300.0]), Conditions(context)).square().mean().backward()
         grads[kernels] = {name: value.grad.clone() for name, value in model.named_parameters()}
     for name, value in grads["torch"].items():
         apart = (grads["triton"][name] - value).norm()

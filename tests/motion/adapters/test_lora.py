@@ -6,6 +6,7 @@ from pack.motion.adapters.lora import LoRA, target_names
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.adapters.lora import load_lora, save_lora
 from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.models.conditions import Conditions
 from torch import nn
 from training_toys import TEXT, tiny_dit, tiny_spec
 
@@ -15,7 +16,7 @@ TARGETS = ("attn1", "attn_temporal", "attn2", "ff")
 def inputs(dtype=torch.float32):
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(2, 4, 3, 4, 4, generator=generator, dtype=dtype)
-    return latents, torch.tensor([300.0, 700.0]), torch.randn(2, 3, TEXT, generator=generator, dtype=dtype)
+    return latents, torch.tensor([300.0, 700.0]), Conditions(torch.randn(2, 3, TEXT, generator=generator, dtype=dtype))
 
 
 def trained(dit, **options):
@@ -104,9 +105,9 @@ def test_adapter_comes_off_when_the_block_raises_and_cannot_be_attached_twice():
 def test_adapter_beside_bfloat16_weights_stays_float32_and_answers_in_bfloat16():
     dit = tiny_dit(tiny_spec()).bfloat16()
     lora = trained(dit)
-    latents, timestep, context = inputs(torch.bfloat16)
+    given = inputs(torch.bfloat16)
     with lora.attached():
-        seen = dit(latents, timestep, context)
+        seen = dit(*given)
     assert seen.dtype == torch.bfloat16 and next(iter(lora.parameters().values())).dtype == torch.float32
 
 

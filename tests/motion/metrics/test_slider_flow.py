@@ -1,6 +1,7 @@
 """What the dynamics slider does, as clips show it: the table agrees with flow measured on photos, long or short."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,12 +48,8 @@ def clips(model, picture, dynamics, num_frames, num_steps=3):
     """One clip (t, h, w, 3) for each of WORDS."""
     sampling, words = model.spec.sampling, list(WORDS.values())
     first = model.codec.encode(picture[None, :, None]).expand(len(words), -1, -1, -1, -1)
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text) for text in words]))
-    denoise = MotionDenoiser(
-        model.dit, context=context, attention_mask=mask, pooled=pooled, first_latent=first,
-        motion_bucket_id=torch.full((len(words),), dynamics),
-        places=clip_places(num_frames, sampling.num_frames, SAME_MOVE),
-    )  # fmt: skip
+    told = replace(model.encode(words), first_latent=first, motion_bucket_id=torch.tensor([dynamics]))
+    denoise = MotionDenoiser(model.dit, told.at_places(clip_places(num_frames, sampling.num_frames, SAME_MOVE)))
     noise = torch.randn((len(words), first.shape[1], num_frames, *first.shape[3:]),
                         generator=torch.Generator().manual_seed(3))  # fmt: skip
     latents = flow_dpm_2m(denoise, noise, flow_sigmas(num_steps, shift=sampling.shift))

@@ -9,6 +9,7 @@ from pack.kernels.errors import ShapeError
 from pack.kernels.spatial_state import read_spatial_state
 from pack.motion.errors import ConfigError
 from pack.motion.models.block_adapters import BlockAdapters, PairWeights, weigh_pairs
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video import attentions, blocks
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
@@ -32,7 +33,7 @@ def build(dtype=torch.float64, **more):
 def draw(b=2, t=3, dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(b, 4, t, 2, 3, generator=generator).to(dtype)
-    return latents, torch.full((b,), 500.0), torch.randn(b, 3, 12, generator=generator).to(dtype)
+    return latents, torch.full((b,), 500.0), Conditions(torch.randn(b, 3, 12, generator=generator).to(dtype))
 
 
 def zeros(site):
@@ -221,7 +222,7 @@ def test_a_small_network_instead_of_text_acts_as_its_formula_says():
     ours = BlockAdapters(instead_of_text=lambda site: formula(site.attention, site.tokens))
     out = build()(*given, adapters=ours)
     assert (out - truth(*given)).abs().max() <= 1e-10
-    other_text = (*given[:2], given[2] + 1)
+    other_text = (*given[:2], Conditions(given[2].context + 1))
     assert torch.equal(out, build()(*other_text, adapters=ours)), "text has no effect any more"
 
 

@@ -5,6 +5,7 @@ ComfyUI-GGUF enters a model so: its layers hold quantised bytes and unpack them 
 
 import pytest
 import torch
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
 from torch import nn
@@ -64,6 +65,6 @@ def test_a_network_of_packed_layers_equals_one_of_their_unpacked_weights(name):
             getattr(ours, key).copy_(given)
     latents, context = torch.randn(2, 4, 3, 4, 6), torch.randn(2, 5, 10)
     timestep = torch.tensor([700.0, 250.5])
-    expected = plain(latents, timestep, context)
+    expected = plain(latents, timestep, Conditions(context))
     assert len(layers) > 20 and expected.std() > 0.01
-    assert torch.allclose(packed(latents, timestep, context), expected, atol=1e-5)
+    assert torch.allclose(packed(latents, timestep, Conditions(context)), expected, atol=1e-5)

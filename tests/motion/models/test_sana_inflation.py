@@ -16,6 +16,7 @@ from pack.motion.io.networks.linear_video import (
 )
 from pack.motion.io.networks.sana import ROWS, inflate_sana, inflated_file, open_sana, row_of
 from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.inflation import inflate, inflated_config
 from pack.motion.models.linear_video.network import LinearVideoDiT
 from pack.motion.models.sana_video.dims import SanaDims
@@ -80,7 +81,8 @@ def test_every_frame_of_the_inflated_model_equals_diffusers_image_model(dims):
     with torch.no_grad():
         truth = [image(frame, text, timestep, encoder_attention_mask=mask).sample for frame in latents.unbind(2)]
         for bucket in (0, 19):
-            video = model(latents, timestep, text, attention_mask=mask, motion_bucket_id=torch.full((2,), bucket))
+            told = Conditions(text, mask, motion_bucket_id=torch.full((2,), bucket))
+            video = model(latents, timestep, told)
             assert (video - torch.stack(truth, 2)).abs().max() <= 1e-5 * torch.stack(truth).abs().max().clamp_min(1)
 
 
@@ -91,7 +93,7 @@ def test_copy_init_mixes_frames_and_zero_init_does_not():
     for init, mixes in (("zero", False), ("copy", True)):
         model = video_model(TINY, random_state(TINY), init=init)
         with torch.no_grad():
-            first, second = (model(x, timestep, text, attention_mask=mask)[:, :, 0] for x in (latents, other))
+            first, second = (model(x, timestep, Conditions(text, mask))[:, :, 0] for x in (latents, other))
         assert torch.equal(first, second) != mixes
 
 
@@ -135,7 +137,7 @@ def test_inflated_folder_loads_keeps_its_licence_and_trains_a_step(folder, tmp_p
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(2):
-        loss = model(latents, timestep, text, attention_mask=mask).square().mean()
+        loss = model(latents, timestep, Conditions(text, mask)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from pack.motion.errors import ShapeError
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.text_cache import TextCache
-from pack.motion.sampling.denoiser import MotionDenoiser, TextCondition
+from pack.motion.sampling.denoiser import MotionDenoiser
 
 TINY = LinearVideoDiTConfig(
     in_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=8, num_cross_attention_heads=2,
@@ -43,12 +44,10 @@ def counted(model):
 @torch.no_grad()
 def test_trimmed_texts_equal_masked_ones_with_holes_and_with_an_empty_mask(model):
     latents, timestep, context = draw()
-    masked = model(latents, timestep, context, attention_mask=MASK)
+    masked = model(latents, timestep, Conditions(context, MASK))
     cache = TextCache()
     for _ in range(2):
-        kept = model(
-            latents, timestep, context, attention_mask=MASK, text_cache=cache, text_keys=("a", "b", "c", "d")
-        )
+        kept = model(latents, timestep, Conditions(context, MASK), text_cache=cache, text_keys=("a", "b", "c", "d"))
         assert (kept - masked).abs().max() <= 1e-10
 
 
@@ -57,7 +56,7 @@ def test_what_stands_behind_the_mask_is_never_read(model):
     latents, timestep, context = draw()
     poisoned = context.masked_fill(MASK.bool()[..., None].logical_not(), torch.nan)
     poisoned[3] = context[3]
-    out = model(latents, timestep, poisoned, attention_mask=MASK, text_cache=TextCache(), text_keys=(0, 1, 2, 3))
+    out = model(latents, timestep, Conditions(poisoned, MASK), text_cache=TextCache(), text_keys=(0, 1, 2, 3))
     assert out.isfinite().all()
 
 
@@ -65,11 +64,11 @@ def test_what_stands_behind_the_mask_is_never_read(model):
 def test_one_prompt_is_projected_once_however_many_rows_and_steps_read_it(model):
     latents, timestep, context = draw()
     context, mask = context[:1].expand(4, -1, -1), MASK[:1].expand(4, -1)
-    masked = model(latents, timestep, context, attention_mask=mask)
+    masked = model(latents, timestep, Conditions(context, mask))
     calls, undo = counted(model)
     cache = TextCache()
     for _ in range(3):
-        kept = model(latents, timestep, context.clone(), attention_mask=mask, text_cache=cache, text_keys=("x",) * 4)
+        kept = model(latents, timestep, Conditions(context.clone(), mask), text_cache=cache, text_keys=("x",) * 4)
         assert (kept - masked).abs().max() <= 1e-10
     undo()
     assert calls == [(1, 2, 16)]
@@ -78,13 +77,13 @@ def test_one_prompt_is_projected_once_however_many_rows_and_steps_read_it(model)
 @torch.no_grad()
 def test_rows_may_come_in_another_order_or_alone(model):
     latents, timestep, context = draw()
-    masked = model(latents, timestep, context, attention_mask=MASK)
+    masked = model(latents, timestep, Conditions(context, MASK))
     cache = TextCache()
     for order in ([0, 1, 2, 3], [2, 0, 3, 1], [1], [3, 2]):
         kept = model(
-            latents[order], timestep[order], context[order], attention_mask=MASK[order], text_cache=cache,
+            latents[order], timestep[order], Conditions(context[order], MASK[order]), text_cache=cache,
             text_keys=tuple(order),
-        )
+        )  # fmt: skip
         assert (kept - masked[order]).abs().max() <= 1e-10
 
 
@@ -92,9 +91,9 @@ def test_rows_may_come_in_another_order_or_alone(model):
 def test_masks_between_0_and_1_stay_biases(model):
     latents, timestep, context = draw(b=1)
     mask = torch.tensor([[1, 0.9999, 1, 0.9998, 0]])
-    masked = model(latents, timestep, context, attention_mask=mask)
-    whole = model(latents, timestep, context[:, :4])
-    kept = model(latents, timestep, context, attention_mask=mask, text_cache=TextCache(), text_keys=(0,))
+    masked = model(latents, timestep, Conditions(context, mask))
+    whole = model(latents, timestep, Conditions(context[:, :4]))
+    kept = model(latents, timestep, Conditions(context, mask), text_cache=TextCache(), text_keys=(0,))
     assert torch.equal(kept, masked) and not torch.allclose(kept, whole)
 
 
@@ -102,8 +101,8 @@ def test_gradients_go_round_the_cache(model):
     latents, timestep, context = draw(b=1)
     cache = TextCache()
     with torch.no_grad():
-        model(latents, timestep, context, text_cache=cache, text_keys=(0,))
-    out = model(latents, timestep, context, text_cache=cache, text_keys=(0,))
+        model(latents, timestep, Conditions(context), text_cache=cache, text_keys=(0,))
+    out = model(latents, timestep, Conditions(context), text_cache=cache, text_keys=(0,))
     out.sum().backward()
     assert model.transformer_blocks[0].attn2.to_v.weight.grad.abs().max() > 0
     model.zero_grad(set_to_none=True)
@@ -114,7 +113,7 @@ def test_gradients_go_round_the_cache(model):
 def test_a_hook_on_a_layer_that_reads_the_text_acts_at_every_step(model, name):
     latents, timestep, context = draw(b=1)
     cache = TextCache()
-    before = model(latents, timestep, context, text_cache=cache, text_keys=(0,))
+    before = model(latents, timestep, Conditions(context), text_cache=cache, text_keys=(0,))
     seen = []
 
     def change(module, args, output):
@@ -123,27 +122,27 @@ def test_a_hook_on_a_layer_that_reads_the_text_acts_at_every_step(model, name):
 
     handle = model.get_submodule(name).register_forward_hook(change)
     try:
-        during = [model(latents, timestep, context, text_cache=cache, text_keys=(0,)) for _ in range(2)]
+        during = [model(latents, timestep, Conditions(context), text_cache=cache, text_keys=(0,)) for _ in range(2)]
     finally:
         handle.remove()
     assert len(seen) == 2 and torch.equal(*during) and not torch.allclose(during[0], before)
-    assert torch.equal(model(latents, timestep, context, text_cache=cache, text_keys=(0,)), before)
+    assert torch.equal(model(latents, timestep, Conditions(context), text_cache=cache, text_keys=(0,)), before)
 
 
 @torch.no_grad()
 def test_a_wrong_number_of_keys_is_named(model):
     with pytest.raises(ShapeError, match="3 text keys for 4 texts"):
-        model(*draw(), text_cache=TextCache(), text_keys=(0, 1, 2))
+        latents, timestep, context = draw()
+        model(latents, timestep, Conditions(context), text_cache=TextCache(), text_keys=(0, 1, 2))
 
 
 @torch.no_grad()
 def test_a_guided_run_projects_each_prompt_once_and_gives_the_same_video(model):
     latents, _, context = draw(b=2)
-    positive = {"context": context[:1], "attention_mask": MASK[:1]}
-    negative = TextCondition(context[1:], MASK[1:2])
+    prompts = Conditions(context[:1], MASK[:1]), Conditions(context[1:], MASK[1:2])
     calls, undo = counted(model)
     runs = [
-        MotionDenoiser(model, **positive, negative=negative, guidance_scale=3.0, text_cache=cache)
+        MotionDenoiser(model, *prompts, guidance_scale=3.0, text_cache=cache)
         for cache in (None, TextCache())
     ]
     for level in (0.9, 0.5, 0.1):

@@ -1,5 +1,7 @@
 """Clips longer than the trained ones: the same move, on and on, or to and fro; shorter ones do not notice."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pack.motion.builtin_model import load_builtin
@@ -49,12 +51,10 @@ def flow(model, prompt, num_frames, longer=None, num_steps=3, noise=None):
     generator = torch.Generator().manual_seed(0)
     photo = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=generator), (96, 128), mode="bicubic")
     first = model.codec.encode(photo.clamp(0, 1).unsqueeze(2))
-    context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(prompt)]))
-    places = None if longer is None else clip_places(num_frames, model.spec.sampling.num_frames, longer)
-    denoise = MotionDenoiser(
-        model.dit, context=context, attention_mask=mask, pooled=pooled, motion_bucket_id=torch.tensor([12]),
-        first_latent=first, integer_timesteps=model.spec.sampling.integer_timesteps, places=places,
-    )  # fmt: skip
+    told = replace(model.encode([prompt]), motion_bucket_id=torch.tensor([12]), first_latent=first)
+    if longer is not None:
+        told = told.at_places(clip_places(num_frames, model.spec.sampling.num_frames, longer))
+    denoise = MotionDenoiser(model.dit, told, integer_timesteps=model.spec.sampling.integer_timesteps)
     if noise is None:
         noise = torch.randn((1, 200, num_frames, *first.shape[3:]), generator=generator)
     latents = euler(denoise, noise, flow_sigmas(num_steps, shift=model.spec.sampling.shift))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pack.motion.models.conditions import Conditions
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.guidance import guide_velocity
 from pack.motion.sampling.residual import network_velocity_to_clean, residual_state_to_network
@@ -125,9 +126,9 @@ def test_denoiser_answers_in_the_shape_of_the_latents_or_is_refused(shape, scale
     text, negative = noise((rows, 2, 4)), noise((negative_rows, 3, 4))
     latents, first = noise(shape), noise((shape[0], shape[1], 1, *shape[3:]))
     sigma = torch.full((shape[0],), 0.5)
+    told = Conditions(text, motion_bucket_id=torch.tensor([3]), first_latent=first)
     clean = answer(lambda: MotionDenoiser(
-        lambda x, *rest, **conditions: x, context=text, first_latent=first, negative=(negative,), guidance_scale=scale,
-        motion_bucket_id=3,
+        lambda x, *rest: x, told, told.with_text_of(Conditions(negative)), guidance_scale=scale
     )(latents, sigma), usable=usable)  # fmt: skip
     if usable:
         assert clean.shape == latents.shape and clean.isfinite().all()

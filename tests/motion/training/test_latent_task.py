@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pack.motion.errors import ConfigError
+from pack.motion.models.conditions import Conditions
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.latent_task import LatentTask, weights_fingerprint
 from pack.motion.training.objectives import draw_sigma, network_input, sample_losses
@@ -177,10 +178,10 @@ def test_both_trainers_show_the_network_the_noised_residual_and_take_the_loss_of
         seen[b, :, 0] = z1
         for n in range(1, 4):
             seen[b, :, n] = z1 + (1 - sigma) * (clean[b, :, n] - z1) + sigma * noise[:, n]
-    raw = task.dit.predict_raw(
-        seen, batch.sigma * 1000, batch.context, attention_mask=batch.attention_mask, motion_bucket_id=batch.bucket,
-        pooled=batch.pooled, first_latent=clean[:, :, :1], frame_indices=torch.arange(4),
+    told = Conditions(
+        batch.context, batch.attention_mask, batch.pooled, batch.bucket, clean[:, :, :1], torch.arange(4)
     )  # fmt: skip
+    raw = task.dit.predict_raw(seen, batch.sigma * 1000, told)
     assert raw[:, 192:, 1:].abs().max() > 0.1  # else nothing would be warped
     truth = [flow_head_truth(raw[b], clean[b], float(batch.sigma[b]))[0] for b in range(2)]
     truth = torch.tensor(truth, dtype=torch.float64)

@@ -277,9 +277,9 @@ def test_prompts_reach_the_encoder_that_was_trained(core, builtin):
     model = load_builtin()
     for text in ("pan left", "Zoom in, pan right", "", "still"):
         cond, more = encode(core, builtin[1], text)[0]
-        context, pooled, mask = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text)]))
-        assert torch.allclose(cond, context) and torch.allclose(more["pooled_output"], pooled)
-        assert torch.equal(more["attention_mask"], mask)
+        told = model.encode([text])
+        assert torch.allclose(cond, told.context) and torch.allclose(more["pooled_output"], told.pooled)
+        assert torch.equal(more["attention_mask"], told.attention_mask)
 
 
 @pytest.mark.parametrize("text, is_told", [("", True), ("slowly", True), ("still", False), ("pan left", False)])

@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 from pack.motion.io.networks.linear_video import build_linear_video, read_linear_video
-from pack.motion.sampling.denoiser import MotionDenoiser, TextCondition
+from pack.motion.models.conditions import Conditions
+from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.solvers import euler, flow_dpm_2m
 
 SCALE = 0.18215
@@ -52,11 +53,9 @@ def test_ksampler_euler_equals_the_library(core, model, models_folder):
     with torch.inference_mode(False):
         dit = build_linear_video(read_linear_video(models_folder / "sampling.safetensors"))
     (text, more), (text_n, more_n) = tiny.prompt(1)[0], tiny.prompt(2)[0]
-    denoise = MotionDenoiser(
-        dit, context=text, attention_mask=more["attention_mask"], motion_bucket_id=12,
-        first_latent=tiny.first_latent() * SCALE, guidance_scale=3.0, integer_timesteps=True,
-        negative=TextCondition(text_n, more_n["attention_mask"]),
-    )  # fmt: skip
+    told = Conditions(text, more["attention_mask"], None, torch.tensor([12]), tiny.first_latent() * SCALE)
+    negative = told.with_text_of(Conditions(text_n, more_n["attention_mask"]))
+    denoise = MotionDenoiser(dit, told, negative, guidance_scale=3.0, integer_timesteps=True)
     noise = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 4)
     ours = euler(denoise, noise * sigmas[0], sigmas) / SCALE
@@ -76,10 +75,8 @@ def test_our_sampler_sigmas_and_noise_equal_the_library(core, ours, model, model
     with torch.inference_mode(False):
         dit = build_linear_video(read_linear_video(models_folder / "sampling.safetensors"))
     text, more = tiny.prompt(1)[0]
-    denoise = MotionDenoiser(
-        dit, context=text, attention_mask=more["attention_mask"], motion_bucket_id=12, first_latent=first * SCALE,
-        integer_timesteps=True,
-    )  # fmt: skip
+    told = Conditions(text, more["attention_mask"], None, torch.tensor([12]), first * SCALE)
+    denoise = MotionDenoiser(dit, told, integer_timesteps=True)
     start = torch.randn(out.shape, generator=torch.Generator().manual_seed(9)) * sigmas[0]
     expected = flow_dpm_2m(denoise, start, sigmas) / SCALE
     assert (out - expected).abs().max() <= 1e-4 * expected.abs().max()

@@ -18,8 +18,8 @@ def test_the_clip_reads_the_files_own_motions(core, small):
     model = load_builtin("motionblocks-small")
     for text in ("the ball bounces", "slide left", ""):
         cond, more = encode(core, small[1], text)[0]
-        context, pooled, _ = model.text_encoder(torch.tensor([model.vocabulary.tokenize(text)]))
-        assert torch.allclose(cond, context) and torch.allclose(more["pooled_output"], pooled)
+        told = model.encode([text])
+        assert torch.allclose(cond, told.context) and torch.allclose(more["pooled_output"], told.pooled)
 
 
 def test_words_of_no_file_are_refused_with_the_files_own_list_and_tiny_keeps_its_nine(core, ours, small):

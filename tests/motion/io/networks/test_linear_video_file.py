@@ -20,6 +20,7 @@ from pack.motion.io.networks.linear_video import (
     read_linear_video,
     save_linear_video,
 )
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.motion.text.encoder import MotionTextEncoder
@@ -80,12 +81,10 @@ def test_built_network_computes_what_the_saved_one_did(saved, states):
     network = LinearVideoDiT(TINY)
     network.load_state_dict(states[0])
     built = build_linear_video(read_linear_video(saved))
-    inputs = {
-        "latents": torch.randn(1, 200, 3, 8, 8), "timestep": torch.tensor([500.0]), "context": torch.randn(1, 8, 8),
-        "pooled": torch.randn(1, 8), "first_latent": torch.randn(1, 200, 1, 8, 8),
-    }  # fmt: skip
+    told = Conditions(torch.randn(1, 8, 8), pooled=torch.randn(1, 8), first_latent=torch.randn(1, 200, 1, 8, 8))
+    given = torch.randn(1, 200, 3, 8, 8), torch.tensor([500.0]), told
     with torch.no_grad():
-        assert torch.equal(built(**inputs), network.eval()(**inputs))
+        assert torch.equal(built(*given), network.eval()(*given))
     assert not built.training and not any(p.is_meta for p in built.parameters())
 
 

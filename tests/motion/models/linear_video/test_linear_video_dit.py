@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LinearVideoSpec
 
@@ -30,6 +31,11 @@ def inputs(config, b=1, t=3, h=4, w=6, n=5, seed=1, dtype=torch.float32):
     latents = torch.randn(b, config.in_channels, t, h, w, generator=generator).to(dtype)
     context = torch.randn(b, n, config.caption_channels, generator=generator).to(dtype)
     return latents, torch.full((b,), 700.0), context
+
+
+def given(config, **sizes):
+    latents, timestep, context = inputs(config, **sizes)
+    return latents, timestep, Conditions(context)
 
 
 def meta_model(config):
@@ -103,7 +109,7 @@ def test_inflated_model_equals_diffusers_sana_frame_by_frame(qk_norm, patch):
     latents, timestep, context = inputs(config, b=2)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     bucket = torch.tensor([0, 19])
-    result = ours(latents, timestep, context, attention_mask=mask, motion_bucket_id=bucket)
+    result = ours(latents, timestep, Conditions(context, mask, motion_bucket_id=bucket))
     for frame in range(latents.shape[2]):
         expected = sana(latents[:, :, frame], context, timestep, encoder_attention_mask=mask).sample
         assert (result[:, :, frame] - expected).abs().max() <= 1e-5
@@ -114,9 +120,9 @@ def test_rows_with_different_text_lengths_do_not_mix():
     model = build(TINY)
     latents, timestep, context = inputs(TINY, b=2)
     mask = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
-    both = model(latents, timestep, context, attention_mask=mask)
-    short = model(latents[:1], timestep[:1], context[:1, :2])
-    long = model(latents[1:], timestep[1:], context[1:])
+    both = model(latents, timestep, Conditions(context, mask))
+    short = model(latents[:1], timestep[:1], Conditions(context[:1, :2]))
+    long = model(latents[1:], timestep[1:], Conditions(context[1:]))
     assert torch.allclose(both, torch.cat((short, long)), atol=2e-6)
 
 
@@ -127,22 +133,25 @@ def test_padding_tokens_are_ignored():
     mask = torch.tensor([[1, 1, 0, 0, 0]])
     poisoned = context.clone()
     poisoned[:, 2:] = 1e3
-    first = model(latents, timestep, context, attention_mask=mask)
-    assert torch.allclose(first, model(latents, timestep, poisoned, attention_mask=mask), atol=1e-6)
+    first = model(latents, timestep, Conditions(context, mask))
+    assert torch.allclose(first, model(latents, timestep, Conditions(poisoned, mask)), atol=1e-6)
 
 
 @torch.no_grad()
 def test_bucket_default_is_the_configured_one_and_buckets_matter():
     model = build(TINY)
     arguments = inputs(TINY)
-    default = model(*arguments)
-    assert torch.equal(default, model(*arguments, motion_bucket_id=torch.tensor([15])))
-    assert not torch.allclose(default, model(*arguments, motion_bucket_id=torch.tensor([3])), atol=1e-4)
+    default, *told = (
+        model(*arguments[:2], Conditions(arguments[2], motion_bucket_id=bucket and torch.tensor([bucket])))
+        for bucket in (None, 15, 3)
+    )  # fmt: skip
+    assert torch.equal(default, told[0])
+    assert not torch.allclose(default, told[1], atol=1e-4)
 
 
 @torch.no_grad()
 def test_linear_and_direct_temporal_forms_give_one_model():
-    arguments = inputs(TINY, t=16)
+    arguments = given(TINY, t=16)
     results = []
     for form in ("linear", "direct"):
         results.append(build(dataclasses.replace(TINY, temporal_form=form))(*arguments))
@@ -151,15 +160,15 @@ def test_linear_and_direct_temporal_forms_give_one_model():
 
 @torch.no_grad()
 def test_more_than_64_frames_run():
-    assert build(TINY)(*inputs(TINY, t=70)).shape[2] == 70
+    assert build(TINY)(*given(TINY, t=70)).shape[2] == 70
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_half_precision_stays_near_float32(dtype):
-    exact = build(TINY)(*inputs(TINY))
+    exact = build(TINY)(*given(TINY))
     latents, timestep, context = inputs(TINY, dtype=dtype)
-    half = build(TINY).to(dtype)(latents, timestep, context)
+    half = build(TINY).to(dtype)(latents, timestep, Conditions(context))
     assert half.dtype == dtype
     assert (half.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
@@ -167,7 +176,7 @@ def test_half_precision_stays_near_float32(dtype):
 @torch.no_grad()
 def test_identity_block_seam_changes_no_bit():
     model = build(TINY)
-    arguments = inputs(TINY)
+    arguments = given(TINY)
     seen = []
 
     def run_block(index, call, hidden_states):
@@ -183,7 +192,7 @@ def test_inputs_are_not_written_into():
     model = build(TINY)
     arguments = inputs(TINY)
     copies = [x.clone() for x in arguments]
-    model(*arguments)
+    model(*arguments[:2], Conditions(arguments[2]))
     assert all(torch.equal(x, y) for x, y in zip(arguments, copies))
 
 
@@ -192,9 +201,9 @@ def test_x0_prediction_is_the_velocity_of_its_clean_estimate():
     config = dataclasses.replace(TINY, prediction="x0")
     model, velocity_model = build(config), build(TINY)
     latents, timestep, context = inputs(config)
-    clean = velocity_model(latents, timestep, context)  # same weights: raw output
+    clean = velocity_model(latents, timestep, Conditions(context))  # same weights: raw output
     expected = (latents - clean) / 0.7
-    assert torch.allclose(model(latents, timestep, context), expected, atol=1e-5)
+    assert torch.allclose(model(latents, timestep, Conditions(context)), expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -205,25 +214,26 @@ def test_silent_flow_head_repeats_the_first_frame():
     latents, timestep, context = inputs(BUILTIN, h=8, w=8)
     first = torch.randn(1, 200, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     first[:, 192:] = 0
-    velocity = model(latents, timestep, context, first_latent=first, pooled=torch.zeros(1, 12))
+    velocity = model(latents, timestep, Conditions(context, first_latent=first, pooled=torch.zeros(1, 12)))
     clean = latents - 0.7 * velocity
     assert torch.allclose(clean, first.expand_as(clean), atol=1e-3)
 
 
 def test_flow_head_without_start_image_says_what_to_do():
+    latents, timestep, context = inputs(BUILTIN, h=8, w=8)
     with pytest.raises(ConfigError, match="Photo to Video"):
-        build(BUILTIN)(*inputs(BUILTIN, h=8, w=8), pooled=torch.zeros(1, 12))
+        build(BUILTIN)(latents, timestep, Conditions(context, pooled=torch.zeros(1, 12)))
 
 
 def test_wrong_latents_and_text_are_named():
     model = build(TINY)
     latents, timestep, context = inputs(TINY)
     with pytest.raises(ShapeError, match=r"needs \(b, 4, t, h, w\)"):
-        model(latents[:, :3], timestep, context)
+        model(latents[:, :3], timestep, Conditions(context))
     with pytest.raises(ShapeError, match="divide by 2"):
-        model(latents[..., :3], timestep, context)
+        model(latents[..., :3], timestep, Conditions(context))
     with pytest.raises(ShapeError, match=r"needs \(b, n, 12\)"):
-        model(latents, timestep, context[..., :5])
+        model(latents, timestep, Conditions(context[..., :5]))
 
 
 @pytest.mark.parametrize(

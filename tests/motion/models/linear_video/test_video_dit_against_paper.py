@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from pack.motion.builtin_model import load_builtin
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from video_dit_reference import raw_output
 
@@ -38,7 +39,7 @@ def call(model, given, dtype):
         named.get(name, name): value if value is None or name in same else value.to(dtype)
         for name, value in given.items()
     }
-    return model.predict_raw(**arguments)
+    return model.predict_raw(arguments.pop("latents"), arguments.pop("timestep"), Conditions(**arguments))
 
 
 def doubles(model):

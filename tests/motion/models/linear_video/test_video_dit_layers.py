@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video import blocks as linear_video_blocks
 from pack.motion.models.linear_video.blocks import TokenStream
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
@@ -30,7 +31,7 @@ def build(dtype=torch.float64, **more):
 def draw(b=2, t=5, dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(b, 4, t, 2, 3, generator=generator).to(dtype)
-    return latents, torch.full((b,), 500.0), torch.randn(b, 3, 12, generator=generator).to(dtype)
+    return latents, torch.full((b,), 500.0), Conditions(torch.randn(b, 3, 12, generator=generator).to(dtype))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from pack.motion.errors import ConfigError, ShapeError
+from pack.motion.models.conditions import Conditions
 from pack.motion.models.module_weights import plain_weights
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
 from pack.motion.models.text_cache import TextCache
@@ -50,6 +51,11 @@ def draw(config=TINY, *, b=2, t=3, h=4, w=6, m=5, dtype=torch.float32):
     latents = torch.randn(b, config.in_channels, t, h, w, generator=generator).to(dtype)
     timestep = torch.tensor([700.0, 250.5])[:b]
     return latents, timestep, torch.randn(b, m, config.caption_channels, generator=generator).to(dtype)
+
+
+def given(mask=None, **sizes):
+    latents, timestep, context = draw(**sizes)
+    return latents, timestep, Conditions(context, mask)
 
 
 def a_token(per_frame, config, latents):
@@ -109,7 +115,7 @@ def test_text_to_video_equals_diffusers(change, frames):
     theirs, ours = oracle(config)
     latents, timestep, context = draw(config, t=frames)
     expected = theirs(latents, context, timestep, encoder_attention_mask=MASK).sample
-    assert (ours(latents, timestep, context, attention_mask=MASK) - expected).abs().max() <= 1e-5
+    assert (ours(latents, timestep, Conditions(context, MASK)) - expected).abs().max() <= 1e-5
 
 
 @pytest.mark.slow  # importing diffusers
@@ -119,17 +125,17 @@ def test_timesteps_a_frame_equal_diffusers_timesteps_a_token():
     latents, _, context = draw()
     each = torch.tensor([[0.0, 700.0, 400.0], [0.0, 250.5, 990.0]])
     expected = theirs(latents, context, a_token(each, TINY, latents), encoder_attention_mask=MASK).sample
-    out = ours(latents, each, context, attention_mask=MASK)
+    out = ours(latents, each, Conditions(context, MASK))
     assert (out - expected).abs().max() <= 1e-5
-    assert not torch.allclose(out, ours(latents, each[:, 1], context, attention_mask=MASK), atol=1e-3)
+    assert not torch.allclose(out, ours(latents, each[:, 1], Conditions(context, MASK)), atol=1e-3)
 
 
 @torch.no_grad()
 def test_one_timestep_for_a_sample_is_that_of_all_its_frames():
     model, (latents, timestep, context) = build(), draw()
-    whole = model(latents, timestep, context)
+    whole = model(latents, timestep, Conditions(context))
     for each in (timestep[:, None], timestep[:, None].expand(-1, 3)):
-        assert torch.allclose(model(latents, each, context), whole, atol=1e-6)
+        assert torch.allclose(model(latents, each, Conditions(context)), whole, atol=1e-6)
 
 
 @pytest.mark.slow  # importing diffusers
@@ -160,7 +166,7 @@ def test_ten_guided_image_to_video_steps_equal_the_diffusers_pipeline():
     assert len(levels) == 11 and levels[-1] == 0
     for level, following in zip(levels[:-1], levels[1:]):
         each = 1000 * level * torch.tensor([[0.0, 1.0, 1.0]]).expand(2, -1)
-        negative, positive = ours(latents.expand(2, -1, -1, -1, -1), each, context, attention_mask=MASK).split(1)
+        negative, positive = ours(latents.expand(2, -1, -1, -1, -1), each, Conditions(context, MASK)).split(1)
         velocity = negative + 6.0 * (positive - negative)
         latents[:, :, 1:] += (following - level) * velocity[:, :, 1:]
     assert not torch.allclose(expected[:, :, 1:], noise[:1, :, 1:], atol=0.1)
@@ -174,7 +180,7 @@ def test_gradients_of_all_weights_equal_those_of_diffusers():
     each = torch.tensor([[0.0, 700.0, 700.0], [0.0, 250.5, 250.5]])
     out = theirs(latents, context, a_token(each, TINY, latents), encoder_attention_mask=MASK).sample
     out.square().mean().backward()
-    ours(latents, each, context, attention_mask=MASK).square().mean().backward()
+    ours(latents, each, Conditions(context, MASK)).square().mean().backward()
     expected = {name: value.grad for name, value in theirs.named_parameters()}
     for name, value in ours.named_parameters():
         assert value.grad.abs().max() > 0, name
@@ -183,8 +189,8 @@ def test_gradients_of_all_weights_equal_those_of_diffusers():
 
 @torch.no_grad()
 def test_bfloat16_stays_near_float32():
-    exact = build()(*draw())
-    out = build().to(torch.bfloat16)(*draw(dtype=torch.bfloat16))
+    exact = build()(*given())
+    out = build().to(torch.bfloat16)(*given(dtype=torch.bfloat16))
     assert out.dtype == torch.bfloat16
     assert (out.float() - exact).norm() <= 0.05 * exact.norm()
 
@@ -192,14 +198,14 @@ def test_bfloat16_stays_near_float32():
 @torch.no_grad()
 def test_kept_texts_equal_masked_ones_in_any_order():
     model, (latents, timestep, context) = build(), draw()
-    masked = model(latents, timestep, context, attention_mask=MASK)
+    masked = model(latents, timestep, Conditions(context, MASK))
     poisoned, cache = context.clone(), TextCache()
     poisoned[0, 2:] = torch.nan
     for order in ([0, 1], [1, 0], [1]):
         kept = model(
-            latents[order], timestep[order], poisoned[order], attention_mask=MASK[order], text_cache=cache,
+            latents[order], timestep[order], Conditions(poisoned[order], MASK[order]), text_cache=cache,
             text_keys=tuple(order),
-        )
+        )  # fmt: skip
         assert (kept - masked[order]).abs().max() <= 1e-5
 
 
@@ -219,7 +225,7 @@ def test_norms_of_q_and_k_are_called_or_applied_by_the_operator_with_equal_resul
     for model in (called, applied):
         for block in model.transformer_blocks:
             block.attn1.norm_q.register_forward_hook(lambda module, args, out, model=model: inside.append(model))
-    results = [model(*draw(), attention_mask=MASK) for model in (called, applied)]
+    results = [model(*given(MASK)) for model in (called, applied)]
     assert inside == [called] * 2
     assert (results[0] - results[1]).abs().max() <= 1e-5
     for result in results:
@@ -236,8 +242,8 @@ def test_norms_of_q_and_k_are_called_or_applied_by_the_operator_with_equal_resul
 @torch.no_grad()
 def test_a_hook_on_a_layer_acts_like_the_weight_it_stands_for(name):
     """The hook adds to every channel a share of its own: a common factor of all keys would cancel."""
-    hooked, changed, given = build(dtype=torch.float64), build(dtype=torch.float64), draw(dtype=torch.float64)
-    before = hooked(*given)
+    hooked, changed, told = build(dtype=torch.float64), build(dtype=torch.float64), given(dtype=torch.float64)
+    before = hooked(*told)
     layer = changed.get_submodule(name)
     share = torch.linspace(0.5, 1.5, layer.weight.shape[0], dtype=torch.float64)
     for value in layer.parameters():
@@ -246,23 +252,24 @@ def test_a_hook_on_a_layer_acts_like_the_weight_it_stands_for(name):
     hooked.get_submodule(name).register_forward_hook(
         lambda module, args, out: (out.movedim(axis, -1) * share).movedim(-1, axis)
     )
-    out = hooked(*given)
-    assert (out - changed(*given)).abs().max() <= 1e-10
+    out = hooked(*told)
+    assert (out - changed(*told)).abs().max() <= 1e-10
     assert (out - before).abs().max() >= 1e-6
 
 
 @torch.no_grad()
 def test_block_patches_see_complete_tokens_and_change_nothing():
-    model, given, seen = build(), draw(), []
+    model, told, seen = build(), given(), []
 
     def watch(index, call, hidden_states):
         seen.append((index, tuple(hidden_states.shape)))
         return call(hidden_states)
 
-    copies = [value.clone() for value in given]
-    assert torch.allclose(model(*given, run_block=watch), model(*given), atol=1e-6)
+    inputs = (*told[:2], told[2].context)
+    copies = [value.clone() for value in inputs]
+    assert torch.allclose(model(*told, run_block=watch), model(*told), atol=1e-6)
     assert seen == [(0, (2, 3, 6, 28)), (1, (2, 3, 6, 28))]
-    assert all(torch.equal(value, copy) for value, copy in zip(given, copies))
+    assert all(torch.equal(value, copy) for value, copy in zip(inputs, copies))
 
 
 def test_all_layers_come_from_operations():
@@ -279,9 +286,9 @@ def test_all_layers_come_from_operations():
 @torch.no_grad()
 def test_a_later_frame_moves_an_earlier_one_and_rows_of_a_batch_do_not_mix():
     model, (latents, timestep, context) = build(), draw()
-    before = model(latents, timestep, context)
+    before = model(latents, timestep, Conditions(context))
     latents[1, :, -1] += 1
-    after = model(latents, timestep, context)
+    after = model(latents, timestep, Conditions(context))
     assert torch.equal(after[0], before[0]) and (after[1, :, 0] - before[1, :, 0]).abs().max() > 1e-5
 
 
@@ -302,7 +309,8 @@ def test_a_later_frame_moves_an_earlier_one_and_rows_of_a_batch_do_not_mix():
 def test_inputs_that_do_not_fit_are_named_with_what_is_needed(change, words):
     shapes = {"latents": (2, 4, 3, 4, 6), "timestep": (2,), "context": (2, 5, 10), "attention_mask": (2, 5)} | change
     with pytest.raises(ShapeError, match=words):
-        build(device="meta")(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+        latents, timestep, *text = (torch.zeros(shape) for shape in shapes.values())
+        build(device="meta")(latents, timestep, Conditions(*text))
 
 
 @pytest.mark.parametrize(
@@ -327,20 +335,20 @@ def test_a_config_survives_its_record(config):
 @pytest.mark.parametrize("name, way_out", [("attn1", "to_out.0"), ("attn2", "to_out.0"), ("ff", None)])
 @torch.no_grad()
 def test_a_hook_on_a_whole_module_fires_once_a_block_and_acts(name, way_out):
-    model, given, seen = build(dtype=torch.float64), draw(dtype=torch.float64), []
-    before = model(*given)
+    model, told, seen = build(dtype=torch.float64), given(dtype=torch.float64), []
+    before = model(*told)
 
     def watch(module, args, out):
         seen.append((args[0].shape, out.shape))
         return out * 1.1
 
     handle = model.transformer_blocks[1].get_submodule(name).register_forward_hook(watch)
-    out = model(*given)
+    out = model(*told)
     handle.remove()
     width = TINY.width
     assert seen == [((2, 3, 24 // TINY.patch_size**2, width),) * 2]
-    assert (out - before).abs().max() >= 1e-6 and torch.equal(model(*given), before)
+    assert (out - before).abs().max() >= 1e-6 and torch.equal(model(*told), before)
     if way_out is not None:
         for value in model.transformer_blocks[1].get_submodule(f"{name}.{way_out}").parameters():
             value *= 1.1
-        assert (model(*given) - out).abs().max() <= 1e-10
+        assert (model(*told) - out).abs().max() <= 1e-10
