@@ -17,7 +17,7 @@ from builtin_common import ROOT  # mounts the pack
 from pack.motion.adapters.lora import LoRA
 from pack.motion.data.sources.captions import read_captions
 from pack.motion.data.sources.folder import open_clip_folder
-from pack.motion.io.adapters.lora import load_lora, save_lora
+from pack.motion.io.adapters.adapter_file import load_adapter, save_adapter
 from pack.motion.io.checkpoints.torch_checkpoint import open_checkpoint
 from pack.motion.io.files.atomic import write_safetensors
 from pack.motion.io.files.names import check_output_name
@@ -123,7 +123,15 @@ def _plain(folder: Path) -> None:
 
 
 def _lora(folder: Path) -> None:
-    save_lora(folder / "a.safetensors", LoRA(_net(), targets=("0", "1"), rank=2, alpha=2.0), {"note": "[1]"})
+    save_adapter(folder / "a.safetensors", LoRA(_net(), targets=("0", "1"), rank=2, alpha=2.0), {"note": "[1]"})
+
+
+def _peft(folder: Path) -> None:
+    values = {"r": 2, "lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"1": 3.0}}
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    tensors = {f"base_model.model.{layer}.lora_{part}.weight": torch.ones(shape)
+               for layer in "01" for part, shape in (("A", (2, 4)), ("B", (4, 2)))}  # fmt: skip
+    write_safetensors(folder / "adapter_model.safetensors", tensors)
 
 
 def _model(folder: Path) -> None:
@@ -266,7 +274,9 @@ READERS: dict[str, Reader] = {
     **{f"clips {suffix}": Reader(_clips(suffix), (f"a.{suffix}",), _read_clips)
        for suffix in ("mp4", "mkv", "avi", "gif")},
     "safetensors": Reader(_plain, SINGLE, lambda folder, path: read_safetensors(path), _by_kind),
-    "lora": Reader(_lora, SINGLE, lambda folder, path: load_lora(path, _net()), _by_kind),
+    "lora": Reader(_lora, SINGLE, lambda folder, path: load_adapter(path, _net()), _by_kind),
+    "lora of peft": Reader(_peft, ("adapter_config.json", "adapter_model.safetensors"),
+                           lambda folder, path: load_adapter(folder / "adapter_model.safetensors", _net()), _by_kind),
     "motion model": Reader(_model, SINGLE, _read_model, _by_kind),
     "vae": Reader(_vae, ("config.json", NETWORK), lambda folder, path: open_vae(folder).read(), _by_kind),
     "weight folder": Reader(_shards, ("model.safetensors.index.json", "config.json"),

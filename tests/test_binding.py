@@ -15,7 +15,7 @@ from pack.motion.conditioning.noise_init import dct_init
 from pack.motion.data.clips import digest
 from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.foreign_json import parse_json
-from pack.motion.io.adapters.lora import load_lora
+from pack.motion.io.adapters.adapter_file import load_adapter
 from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
@@ -86,7 +86,7 @@ BOUND_BY = {
     motion_bucket: "test_noise_init.py",
     clip_places: "test_clip_places.py",
     LatentSpace.check_size: "test_latent_spaces.py",
-    load_lora: "test_lora.py",
+    load_adapter: "test_adapter_file.py",
     MotionVocabulary.tokenize: "test_vocabulary.py",
     MotionTextEncoder.forward: "test_vocabulary.py",
     open_clip_folder: "test_clip_folder.py",

@@ -1,6 +1,7 @@
 """LoRA: a low-rank difference beside frozen layers, held on by hooks, so that the layers' weights never change.
 
 y = layer(x) + strength · alpha / rank · up(down(x)), with `up` zero at the start: a fresh adapter changes nothing.
+Each layer has a rank and an alpha of its own; a fresh adapter gives all of them the same.
 Source: Hu et al. 2021, arXiv 2106.09685, Eq. 3. Convolutions: `down` has the layer's kernel, `up` is 1x1.
 """
 
@@ -8,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +18,28 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError
 
 MAX_RANK = 4096
+FILE_PREFIX = "diffusion_model."  # where the host's LoRA loaders look for a diffusion model's layers
+
+
+class LoRAMatrices(NamedTuple):
+    """What a file says of one layer."""
+
+    down: Tensor  # (rank, inside, *kernel)
+    up: Tensor  # (outside, rank, *ones)
+    alpha: float
 
 
 class LoRALayer(nn.Module):
-    """The two small matrices beside one Linear or Conv2d."""
+    """The two small matrices beside one Linear or Conv2d, and the alpha that scales their product.
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int):
+    Raises ConfigError for a rank or alpha that cannot be.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int, alpha: float):
         super().__init__()
+        if not 1 <= rank <= MAX_RANK or not 0 < alpha < math.inf:
+            raise ConfigError(f"rank is {rank}, alpha {alpha}; rank goes from 1 to {MAX_RANK}, alpha is above 0")
+        self.rank, self.alpha = rank, float(alpha)
         self.stride, self.padding, self.dilation = (
             getattr(layer, name, None) for name in ("stride", "padding", "dilation")
         )
@@ -30,6 +47,16 @@ class LoRALayer(nn.Module):
         outside, inside, *kernel = layer.weight.shape
         self.down = nn.Parameter(torch.empty(rank, inside, *kernel, **factory))
         self.up = nn.Parameter(torch.zeros(outside, rank, *(1 for _ in kernel), **factory))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The shape of the weight it stands beside."""
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    @property
+    def scale(self) -> float:
+        """What the difference is multiplied by at strength 1."""
+        return self.alpha / self.rank
 
     def draw(self, generator: torch.Generator) -> None:
         """Fill `down` evenly within ±1/√inputs, as torch fills a layer; the numbers do not depend on the device."""
@@ -47,8 +74,7 @@ class LoRALayer(nn.Module):
 
     def delta(self) -> Tensor:
         """The same difference as a weight, in the shape of the layer's."""
-        product = self.up.flatten(1) @ self.down.flatten(1)
-        return product.reshape(self.up.shape[0], *self.down.shape[1:])
+        return (self.up.flatten(1) @ self.down.flatten(1)).reshape(self.weight_shape)
 
 
 class LoRA:
@@ -59,58 +85,69 @@ class LoRA:
     Raises ConfigError for a bad rank or alpha, and when nothing fits.
     """
 
+    kind = "lora"
+
     def __init__(self, module: nn.Module, *, targets: tuple[str, ...], rank: int, alpha: float, seed: int = 0):
-        if not 1 <= rank <= MAX_RANK or not 0 < alpha < math.inf:
-            raise ConfigError(f"rank is {rank}, alpha {alpha}; rank goes from 1 to {MAX_RANK}, alpha is above 0")
-        self.module, self.rank, self.alpha = module, rank, float(alpha)
-        self._handles: list = []
         generator = torch.Generator().manual_seed(seed)
-        self.layers: dict[str, LoRALayer] = {}
+        layers = {}
         with torch.inference_mode(False):
             for name in target_names(module, tuple(targets)):
-                self.layers[name] = LoRALayer(module.get_submodule(name), rank)
-                self.layers[name].draw(generator)
+                layers[name] = LoRALayer(module.get_submodule(name), rank, alpha)
+                layers[name].draw(generator)
+        self._hold(module, layers)
+
+    def _hold(self, module: nn.Module, layers: dict[str, LoRALayer]) -> None:
+        self.module, self.layers = module, layers
+        self._handles: list = []
 
     @classmethod
-    def of_layers(cls, module: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor, float]], source: str) -> "LoRA":
-        """The LoRA of given matrices, by layer: down, up, alpha. source: where they come from, for refusals.
+    def of_layers(cls, module: nn.Module, layers: Mapping[str, LoRAMatrices], source: str) -> "LoRA":
+        """The LoRA of given matrices, by layer; flat ones fit a convolution too. source: their file, for refusals.
 
-        Raises CheckpointError for several ranks or alphas, and for layers that the module lacks or has in other shapes.
+        Raises CheckpointError for layers that the module lacks or has in other shapes, and for impossible numbers.
         """
-        shapes = {name: (tuple(down.shape), tuple(up.shape)) for name, (down, up, _) in layers.items()}
-        ranks = {down[0] for down, _ in shapes.values()}
-        alphas = {alpha for _, _, alpha in layers.values()}
-        if len(ranks) != 1 or len(alphas) != 1:
-            raise CheckpointError(f"{source}: its layers have ranks {sorted(ranks)[:5]} and alphas "
-                                  f"{sorted(alphas)[:5]}; one of each is read here")  # fmt: skip
-        able = {name: layer for name, layer in module.named_modules() if _is_able(layer)}
-        wrong = [name for name, (down, up) in shapes.items()
-                 if name not in able or not _has_shapes(able[name], down, up)]  # fmt: skip
+        able = able_layers(module)
+        wrong = [name for name, given in layers.items() if name not in able or not _fits_layer(able[name], given)]
         if wrong:
             raise CheckpointError(
-                f"{source}: {len(wrong)} of {len(shapes)} adapted layers are not in this model or have another shape "
-                f"({', '.join(sorted(wrong)[:5])}); it was trained for another model: load it with that one"
+                f"{source}: {len(wrong)} of {len(layers)} adapted layers are not in this model or have another shape "
+                f"({', '.join(ascii(name[:80]) for name in sorted(wrong)[:5])}); it was trained for another model: "
+                "load it with that one"
             )
-        exactly = tuple(f"[{name[0]}]{name[1:]}" for name in shapes)  # a glob that only this name fits
-        try:
-            lora = cls(module, targets=exactly, rank=ranks.pop(), alpha=alphas.pop())
-        except ConfigError as error:
-            raise CheckpointError(f"{source}: {error}; get the file again or train it anew") from error
+        made = {}
         with torch.inference_mode(False), torch.no_grad():
-            for name, layer in lora.layers.items():
-                layer.down.copy_(layers[name][0])
-                layer.up.copy_(layers[name][1])
+            for name in (name for name in able if name in layers):
+                down, up, alpha = layers[name]
+                try:
+                    made[name] = LoRALayer(able[name], len(down), alpha)
+                except ConfigError as error:
+                    raise CheckpointError(
+                        f"{source}: layer {name}: {error}; get the file again or train it anew"
+                    ) from error
+                made[name].down.copy_(down.reshape(made[name].down.shape))
+                made[name].up.copy_(up.reshape(made[name].up.shape))
+        lora = cls.__new__(cls)
+        lora._hold(module, made)
         return lora
 
     @property
-    def scale(self) -> float:
-        """What a difference is multiplied by at strength 1."""
-        return self.alpha / self.rank
+    def fits(self) -> dict[str, tuple[int, ...]]:
+        """The network it fits: shapes of the weights it stands beside, by name."""
+        return {f"{name}.weight": layer.weight_shape for name, layer in self.layers.items()}
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by its name in a file without the prefix."""
         return {f"{name}.lora_{part}.weight": getattr(layer, part)
                 for name, layer in self.layers.items() for part in ("down", "up")}  # fmt: skip
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What its file holds: three tensors a layer, under names that the host's own LoRA loaders know."""
+        tensors = {}
+        for name, layer in self.layers.items():
+            values = {"lora_down.weight": layer.down.detach(), "lora_up.weight": layer.up.detach(),
+                      "alpha": torch.tensor(layer.alpha)}  # fmt: skip
+            tensors |= {f"{FILE_PREFIX}{name}.{part}": value for part, value in values.items()}
+        return tensors
 
     @contextmanager
     def attached(self, strength: float = 1.0) -> Iterator[None]:
@@ -125,7 +162,7 @@ class LoRA:
         try:
             if strength:
                 for name, layer in self.layers.items():
-                    hook = _adding(layer, strength * self.scale)
+                    hook = _adding(layer, strength * layer.scale)
                     self._handles.append(self.module.get_submodule(name).register_forward_hook(hook))
             yield
         finally:
@@ -139,13 +176,13 @@ class LoRA:
             for name, layer in self.layers.items():
                 if strength:
                     weight = state[f"{name}.weight"]
-                    weight.copy_(weight.float() + strength * self.scale * layer.delta())
+                    weight.copy_(weight.float() + strength * layer.scale * layer.delta())
         return state
 
 
 def target_names(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
     """Names of the layers a LoRA takes. Raises ConfigError with what there is when none fits."""
-    able = [name for name, layer in module.named_modules() if _is_able(layer)]
+    able = list(able_layers(module))
     chosen = [name for name in able if any(_fits(name, target) for target in targets)]
     if not chosen:
         shown = ", ".join(able[:5]) + (f" and {len(able) - 5} more" if len(able) > 5 else "")
@@ -156,13 +193,18 @@ def target_names(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
     return chosen
 
 
-def _has_shapes(layer: nn.Module, down: tuple[int, ...], up: tuple[int, ...]) -> bool:
-    outside, *inside = layer.weight.shape
-    return down[1:] == tuple(inside) and up == (outside, down[0], *(1 for _ in inside[1:]))
+def able_layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Layers that a LoRA can stand beside, by name, in the module's order."""
+    return {name: layer for name, layer in module.named_modules()
+            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)}  # fmt: skip
 
 
-def _is_able(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+def _fits_layer(layer: nn.Module, given: LoRAMatrices) -> bool:
+    """Whether matrices are of this layer's shapes, or flat for a convolution, with its kernel in the last axis."""
+    rank, (outside, *inside) = len(given.down), layer.weight.shape
+    shapes = tuple(given.down.shape), tuple(given.up.shape)
+    exact = (rank, *inside), (outside, rank, *(1 for _ in inside[1:]))
+    return shapes in (exact, ((rank, math.prod(inside)), (outside, rank)))
 
 
 def _fits(name: str, target: str) -> bool:

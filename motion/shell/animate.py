@@ -31,7 +31,8 @@ def add_animate(commands) -> None:
     add("--region", metavar="MASK", help="picture of the photo's size, white where something may move")
     add("--seed", type=int, default=0, help="another seed gives another video (default: %(default)s)")
     add("--model", help="name of a built-in model, or a .safetensors file trained with this pack")
-    add("--lora", metavar="FILE", help="a LoRA that `train` made for this model")
+    add("--lora", metavar="FILE",
+        help="a LoRA for this model, made by `train` or named as kohya's scripts, PEFT or diffusers do")
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
@@ -89,9 +90,13 @@ def _lora(model, options):
     """The LoRA asked for, on the model while the block lasts."""
     if options.lora is None:
         return nullcontext()
-    from ..io.adapters.lora import load_lora
+    from ..io.adapters.adapter_file import read_adapter
 
-    return load_lora(options.lora, model.dit).attached(options.lora_strength)
+    found = read_adapter(options.lora)
+    adapter = found.build(model.dit)
+    for note in found.notes:
+        say(f"note: {note}")
+    return adapter.attached(options.lora_strength)
 
 
 def _sample(photo, region, model, options):

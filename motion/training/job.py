@@ -18,7 +18,7 @@ from ..data.sources.generated import generate_collection
 from ..data.sources.video_file import go_on
 from ..errors import ConfigError
 from ..foreign_json import parse_json
-from ..io.adapters.lora import save_lora
+from ..io.adapters.adapter_file import save_adapter
 from ..io.files.atomic import make_folder, try_writing
 from ..io.files.names import check_output_name
 from ..io.files.text import decode_text
@@ -203,7 +203,7 @@ def _save(
     told = {"training": json.dumps(job.training.to_dict()), "training_steps": str(result.step),
             "training_data": dataset.fingerprint, "base_model": Path(job.model).name}  # fmt: skip
     if task.adapter is not None:
-        save_lora(path, task.adapter, told)
+        save_adapter(path, task.adapter, told)
         return
     kept = {name: text for name, text in file.metadata.items() if name not in task.spec.to_metadata()}
     save_linear_video(path, task.spec, task.dit.state_dict(), file.text_encoder, {**kept, **told})

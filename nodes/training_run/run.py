@@ -12,7 +12,7 @@ from ...motion.adapters.lora import LoRA, target_names
 from ...motion.data.clips import ClipCollection
 from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
 from ...motion.errors import CheckpointError, ConfigError
-from ...motion.io.adapters.lora import lora_tensors, write_lora
+from ...motion.io.adapters.adapter_file import save_adapter
 from ...motion.io.files.atomic import new_output
 from ...motion.io.networks.linear_video import save_linear_video
 from ...motion.models.model_spec import LinearVideoSpec
@@ -185,10 +185,8 @@ class _Run:
                 state = {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
                 save_linear_video(output.temp, self.request.spec, state, text, {**self._metadata(), **more})
             else:
-                layers = {name: (layer.down, layer.up, self.adapter.alpha)
-                          for name, layer in self.adapter.layers.items()}  # fmt: skip
-                write_lora(output.temp, layers, self._metadata())
-                state = {name: value.to("cpu", copy=True) for name, value in lora_tensors(layers).items()}
+                save_adapter(output.temp, self.adapter, self._metadata())
+                state = {name: value.to("cpu", copy=True) for name, value in self.adapter.tensors().items()}
         return state, str(output.path)
 
     def _rescue(self) -> None:

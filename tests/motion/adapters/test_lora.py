@@ -1,11 +1,9 @@
-"""LoRA: nothing changes at the start, at strength 0 or afterwards; merged is applied; files are whole or refused."""
+"""LoRA: nothing changes at the start, at strength 0 or afterwards; merged is applied; ranks and alphas may be mixed."""
 
 import pytest
 import torch
-from pack.motion.adapters.lora import LoRA, target_names
+from pack.motion.adapters.lora import LoRA, LoRAMatrices, target_names
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.adapters.lora import load_lora, save_lora
-from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.models.conditions import Conditions
 from torch import nn
 from training_toys import TEXT, tiny_dit, tiny_spec
@@ -130,59 +128,78 @@ def test_same_seed_draws_the_same_adapter():
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_saved_adapter_comes_back_with_its_scale(tmp_path):
-    dit = tiny_dit(tiny_spec())
-    lora = trained(dit, targets=("*.0.attn1.to_q", "conv_inverted"))
-    save_lora(tmp_path / "a.safetensors", lora, {"note": "two layers"})
-    back = load_lora(tmp_path / "a.safetensors", dit)
-    assert list(back.layers) == list(lora.layers) and (back.rank, back.alpha) == (3, 6.0)
-    assert all(torch.equal(value, back.parameters()[name]) for name, value in lora.parameters().items())
-    tensors, metadata = read_safetensors(tmp_path / "a.safetensors")
-    assert "diffusion_model.transformer_blocks.0.attn1.to_q.lora_down.weight" in tensors
-    assert float(tensors["diffusion_model.transformer_blocks.0.attn1.to_q.alpha"]) == 6.0
-    assert metadata["note"] == "two layers" and metadata["family"] == "lora"
+def mixed(net, flat=False):
+    """Matrices for the layers of `net` with ranks 1, 2, … and alphas of their own."""
+    generator = torch.Generator().manual_seed(4)
+    layers = {}
+    for rank, name in enumerate(sorted(target_names(net, ("",))), start=1):
+        outside, *inside = net.get_submodule(name).weight.shape
+        down, up = torch.randn(rank, *inside, generator=generator), torch.randn(outside, rank, generator=generator)
+        up = up if flat else up.reshape(outside, rank, *(1 for _ in inside[1:]))
+        layers[name] = LoRAMatrices(down.flatten(1) if flat else down, up, 0.5 + rank)
+    return layers
 
 
-def test_adapter_of_another_model_or_no_adapter_is_refused_with_reasons(tmp_path):
-    dit = tiny_dit(tiny_spec())
-    save_lora(tmp_path / "a.safetensors", trained(dit))
-    wider = tiny_dit(tiny_spec(qk_norm=True))
-    wider.transformer_blocks[1].ff = nn.Identity()
-    with pytest.raises(CheckpointError, match="2 of 28 adapted layers are not in this model"):
-        load_lora(tmp_path / "a.safetensors", wider)
-    from pack.motion.io.files.atomic import write_safetensors
+class Net(nn.Module):
+    """Two Linears and a convolution, each fed the same way whatever it is called."""
 
-    write_safetensors(tmp_path / "b.safetensors", dict(dit.state_dict()))
-    with pytest.raises(CheckpointError, match="linear_video_dit; a LoRA with the tensors"):
-        load_lora(tmp_path / "b.safetensors", dit)
-    lora = trained(dit)
-    next(iter(lora.layers.values())).up.data[0] = torch.nan
-    with pytest.raises(CheckpointError, match="NaN"):
-        save_lora(tmp_path / "c.safetensors", lora)
-    assert not (tmp_path / "c.safetensors").exists()
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.wide, self.deep, self.picture = nn.Linear(5, 7), nn.Linear(7, 3), nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, x, picture):
+        return self.deep(self.wide(x)), self.picture(picture)
 
 
-@pytest.mark.parametrize(("alpha", "words"), [(0.0, "alpha 0.0; .* alpha is above 0"), (-2.0, "alpha -2.0")])
-def test_an_adapter_whose_numbers_cannot_be_is_refused_with_its_file(tmp_path, alpha, words):
-    from pack.motion.io.adapters.lora import write_lora
+@pytest.mark.parametrize("flat", [False, True])
+def test_layers_of_different_ranks_and_alphas_each_have_a_scale_of_their_own(flat):
+    net, x, picture = Net(), torch.randn(4, 5), torch.randn(2, 3, 6, 6)
+    given = mixed(net, flat)
+    lora = LoRA.of_layers(net, given, "here")
+    assert {layer.rank for layer in lora.layers.values()} == {1, 2, 3}
+    weights = {}
+    for name, (down, up, alpha) in given.items():
+        product = up.double().flatten(1) @ down.double().flatten(1)
+        layer = net.get_submodule(name)
+        weights[name] = layer.weight.double() + 0.3 * alpha / len(down) * product.view(layer.weight.shape)
+    hidden = x.double() @ weights["wide"].T + net.wide.bias.double()
+    truth = hidden @ weights["deep"].T + net.deep.bias.double()
+    filtered = torch.conv2d(picture.double(), weights["picture"], net.picture.bias.double(), padding=1)
+    with lora.attached(0.3):
+        seen = net(x, picture)
+    torch.testing.assert_close(seen[0].double(), truth, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(seen[1].double(), filtered, atol=1e-5, rtol=1e-5)
+    merged = lora.merged(0.3)
+    for name, weight in weights.items():
+        torch.testing.assert_close(merged[f"{name}.weight"].double(), weight, atol=1e-5, rtol=1e-5)
 
-    dit = tiny_dit(tiny_spec())
-    layers = {name: (layer.down, layer.up, alpha) for name, layer in trained(dit).layers.items()}
-    write_lora(tmp_path / "off.safetensors", layers, {})
-    with pytest.raises(CheckpointError, match=f"off.safetensors: rank is 3, {words}"):
-        load_lora(tmp_path / "off.safetensors", dit)
+
+def test_given_matrices_are_copied_and_lie_in_the_order_of_the_module():
+    net = Net()
+    given = mixed(net)
+    lora = LoRA.of_layers(net, given, "here")
+    assert list(lora.layers) == ["wide", "deep", "picture"] != list(given)
+    assert lora.fits == {"wide.weight": (7, 5), "deep.weight": (3, 7), "picture.weight": (6, 3, 3, 3)}
+    for name, (down, up, _) in given.items():
+        layer = lora.layers[name]
+        assert torch.equal(layer.down, down) and torch.equal(layer.up, up)
+        with torch.no_grad():
+            layer.down.zero_(), layer.up.zero_()
+        assert down.abs().sum() > 0 and up.abs().sum() > 0
 
 
-def test_an_adapter_of_whole_numbers_and_one_of_many_ranks_are_refused_with_their_file(tmp_path):
-    from pack.motion.io.adapters.lora import write_lora
+@pytest.mark.parametrize(("rank", "alpha", "words"), [
+    (3, 0.0, "file: layer wide: rank is 3, alpha 0.0; .* alpha is above 0"), (3, -2.0, "alpha -2.0"),
+    (3, float("inf"), "alpha inf"), (5000, 1.0, "rank is 5000"),
+])  # fmt: skip
+def test_numbers_that_cannot_be_are_refused_with_their_layer(rank, alpha, words):
+    layers = {"wide": LoRAMatrices(torch.ones(rank, 5), torch.ones(7, rank), alpha)}
+    with pytest.raises(CheckpointError, match=words):
+        LoRA.of_layers(Net(), layers, "file")
 
-    dit = tiny_dit(tiny_spec())
-    layers = {name: (layer.down.to(torch.int8), layer.up, 2.0) for name, layer in trained(dit).layers.items()}
-    write_lora(tmp_path / "whole.safetensors", layers, {})
-    with pytest.raises(CheckpointError, match="whole.safetensors: layer .* is torch.int8"):
-        load_lora(tmp_path / "whole.safetensors", dit)
-    layers = {f"layer.{rank}": (torch.ones(rank, 2), torch.ones(2, rank), 1.0) for rank in range(1, 60)}
-    write_lora(tmp_path / "many.safetensors", layers, {})
-    with pytest.raises(CheckpointError, match="many.safetensors: its layers have ranks") as caught:
-        load_lora(tmp_path / "many.safetensors", dit)
-    assert len(str(caught.value)) < 300
+
+def test_layers_of_another_model_are_refused_by_name():
+    odd = {"wide": LoRAMatrices(torch.ones(2, 6), torch.ones(7, 2), 1.0), "gone\n": mixed(Net())["wide"]}
+    with pytest.raises(CheckpointError, match=r"file: 2 of 2 adapted layers are not in this model .*'gone\\n', 'wide'"):
+        LoRA.of_layers(Net(), odd, "file")

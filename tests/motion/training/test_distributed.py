@@ -10,7 +10,7 @@ import torch
 from distributed_toy import SETTINGS
 from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError
-from pack.motion.io.adapters.lora import load_lora
+from pack.motion.io.adapters.adapter_file import load_adapter
 from pack.motion.io.training.states import list_states, read_state
 from pack.motion.training import distributed
 from pack.motion.training.config import TrainingConfig
@@ -64,7 +64,7 @@ def test_the_shell_trains_on_two_processes_and_writes_once(tmp_path):
     done = launch(ROOT, "train", "--config", path, "--quiet")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("LoRA: ") == 1
-    one = load_lora(tmp_path / "out" / "a.safetensors", load_builtin().dit)
+    one = load_adapter(tmp_path / "out" / "a.safetensors", load_builtin().dit)
     assert any(layer.up.abs().max() > 0 for layer in one.layers.values())
 
 

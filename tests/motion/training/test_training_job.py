@@ -11,7 +11,8 @@ import torch
 from pack.motion.adapters.lora import LoRA
 from pack.motion.builtin_model import bundle, load_builtin
 from pack.motion.errors import ConfigError
-from pack.motion.io.adapters.lora import load_lora, save_lora
+from pack.motion.io.adapters.adapter_file import load_adapter
+from pack.motion.io.files.atomic import write_safetensors
 from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.linear_video import read_linear_video
 from pack.motion.io.training.states import list_states
@@ -44,8 +45,9 @@ def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_p
     path.write_text(text.replace("demo/", f"{tmp_path}/demo/").replace("num_frames: 16", "num_frames: 3"))
     assert main(["train", "--config", str(path), "--quiet"]) == 0
     model = load_builtin()
-    lora = load_lora(tmp_path / "demo" / "pan_left.safetensors", model.dit)
-    assert lora.rank == 8 and any(layer.up.abs().max() > 0 for layer in lora.layers.values())
+    lora = load_adapter(tmp_path / "demo" / "pan_left.safetensors", model.dit)
+    assert {layer.rank for layer in lora.layers.values()} == {8}
+    assert any(layer.up.abs().max() > 0 for layer in lora.layers.values())
     assert [state.name for state in list_states(tmp_path / "demo" / "pan_left.states")] == ["state-00000002"]
 
 
@@ -88,12 +90,13 @@ def test_clips_of_a_job_may_be_cancelled_while_they_are_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
+def test_shell_animates_with_a_lora_at_a_strength_and_says_what_its_file_leaves_open(tmp_path, capsys):
     dit = load_builtin().dit
     lora = LoRA(dit, targets=("ff",), rank=2, alpha=2.0)
     for layer in lora.layers.values():
         layer.up.data.fill_(0.05)
-    save_lora(tmp_path / "a.safetensors", lora)
+    tensors = {name: value for name, value in lora.tensors().items() if not name.endswith(".alpha")}
+    write_safetensors(tmp_path / "a.safetensors", tensors)
     photo = Path(__file__).resolve().parents[3] / "assets" / "raccoon.jpg"
     common = ["animate", str(photo), "--frames", "2", "--steps", "1", "--device", "cpu", "--quiet"]
     adapted = [*common, "--lora", str(tmp_path / "a.safetensors")]
@@ -101,6 +104,7 @@ def test_shell_animates_with_a_lora_at_a_strength(tmp_path):
         assert main([*command, "-o", str(tmp_path / name)]) == 0
     none, off, on = (sorted((tmp_path / name).iterdir())[-1].read_bytes() for name in ("none", "off", "on"))
     assert none == off != on
+    assert capsys.readouterr().out.count("note: the LoRA does not say its alpha; alpha = rank is used") == 2
 
 
 @pytest.mark.slow
@@ -142,7 +146,7 @@ def test_ctrl_c_finishes_the_step_saves_and_the_job_goes_on_to_the_same_end(tmp_
     other = write_job(tmp_path, "other.json", output=str(tmp_path / "whole.safetensors"))
     assert main(["train", "--config", str(other), "--quiet"]) == 0
     dit = load_builtin().dit
-    one, two = (load_lora(tmp_path / name, dit).parameters() for name in ("out/a.safetensors", "whole.safetensors"))
+    one, two = (load_adapter(tmp_path / name, dit).parameters() for name in ("out/a.safetensors", "whole.safetensors"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
