@@ -9,6 +9,7 @@ from ..errors import ConfigError
 
 BASE_MAX = 0.999  # the schedule starts at shift(0.999); sigma 1 itself was never trained
 MAX_STEPS = 10000
+MIN_SHIFT, MAX_SHIFT = 1e-150, 1000.0  # below, levels of a schedule that shifts twice round to 0
 TRAIN_TIMESTEPS = 1000
 ROUNDING = 1e-4  # float32 rounding of 1000·sigma stays below this
 
@@ -17,11 +18,13 @@ def shift_sigma(base: Tensor | float, shift: float) -> Tensor | float:
     """Move noise levels towards noise: shift·base / (1 + (shift - 1)·base).
 
     base in [0, 1], a number or a tensor of any shape; the same comes back, in [0, 1]. 0 and 1 stay.
-    Raises ConfigError for a shift that is not in (0, 1000].
+    Raises ConfigError for a shift that is not in [1e-150, 1000].
     Source: Esser et al. 2024, arXiv 2403.03206, Eq. 23; MiraMo uses shift 3.
     """
-    if not 0.0 < shift <= 1000.0:
-        raise ConfigError(f"shift is {shift}; it must be in (0, 1000]; MiraMo files use 3")
+    if not MIN_SHIFT <= shift <= MAX_SHIFT:
+        raise ConfigError(f"shift is {shift}; it must be {MIN_SHIFT:g} to {MAX_SHIFT:g}; MiraMo files use 3")
+    if shift < 0.5:  # shift - 1 would round, and near base 1 that is all there is of the sum
+        return shift * base / (1 - base + shift * base)
     return shift * base / (1 + (shift - 1) * base)
 
 
@@ -70,19 +73,11 @@ def sigma_to_timestep(sigma: Tensor, *, integer: bool) -> Tensor:
 
 
 def check_sigmas(sigmas: Tensor) -> list[float]:
-    """Refuse a list of noise levels that a flow solver cannot walk; return it as plain numbers.
+    """Refuse noise levels that do not lead to clean latents; return them as plain numbers.
 
     sigmas: (n + 1,), in [0, 1], falling strictly, ending at 0. Raises ConfigError otherwise.
     """
-    sigmas = torch.as_tensor(sigmas)
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise ConfigError(
-            f"sigmas have shape {tuple(sigmas.shape)}; at least two values in one row are needed (1 or more steps); "
-            "use the Flow Scheduler node or flow_sigmas"
-        )
-    values = sigmas.detach().cpu().double().tolist()
-    if not all(math.isfinite(value) for value in values):
-        raise ConfigError("sigmas hold NaN or infinity; make them anew with the Flow Scheduler node or flow_sigmas")
+    values = _plain(sigmas)
     if values[0] > 1:
         raise ConfigError(
             f"sigmas start at {values[0]:.6g}; a flow model walks from at most 1 to 0; use the Flow Scheduler node"
@@ -95,4 +90,39 @@ def check_sigmas(sigmas: Tensor) -> list[float]:
             )
     if values[-1] != 0:
         raise ConfigError(f"sigmas end at {values[-1]:.6g}; they must end at 0, else noise is left; append a 0")
+    return values
+
+
+def check_one_way(sigmas: Tensor) -> list[float]:
+    """Refuse noise levels that do not lead one way, up or down; return them as plain numbers.
+
+    sigmas: (n + 1,), in [0, 1], falling strictly or rising strictly, from anywhere to anywhere. Raises ConfigError
+    otherwise.
+    """
+    values = _plain(sigmas)
+    for step, sigma in enumerate(values):
+        if not 0 <= sigma <= 1:
+            raise ConfigError(f"sigma {sigma:.6g} at place {step} lies outside 0 to 1, which is all a flow model knows")
+    falls = values[1] < values[0]
+    for step, (sigma, following) in enumerate(zip(values, values[1:])):
+        if following == sigma or (following < sigma) != falls:
+            way = "fall" if falls else "rise"
+            raise ConfigError(
+                f"sigmas go from {sigma:.6g} to {following:.6g} at step {step}; they must {way} at every step, as at "
+                "the first; walk each direction in a run of its own and drop repeats"
+            )
+    return values
+
+
+def _plain(sigmas: Tensor) -> list[float]:
+    """A row of at least two finite noise levels as numbers. Raises ConfigError for anything else."""
+    sigmas = torch.as_tensor(sigmas)
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise ConfigError(
+            f"sigmas have shape {tuple(sigmas.shape)}; at least two values in one row are needed (1 or more steps); "
+            "use the Flow Scheduler node or flow_sigmas"
+        )
+    values = sigmas.detach().cpu().double().tolist()
+    if not all(math.isfinite(value) for value in values):
+        raise ConfigError("sigmas hold NaN or infinity; make them anew with the Flow Scheduler node or flow_sigmas")
     return values

@@ -8,7 +8,7 @@ from pack.motion.metrics.dynamics import degree_to_bucket, dynamics_degree, mean
 from pack.motion.models.conditions import Conditions
 from pack.motion.sampling.denoiser import MotionDenoiser
 from pack.motion.sampling.schedules import flow_sigmas
-from pack.motion.sampling.solvers import euler, flow_dpm_2m
+from pack.motion.sampling.solvers import euler, flow_dpm_2m, midpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -17,7 +17,7 @@ def rand(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("solver", [euler, flow_dpm_2m])
+@pytest.mark.parametrize("solver", [euler, flow_dpm_2m, midpoint])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_solvers_walk_on_the_device_of_the_latents(solver, dtype):
     latents, first, text = rand(2, 3, 4, 5, 6), rand(1, 3, 1, 5, 6, seed=1), rand(1, 2, 4, seed=2)
