@@ -43,8 +43,7 @@ from pack.motion.io.files.atomic import write_json  # noqa: E402
 from pack.motion.io.media.video import read_photo  # noqa: E402
 from pack.motion.io.networks.builtin_names import weights_path  # noqa: E402
 from pack.motion.io.networks.linear_video import read_linear_video  # noqa: E402
-from pack.motion.sampling.denoiser import MotionDenoiser  # noqa: E402
-from pack.motion.sampling.schedules import flow_sigmas  # noqa: E402
+from pack.motion.sampling.draw import draw, make_noise  # noqa: E402
 from pack.motion.sampling.solvers import euler, flow_dpm_2m  # noqa: E402
 
 
@@ -91,17 +90,14 @@ def sample(
     """
     b, spec = len(prompts), model.spec
     seeds = [seeds] * b if isinstance(seeds, int) else list(seeds)
-    noise = torch.cat([torch.randn((1, 200, num_frames, *first.shape[3:]),
-                                   generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    noise = noise if frames is None else noise[:, :, frames]
+    noise = torch.cat([make_noise((1, 200, num_frames, *first.shape[3:]), seed) for seed in seeds])
     told = replace(model.encode(prompts), motion_bucket_id=torch.as_tensor(buckets).expand(b),
                    first_latent=first * spec.latent.scale_factor)
     if frames is not None:
-        told = told.at_places(torch.tensor([frames, frames], dtype=torch.float32))
-    denoise = MotionDenoiser(model.dit, told, integer_timesteps=spec.sampling.integer_timesteps)
-    sigmas = flow_sigmas(num_steps or spec.sampling.num_steps, shift=spec.sampling.shift)
+        noise, told = noise[:, :, frames], told.at_places(torch.tensor([frames, frames], dtype=torch.float32))
     solve = {"flow_dpm_2m": flow_dpm_2m, "euler": euler}[solver]
-    return solve(denoise, noise * float(sigmas[0]), sigmas) / spec.latent.scale_factor
+    return draw(model.dit, noise, told, spec.sampling, num_steps=num_steps, guidance_scale=1.0,
+                solver=solve) / spec.latent.scale_factor
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -14,9 +14,7 @@ import torch
 from builtin_common import DIRECTED, load_model, photo, photo_paths, save, verdict
 from pack.motion.choices import SAME_MOVE
 from pack.motion.sampling.clip_places import clip_places
-from pack.motion.sampling.denoiser import MotionDenoiser
-from pack.motion.sampling.schedules import flow_sigmas
-from pack.motion.sampling.solvers import flow_dpm_2m
+from pack.motion.sampling.draw import draw
 
 LENGTHS = (31, 61, 121)
 NOT_A_FLOW = ("still", "rain", "snow")
@@ -73,9 +71,7 @@ def flow(model, first: torch.Tensor, word: str, num_frames: int, *, seed: int = 
         noise[:, :, :: (num_frames - 1) // 15] = shared
     told = replace(model.encode([word]), motion_bucket_id=torch.tensor([12]), first_latent=first)
     told = told.at_places(clip_places(num_frames, sampling.num_frames, SAME_MOVE))
-    denoise = MotionDenoiser(model.dit, told, integer_timesteps=sampling.integer_timesteps)
-    sigmas = flow_sigmas(sampling.num_steps, shift=sampling.shift)
-    return model.codec.flow_of(flow_dpm_2m(denoise, noise * float(sigmas[0]), sigmas))[0]
+    return model.codec.flow_of(draw(model.dit, noise, told, sampling))[0]
 
 
 def compared(short: torch.Tensor, long: torch.Tensor) -> dict:

@@ -12,7 +12,7 @@ import statistics
 from dataclasses import replace
 
 import torch
-from builtin_common import SHAPES, MotionDenoiser, flow_dpm_2m, flow_sigmas, load_model, photo, photo_paths, save
+from builtin_common import SHAPES, draw, load_model, make_noise, photo, photo_paths, save
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.metrics.camera_way import way_of
 from pack.motion.metrics.optical_flow import CameraMotion, fit_camera_motion
@@ -54,7 +54,7 @@ def measure(name: str, arguments) -> list[dict]:
         shape = list(SHAPES)[index % len(SHAPES)]
         picture = photo(path, shape)
         for slider in SLIDERS:
-            grids = draw(model, picture, slider, places, arguments.steps)
+            grids = draw_grids(model, picture, slider, places, arguments.steps)
             box = Letterbox(*picture.shape[1:], model.spec.latent.working_size)
             rows += [{"model": name, "photo": title, "shape": shape, "move": move, "slider": slider,
                       "way": way_of_grids(grid, box)} for move, grid in zip(MOVES, grids)]  # fmt: skip
@@ -62,15 +62,13 @@ def measure(name: str, arguments) -> list[dict]:
 
 
 @torch.no_grad()
-def draw(model, picture: torch.Tensor, slider: int, places: torch.Tensor, num_steps: int) -> torch.Tensor:
+def draw_grids(model, picture: torch.Tensor, slider: int, places: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Backward flow grids of all MOVES at some places of the clip: (moves, t, 2, g, g), working px."""
     first = model.codec.encode(picture[None, :, None]).expand(len(MOVES), -1, -1, -1, -1)
     told = replace(model.encode(MOVES.values()), motion_bucket_id=torch.full((len(MOVES),), slider), first_latent=first)
-    denoise = MotionDenoiser(model.dit, told.at_places(places.expand(2, -1)))
-    shape = (1, first.shape[1], len(places), *first.shape[3:])
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).expand(len(MOVES), -1, -1, -1, -1)
-    sigmas = flow_sigmas(num_steps, shift=model.spec.sampling.shift)
-    return model.codec.flow_of(flow_dpm_2m(denoise, noise * float(sigmas[0]), sigmas))
+    noise = make_noise((1, first.shape[1], len(places), *first.shape[3:]), 0).expand(len(MOVES), -1, -1, -1, -1)
+    told = told.at_places(places.expand(2, -1))
+    return model.codec.flow_of(draw(model.dit, noise, told, model.spec.sampling, num_steps=num_steps))
 
 
 def way_of_grids(grids: torch.Tensor, box: Letterbox) -> float:

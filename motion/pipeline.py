@@ -18,9 +18,7 @@ from .models.heads.flow_codec import FlowCodec, check_photo_size
 from .models.playback.photo_player import PhotoPlayer
 from .models.text_cache import TextCache
 from .sampling.clip_places import clip_places
-from .sampling.denoiser import MotionDenoiser
-from .sampling.schedules import flow_sigmas
-from .sampling.solvers import flow_dpm_2m
+from .sampling.draw import draw, make_noise
 from .text.safe_words import safe_bucket, safety_notes
 
 MAX_FRAMES = 256
@@ -138,14 +136,13 @@ def animate_frames(
     words = model.vocabulary.motions(motion) if edges is not None else ()
     bucket = motion_bucket(safe_bucket(words, dynamics), model.spec.dynamics.num_buckets)
     with torch.no_grad():
-        denoise, first = _denoiser(model, photo, motion, bucket, guidance_scale, places)
-        sigmas = flow_sigmas(
-            model.spec.sampling.num_steps if num_steps is None else num_steps, shift=model.spec.sampling.shift
-        )
-        noise = make_noise((1, first.shape[1], num_frames, *first.shape[3:]), seed)
-        level = sigmas[0].item()  # noise mixed with the still photo: the residual starts as noise alone
-        start = level * noise.to(photo.device) + (1 - level) * first
-        latents = flow_dpm_2m(denoise, start, sigmas, on_step=on_step)
+        first = model.codec.encode(rearrange(photo, "c h w -> 1 c 1 h w")) * model.spec.latent.scale_factor
+        positive = replace(model.encode([motion]), motion_bucket_id=bucket, first_latent=first).at_places(places)
+        latents = draw(
+            model.dit, make_noise((1, first.shape[1], num_frames, *first.shape[3:]), seed), positive,
+            model.spec.sampling, negative=positive.with_text_of(model.encode([""])), num_steps=num_steps,
+            guidance_scale=guidance_scale, text_cache=TextCache(), on_step=on_step,
+        )  # fmt: skip
     latents = latents / model.spec.latent.scale_factor
     if edges is None:
         return AnimatedFrames(photo, latents, model.codec)
@@ -202,11 +199,6 @@ def check_fits(photo: Tensor, num_frames: int) -> None:
         )
 
 
-def make_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Unit normal noise, float32 on the CPU: the same numbers the host's RandomNoise gives for this seed and shape."""
-    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
-
-
 def _model(model: BuiltinModel | None, device, dtype: torch.dtype | None) -> BuiltinModel:
     if model is not None:
         if device is not None or dtype is not None:
@@ -216,24 +208,6 @@ def _model(model: BuiltinModel | None, device, dtype: torch.dtype | None) -> Bui
         names = ", ".join(str(kind).removeprefix("torch.") for kind in COMPUTE_DTYPES)
         raise ConfigError(f"dtype is {dtype}; use one of {names}")
     return load_builtin(device=pick_device(device), dtype=dtype or torch.float32)
-
-
-def _denoiser(
-    model: BuiltinModel, photo: Tensor, motion: str, bucket: Tensor, guidance_scale: float | None, places: Tensor
-) -> tuple[MotionDenoiser, Tensor]:
-    """The network with prompt, bucket and first frame bound; and the first frame's scaled latents (1, c, 1, h, w)."""
-    sampling = model.spec.sampling
-    scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
-    if not math.isfinite(scale):
-        raise ConfigError(f"guidance_scale is {scale}; it must be finite; 1 switches guidance off")
-    first = model.codec.encode(rearrange(photo, "c h w -> 1 c 1 h w")) * model.spec.latent.scale_factor
-    positive = replace(model.encode([motion]), motion_bucket_id=bucket, first_latent=first).at_places(places)
-    negative = positive.with_text_of(model.encode([""])) if scale != 1 else None
-    denoise = MotionDenoiser(
-        model.dit, positive, negative, guidance_scale=scale, integer_timesteps=sampling.integer_timesteps,
-        text_cache=TextCache(),
-    )  # fmt: skip
-    return denoise, first
 
 
 def _to_image(frame: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from pack.motion.metrics.dynamics import degree_to_bucket, ms_ssim
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import DynamicsSpec
-from pack.motion.sampling.schedules import flow_sigmas, shift_sigma
-from pack.motion.sampling.solvers import flow_dpm_2m
+from pack.motion.sampling.draw import draw_by
+from pack.motion.sampling.schedules import shift_sigma
 from torch import Tensor, nn
 
 ARMS = ("direct", "residual", "difference")
@@ -145,4 +145,4 @@ def sample_latents(
     def denoise(state: Tensor, sigma: Tensor) -> Tensor:
         return network.predict(arm, state, sigma, first, ids, bucket)
 
-    return to_latents(arm, flow_dpm_2m(denoise, noise, flow_sigmas(num_steps, shift=SHIFT)), first)
+    return to_latents(arm, draw_by(denoise, noise, num_steps=num_steps, shift=SHIFT), first)

@@ -49,23 +49,15 @@ class SamplePlan:
 
     def _sample(self, network, first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
         from ...motion.conditioning.motion_bucket import motion_bucket
-        from ...motion.sampling.denoiser import MotionDenoiser
-        from ...motion.sampling.schedules import flow_sigmas
-        from ...motion.sampling.solvers import flow_dpm_2m
+        from ...motion.sampling.draw import draw, make_noise
 
-        sampling, buckets = self.spec.sampling, self.spec.config.motion_buckets
-        guided = sampling.guidance_scale != 1.0
+        buckets = self.spec.config.motion_buckets
         bucket = motion_bucket(self.bucket, buckets) if buckets else None
         positive = replace(_told(self.text, device), motion_bucket_id=bucket, first_latent=first)
-        denoise = MotionDenoiser(
-            network, positive, positive.with_text_of(_told(self.empty, device)) if guided else None,
-            guidance_scale=sampling.guidance_scale, integer_timesteps=sampling.integer_timesteps,
+        return draw(
+            network, make_noise((1, *shape), self.seed).to(device), positive, self.spec.sampling,
+            negative=positive.with_text_of(_told(self.empty, device)), shift=self.shift,
         )  # fmt: skip
-        sigmas = flow_sigmas(sampling.num_steps, shift=self.shift)
-        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(self.seed)).to(device)
-        level = sigmas[0].item()
-        start = noise if first is None else level * noise + (1 - level) * first
-        return flow_dpm_2m(denoise, start, sigmas)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (1, c, t, h, w) -> frames (t, h, w, 3) on the CPU."""

@@ -8,7 +8,7 @@ from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.io.networks.linear_video import LinearVideoFile
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
-from pack.motion.pipeline import animate, animate_frames, check_photo, make_noise
+from pack.motion.pipeline import animate, animate_frames, check_photo
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 
@@ -133,11 +133,6 @@ def test_double_precision_network_agrees_with_float32(photo):
     truth = animate(photo, motion="zoom in", num_frames=4, num_steps=1, model=random_model(torch.float64))
     frames = animate(photo, motion="zoom in", num_frames=4, num_steps=1, model=random_model())
     assert (frames - truth).abs().mean() < 1e-3
-
-
-def test_noise_is_what_the_host_makes_for_this_seed():
-    shape, seed = (1, 200, 3, 8, 8), 123456789
-    assert torch.equal(make_noise(shape, seed), torch.randn(shape, generator=torch.manual_seed(seed)))
 
 
 def test_grey_and_transparent_photos_follow_the_stated_rule(photo):
