@@ -109,6 +109,7 @@ def pack_operators() -> dict[str, Callable[..., int]]:
     from pack.kernels.gate_norm_modulate import gate_norm_modulate_bytes
     from pack.kernels.glu_depthwise import glu_depthwise_bytes
     from pack.kernels.spatial_linear_attention import spatial_linear_attention_bytes
+    from pack.kernels.spatial_state import read_spatial_state_bytes, spatial_linear_state_bytes
     from pack.kernels.temporal_cosine_attention import temporal_cosine_attention_bytes
 
     def glue(x, y, gate, gate_table, shift, shift_table, scale, scale_table, bias, eps):
@@ -122,6 +123,10 @@ def pack_operators() -> dict[str, Callable[..., int]]:
     return {
         "spatial_linear_attention": lambda q, k, v, eps, keep: spatial_linear_attention_bytes(
             *v.shape, v.element_size(), keep=keep),
+        "spatial_linear_attention_with_state": lambda q, k, v, eps: spatial_linear_attention_bytes(
+            *v.shape, v.element_size(), keep=True),
+        "spatial_linear_state": lambda k, v: spatial_linear_state_bytes(*v.shape, v.element_size()),
+        "read_spatial_state": lambda q, sums, eps: read_spatial_state_bytes(*q.shape, q.element_size()),
         "temporal_cosine_attention": lambda q, k, v, cos, sin, algorithm: temporal_cosine_attention_bytes(
             *v.shape, itemsize=v.element_size(), algorithm=algorithm),
         "glu_depthwise": lambda u, weight, bias, height, width: glu_depthwise_bytes(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._triton.joint_linear_attention_plan import factor_of
+from ._triton.joint_linear_attention_plan import factor_of, output_programs, state_programs
 from .backend_choice import check_same, register, through_operator, triton_problem
 from .errors import ShapeError
 from .spatial_linear_attention import (
@@ -96,6 +96,24 @@ def read_spatial_state(q: Tensor, state: SpatialState, *, eps: float = 1e-15, ke
     from ._triton.joint_linear_attention import read_state
 
     return read_state(q, state.sums, eps=eps * state.scale)
+
+
+def spatial_linear_state_bytes(
+    m: int, n: int, nh: int, dh: int, itemsize: int = 2, *, processors: int = 132
+) -> int:
+    """Bytes that summing a state reads and writes on a card of so many processors; partial states count."""
+    groups = m * nh
+    splits = state_programs(groups, n, dh, processors)
+    return 2 * groups * n * dh * itemsize + 4 * groups * (dh + 1) * dh * (1 if splits == 1 else 2 * splits + 1)
+
+
+def read_spatial_state_bytes(
+    m: int, n: int, nh: int, dh: int, itemsize: int = 2, *, processors: int = 132
+) -> int:
+    """Bytes that reading a state by n queries a row reads and writes: each program loads its own copy."""
+    groups = m * nh
+    readers = output_programs(groups, n, dh, processors)
+    return 2 * groups * n * dh * itemsize + 4 * groups * (dh + 1) * dh * readers
 
 
 def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:

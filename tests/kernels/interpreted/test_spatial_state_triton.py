@@ -8,8 +8,10 @@ from pack.kernels.spatial_linear_attention import spatial_linear_attention
 from pack.kernels.spatial_state import (
     SpatialState,
     read_spatial_state,
+    read_spatial_state_bytes,
     spatial_linear_attention_with_state,
     spatial_linear_state,
+    spatial_linear_state_bytes,
 )
 
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -43,9 +45,9 @@ def run(function, inputs, grads):
 @pytest.mark.parametrize("dtype, dh", [("float32", 20), ("float16", 20), ("bfloat16", 20), ("float16", 33)])
 def test_as_good_as_torch_forward_and_backward(dtype, dh):
     """Gradients of k and v come by three ways; other queries are more than the tokens of the state."""
-    q, k, v, *grads = (strided(x) for x in make(2, 63, 3, dh, TYPES[dtype], count=6))
-    other = strided(make(2, 70, 3, dh, TYPES[dtype], seed=1)[0])
-    grads = [grads[0], *make(2, 70, 3, dh, TYPES[dtype], seed=2)[:2]]
+    q, k, v, *grads = (strided(x) for x in make(2, 40, 3, dh, TYPES[dtype], count=6))
+    other = strided(make(2, 45, 3, dh, TYPES[dtype], seed=1)[0])
+    grads = [grads[0], *make(2, 45, 3, dh, TYPES[dtype], seed=2)[:2]]
     with poisoned():
         ours = run(lambda *x: both(*x, "triton"), (q, k, v, other), grads)
     plain = run(lambda *x: both(*x, "torch"), (q, k, v, other), grads)
@@ -106,6 +108,18 @@ def test_inputs_and_states_are_left_alone():
     before = [x.clone() for x in (q, k, v, state.sums)]
     read_spatial_state(q, state)
     assert all(torch.equal(a, b) for a, b in zip(before, (q, k, v, state.sums)))
+
+
+@pytest.mark.parametrize("m, n", [(2, 63), (1, 600)])
+def test_declared_bytes_are_those_of_the_kernels(m, n):
+    """The interpreter counts as a card of four processors; 600 tokens of one frame are shared by two programs."""
+    q, k, v = make(m, n, 1, 16)
+    with counted_bytes() as counted:
+        state = spatial_linear_state(k, v)
+    assert counted.total == spatial_linear_state_bytes(m, n, 1, 16, 4, processors=4)
+    with counted_bytes() as counted:
+        read_spatial_state(q, state)
+    assert counted.total == read_spatial_state_bytes(m, n, 1, 16, 4, processors=4)
 
 
 @pytest.mark.slow
