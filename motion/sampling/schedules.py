@@ -28,6 +28,15 @@ def shift_sigma(base: Tensor | float, shift: float) -> Tensor | float:
     return shift * base / (1 + (shift - 1) * base)
 
 
+def sigma_to_percent(sigma: float, shift: float) -> float:
+    """How much of sampling is done at a noise level, as the host counts: 0 at noise 1, 1 at noise 0.
+
+    The inverse of sigma = shift_sigma(1 - percent, shift), which turns out to be the same map with both ends swapped.
+    Noise levels outside 0..1 count as the nearer end. Raises ConfigError as `shift_sigma` does.
+    """
+    return shift_sigma(1.0 - min(max(sigma, 0.0), 1.0), shift)
+
+
 def flow_sigmas(num_steps: int, *, shift: float = 3.0) -> Tensor:
     """Noise levels the solver walks, from almost pure noise down to 0.
 
