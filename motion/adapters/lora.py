@@ -86,6 +86,7 @@ class LoRA:
     """
 
     kind = "lora"
+    slots = None  # it stands beside layers, not inside blocks
 
     def __init__(self, module: nn.Module, *, targets: tuple[str, ...], rank: int, alpha: float, seed: int = 0):
         generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ..models.block_adapters import BlockAdapters
+
 
 class LayerDifference(Protocol):
     """What is added to one layer's output: scale · difference(input)."""
@@ -25,6 +27,11 @@ class Adapter(Protocol):
     @property
     def layers(self) -> Mapping[str, LayerDifference]:
         """What it adds to layers of the network, by their names."""
+        ...
+
+    @property
+    def slots(self) -> BlockAdapters | None:
+        """What it does inside blocks, at weight 1; None where it does nothing there."""
         ...
 
     @property

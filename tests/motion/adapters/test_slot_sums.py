@@ -1,0 +1,150 @@
+"""Adapters in the places of a block: their answers are weighed and summed, and weight 0 is the model itself."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lora_toys import call, mixed_lora
+from pack.motion.adapters.slot_sums import summed_slots
+from pack.motion.adapters.stack import AdapterStack, StackEntry
+from pack.motion.errors import ConfigError
+from pack.motion.models.block_adapters import BlockAdapters, PairWeights
+from torch import nn
+from training_toys import tiny_dit, tiny_spec
+
+SIZE = {"num_frames": 3, "grid": (2, 2)}
+WIDTH = 16
+
+
+class TextMLP(nn.Module):
+    """A small real adapter: two layers in place of text attention, one matrix beside attention along the frames."""
+
+    kind, layers = "text_mlp", {}
+
+    def __init__(self, seed, blocks=(0, 1)):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        shapes = (3, WIDTH), (WIDTH, 3), (WIDTH, WIDTH)
+        drawn = [nn.Parameter(torch.randn(shape, generator=generator) / 4) for shape in shapes]
+        self.down, self.up, self.temporal = drawn
+        self.blocks = blocks
+
+    @property
+    def fits(self):
+        return {f"transformer_blocks.{block}.attn2.to_q.weight": (WIDTH, WIDTH) for block in self.blocks}
+
+    @property
+    def slots(self):
+        return BlockAdapters(instead_of_text=self.instead, temporal=self.beside)
+
+    def instead(self, site):
+        if site.around.block not in self.blocks:
+            return None
+        return F.gelu(site.attention.to_q(site.tokens) @ self.down.T) @ self.up.T
+
+    def beside(self, site):
+        return site.tokens @ self.temporal.T
+
+
+class Halves(TextMLP):
+    """Weighs pairs of tokens by scores of a projection of the tokens."""
+
+    @property
+    def slots(self):
+        return BlockAdapters(attention_bias=self.pairs)
+
+    def scores(self, tokens):
+        return torch.sigmoid(tokens @ self.temporal[0])
+
+    def pairs(self, site):
+        score = self.scores(site.tokens)
+        return PairWeights(torch.stack((score, 1 - score), -1), torch.stack((score, 1 - score), -1))
+
+
+def run(dit, *entries):
+    with AdapterStack(entries).attached(dit, sigma=0.5, **SIZE) as slots:
+        return call(dit, adapters=slots)
+
+
+def test_an_adapter_at_weight_1_acts_as_given_to_the_network_and_at_0_is_not_there():
+    dit, one = tiny_dit(tiny_spec()), TextMLP(0)
+    assert torch.equal(run(dit, StackEntry(one)), call(dit, adapters=one.slots))
+    assert torch.equal(run(dit, StackEntry(one, 0.0)), call(dit))
+    assert not torch.equal(run(dit, StackEntry(one)), call(dit))
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.2), (0.9, 0.6), (-0.5, 0.25)])
+def test_answers_are_weighed_and_text_fills_up_to_1(weights):
+    dit, adapters = tiny_dit(tiny_spec()), (TextMLP(0), TextMLP(1, blocks=(1,)))
+
+    def instead(site):
+        found = [(w, a.instead(site)) for w, a in zip(weights, adapters)]
+        found = [(w, answer) for w, answer in found if answer is not None]
+        rest = max(0.0, 1 - sum(w for w, _ in found))
+        return sum(w * answer for w, answer in found) + rest * site.attention(site.tokens, site.around)
+
+    def beside(site):
+        return sum(w * a.beside(site) for w, a in zip(weights, adapters))
+
+    truth = call(dit, adapters=BlockAdapters(instead_of_text=instead, temporal=beside))
+    seen = run(dit, *(StackEntry(adapter, weight) for adapter, weight in zip(adapters, weights)))
+    torch.testing.assert_close(seen, truth, atol=1e-6, rtol=1e-5)
+
+
+def test_two_halves_of_one_adapter_are_the_adapter():
+    dit = tiny_dit(tiny_spec())
+    for adapter in (TextMLP(0), Halves(0)):
+        halves = run(dit, StackEntry(adapter, 0.5), StackEntry(adapter, 0.5))
+        torch.testing.assert_close(halves, run(dit, StackEntry(adapter)), atol=1e-6, rtol=1e-5)
+
+
+def test_each_token_has_its_own_weight_in_a_block_and_text_fills_up_by_token():
+    dit, one = tiny_dit(tiny_spec()), TextMLP(0)
+    mask = torch.tensor([[1.0, 0.0], [0.25, 1.0]]).view(1, 2, 2)
+    values = mask.view(1, 1, 4, 1)
+
+    def instead(site):
+        return values * one.instead(site) + (1 - values) * site.attention(site.tokens, site.around)
+
+    truth = call(dit, adapters=BlockAdapters(instead_of_text=instead, temporal=lambda site: values * one.beside(site)))
+    torch.testing.assert_close(run(dit, StackEntry(one, mask=mask)), truth, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.4,), (0.3, 0.5), (0.8, 0.9)])
+def test_pairs_are_weighed_by_the_sum_of_factors_and_fill_up_with_1(weights):
+    adapters = [Halves(seed) for seed in range(len(weights))]
+    slots = summed_slots([(weight, adapter.slots) for weight, adapter in zip(weights, adapters)])
+    tokens = torch.randn(2, 3, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+
+    class Site:
+        pass
+
+    site = Site()
+    site.tokens = tokens
+    found = slots.attention_bias(site)
+    seen = found.query @ found.key.transpose(-1, -2)
+    truth = torch.full_like(seen, max(0.0, 1 - sum(weights)))
+    for weight, adapter in zip(weights, adapters):
+        score = adapter.scores(tokens)
+        for p in range(4):
+            for j in range(4):
+                same = score[..., p] * score[..., j] + (1 - score[..., p]) * (1 - score[..., j])
+                truth[..., p, j] += weight * same
+    torch.testing.assert_close(seen, truth, atol=1e-6, rtol=1e-5)
+    assert found.query.shape[-1] == 2 * len(weights) + (sum(weights) < 1)
+
+
+def test_a_negative_weight_of_pairs_is_refused():
+    with pytest.raises(ConfigError, match="has weight -0.5; 0 or more"):
+        run(tiny_dit(tiny_spec()), StackEntry(Halves(0), -0.5))
+
+
+def test_loras_and_adapters_inside_blocks_act_together_during_a_run():
+    dit, one, lora = tiny_dit(tiny_spec()), TextMLP(0), mixed_lora(tiny_dit(tiny_spec()))
+    stack = AdapterStack((StackEntry(one, 0.6), StackEntry(lora, 0.5)))
+    with stack.attached(dit, sigma=0.5, **SIZE) as slots:
+            truth = call(dit, adapters=slots)
+    with stack.during(dit):
+        assert torch.equal(call(dit), truth)
+        with pytest.raises(ConfigError, match="adapters are given to the network already"):
+            call(dit, adapters=one.slots)
+    assert not torch.equal(run(dit, StackEntry(one, 0.6)), truth)
