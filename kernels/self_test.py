@@ -22,20 +22,15 @@ from .temporal_cosine_attention import temporal_cosine_attention
 from .token_rstd import token_rstd
 
 _log = safe_logger("motionblocks.kernels")
-LINEAR_VIDEO_DIT = (
-    "spatial_linear_attention", "temporal_cosine_attention", "gate_norm_modulate", "glu_depthwise",
-)  # fmt: skip
-SANA_VIDEO = ("joint_linear_attention", "token_rstd", "gate_norm_modulate", "glu_depthwise")
 LIMIT = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}  # relative; wrong kernels miss it by far
 
 
-def resolve_kernels(
-    choice: str, device: torch.device | str, dtype: torch.dtype, operators: tuple[str, ...] = LINEAR_VIDEO_DIT
-) -> str:
+def resolve_kernels(choice: str, device: torch.device | str, dtype: torch.dtype, operators: tuple[str, ...]) -> str:
     """Settle a user's choice for a model that computes in dtype on a device: "torch", "auto" or "triton".
 
-    "auto" becomes "torch" where Triton cannot run or one operator fails its try; the reason is logged once a process.
-    Raises ConfigError for an unknown choice, and for "triton" where it cannot be had. Out of memory passes.
+    operators: those the model calls, by their names in `OPERATORS`. "auto" becomes "torch" where Triton cannot run or
+    one operator fails its try; the reason is logged once a process. Raises ConfigError for an unknown choice, and for
+    "triton" where it cannot be had. Out of memory passes.
     """
     if choice not in KERNELS:
         raise ConfigError(f"kernels is {str(choice)[:40]!r}; it must be one of {', '.join(KERNELS)}")
@@ -126,3 +121,4 @@ _CALLS = {
     "joint_linear_attention": _Call(lambda make: (*(make(1, 24, 2, 112) for _ in "qkv"), make(224)), _run_joint),
     "token_rstd": _Call(lambda make: (make(2, 5, 224),), functools.partial(token_rstd, eps=1e-5)),
 }
+OPERATORS = tuple(_CALLS)  # names that `resolve_kernels` takes

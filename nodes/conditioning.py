@@ -219,21 +219,21 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, num_frames, batch_size=1) -> io.NodeOutput:
-        from .models.base import space_of
-        from .models.linear_video import spec_of
+        from .models.base import spec_of
 
         for name, value, high in (("width", width, MAX_SIDE), ("height", height, MAX_SIDE)):
             checks.in_range(name, value, 1, high)
         checks.in_range("num_frames", num_frames, 1, MAX_FRAMES)
         checks.in_range("batch_size", batch_size, 1, MAX_BATCH)
-        space, spec = space_of(model), spec_of(model)
-        if space is None:
+        spec = spec_of(model)
+        if spec is None:
             raise ConfigError(
                 "this model is not a MotionBlocks model, so its latent space is not known here; use the core empty "
                 "latent node that belongs to it"
             )
-        if spec is not None and spec.latent.working_size:
-            width = height = spec.latent.working_size
+        space = spec.space
+        if spec.working_size:
+            width = height = spec.working_size
         space.check_size(width, height, "the video")
         cells = (height // space.spatial_ratio, width // space.spatial_ratio)
         shape = (batch_size, space.channels, space.latent_frames(num_frames), *cells)

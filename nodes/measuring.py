@@ -106,11 +106,11 @@ def _scale(model, measure_size: int):
     Raises ConfigError for a model without a scale.
     """
     from ..motion.models.model_spec import DynamicsSpec
-    from .models.linear_video import spec_of
+    from .models.base import spec_of
 
     if model is None:
         return DynamicsSpec(measure_size=measure_size), False
     spec = spec_of(model)
-    if spec is None:
+    if spec is None or spec.dynamics is None:
         raise ConfigError("this model's file has no dynamics scale of its own; leave model unconnected")
-    return spec.dynamics, spec.latent.kind == "builtin"
+    return spec.dynamics, spec.space.kind == "builtin"

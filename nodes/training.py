@@ -185,14 +185,14 @@ def _advanced_widgets() -> list:
 
 def _request(model, clip, vae, clips, settings: dict):
     """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
-    from .models.linear_video import spec_of
+    from .models.base import architecture_of, spec_of
     from .sampling import flow_shift
     from .training_run.folders import plan_run
     from .training_run.run import Request
     from .training_run.settings import read_settings
 
-    spec = spec_of(model)
-    if spec is None:
+    architecture, spec = architecture_of(model), spec_of(model)
+    if architecture is None or architecture.training is None:
         raise ConfigError(
             "model is not a linear video model that is trained here (SANA-Video is not); connect one from Load Motion "
             "Model, Inflate Image Model or Load Built-in Motion Model, or train others with the core node Train LoRA"

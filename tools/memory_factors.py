@@ -1,7 +1,7 @@
 """Measure the most memory that one call of each network takes, and compare it with the estimate the nodes use.
 
 With a CUDA device by the allocator's own peak; without one by counting live bytes on the meta device, where nothing is
-computed. The constants of motion/models/step_memory.py are read off this table.
+computed. The constants of motion/models/step_memory.py and of the architectures' rows are read off this table.
 
     python tools/memory_factors.py
 """
@@ -21,11 +21,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from builtin_common import save  # noqa: E402  (mounts the pack)
 from kernels_ledger import softmax_operator  # noqa: E402
 from ledger_common import Ledger  # noqa: E402
+from pack.motion.models.architectures import ARCHITECTURES  # noqa: E402
 from pack.motion.models.conditions import Conditions  # noqa: E402
 from pack.motion.models.linear_video.attentions import torch_attention  # noqa: E402
-from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig  # noqa: E402
-from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT  # noqa: E402
-from pack.motion.models.step_memory import memory_factor, step_bytes  # noqa: E402
+from pack.motion.models.linear_video.config import LinearVideoDiTConfig  # noqa: E402
+from pack.motion.models.sana_video.config import SanaVideoConfig  # noqa: E402
 
 TEXT, LAYERS = 300, 2  # layers do not add to the peak: what one block holds is dropped before the next
 NETWORKS = {  # config, latent sizes (t, h, w): a clip as shipped workflows make it, a large and a single-frame one
@@ -44,7 +44,7 @@ RUNS = 3  # of the counting, whose largest is taken
 
 
 def network(config, kernels: str, dtype: torch.dtype, device: str) -> torch.nn.Module:
-    kind = SanaVideoDiT if isinstance(config, SanaVideoConfig) else LinearVideoDiT
+    kind = ARCHITECTURES.of(config).network()
     attention = softmax_operator()[1] if device == "meta" else torch_attention
     return kind(config, kernels=kernels, attention=attention, dtype=dtype, device=device).eval()
 
@@ -76,13 +76,13 @@ def counted_peak(call) -> int:
 def rows_of(name: str, device: str) -> list[dict]:
     """Measured and estimated bytes of one network in all forms and number types."""
     config, sizes = NETWORKS[name]
-    rows = []
+    memory, rows = ARCHITECTURES.of(config).memory, []
     for kernels in FORMS:
         for dtype in DTYPES:
             for size in sizes:
                 measured = peak_bytes(config, size, kernels, dtype, device)
                 shape = (1, config.in_channels, *size)
-                estimate = step_bytes(config, shape, itemsize=dtype.itemsize, kernels=kernels)
+                estimate = memory.step_bytes(config, shape, itemsize=dtype.itemsize, kernels=kernels)
                 rows.append({"network": name, "kernels": kernels, "dtype": str(dtype).removeprefix("torch."),
                              "latent": list(size), "MiB": measured / 2**20, "estimate MiB": estimate / 2**20,
                              "estimate / measured": estimate / measured})  # fmt: skip
@@ -106,7 +106,7 @@ def main() -> None:
         figures[f"GiB of one call, {name}, latent {'x'.join(map(str, sizes[0]))}, bfloat16: Triton, torch"] = (
             ", ".join(told)
         )
-        factors = [f"{memory_factor(config, kernels):.3f}" for kernels in FORMS]
+        factors = [f"{ARCHITECTURES.of(config).memory.factor(config, kernels):.3f}" for kernels in FORMS]
         figures[f"memory factor, {name}: Triton, torch"] = ", ".join(factors)
     save("memory_factors", figures, rows)
 

@@ -7,7 +7,7 @@ from ..errors import CheckpointError, ConfigError
 from ..foreign_json import parse_json
 from ..records import PlainRecord
 from .latent_spaces import SPACES, LatentSpace
-from .linear_video.config import LinearVideoDiTConfig
+from .linear_video.config import LinearVideoDiTConfig, NetworkConfig
 
 FORMAT_VERSION = 1
 FAMILY = "linear_video_dit"
@@ -88,8 +88,22 @@ class DynamicsSpec(PlainRecord):
             raise ConfigError(f"dynamics: measure_size is {self.measure_size}; it must be 16 to 4096 px")
 
 
+class ModelSpec:
+    """What the specs of all architectures have: `config`, `sampling` and `space`; the rest is theirs who say so.
+
+    dynamics: how motion strength is measured; None for models that are not told any. working_size: side in px of the
+    square that the model sees, whatever the photo's size.
+    """
+
+    config: NetworkConfig
+    sampling: SamplingDefaults
+    space: LatentSpace
+    dynamics: DynamicsSpec | None = None
+    working_size: int | None = None
+
+
 @dataclass(frozen=True)
-class LinearVideoSpec:
+class LinearVideoSpec(ModelSpec):
     """Everything beside the weights; travels as JSON in the safetensors metadata."""
 
     config: LinearVideoDiTConfig = field(default_factory=LinearVideoDiTConfig)
@@ -114,6 +128,11 @@ class LinearVideoSpec:
             return known
         multiple = latent.spatial_ratio * self.config.patch_size
         return replace(known, channels=latent.channels, spatial_ratio=latent.spatial_ratio, multiple=multiple)
+
+    @property
+    def working_size(self) -> int | None:
+        """Side in px of the square that a model in the built-in space sees."""
+        return self.latent.working_size
 
     @classmethod
     def paper_dcae(cls) -> "LinearVideoSpec":

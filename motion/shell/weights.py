@@ -113,9 +113,9 @@ def _info(options) -> None:
 
 def _public_weights(path) -> str:
     """What SANA or SANA-Video weights are, by their headers."""
-    from ..io.networks.video_model import describe_headers, open_video_model
+    from ..io.networks.video_model import open_video_model
 
-    return describe_headers(open_video_model(path))
+    return open_video_model(path).describe()
 
 
 def _plain(value) -> str:

@@ -10,34 +10,31 @@ from comfy.conds import CONDNoiseShape, CONDRegular
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...kernels.self_test import LINEAR_VIDEO_DIT, resolve_kernels
+from ...kernels.self_test import resolve_kernels
 from ...motion.errors import CheckpointError, ConfigError, ShapeError
+from ...motion.models.architecture import Architecture
 from ...motion.models.latent_spaces import SPACES, LatentSpace
-from ...motion.models.model_spec import LinearVideoSpec
-from ...motion.models.sana_video.spec import SanaVideoSpec
-from ...motion.models.step_memory import memory_factor
+from ...motion.models.model_spec import ModelSpec
 from ..host import devices
 from .as_trained import sample_as_trained
 from .limits import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
 from .text_cache import keep_texts_for_a_run
 from .wrapped_network import FLOW_MULTIPLIER
 
-Spec = LinearVideoSpec | SanaVideoSpec
-
 
 class HostConfig(supported_models_base.BASE):
     """What the host wants to know of a model before it is built. model_class: a HostModel."""
 
     unet_extra_config = {}
+    architecture: Architecture
     model_class = None
-    operators = LINEAR_VIDEO_DIT  # of the network, tried once before Triton is taken
 
-    def __init__(self, spec: Spec, latent_format, supported=devices.COMPUTE_DTYPES):
+    def __init__(self, spec: ModelSpec, latent_format, supported=devices.COMPUTE_DTYPES):
         super().__init__({"config": spec.config, "integer_timesteps": spec.sampling.integer_timesteps})
         self.spec = spec
         self.latent_format = latent_format
         self.sampling_settings = {"shift": spec.sampling.shift, "multiplier": FLOW_MULTIPLIER}
-        self.memory_usage_factor = memory_factor(spec.config)
+        self.memory_usage_factor = self.architecture.memory.factor(spec.config)
         self.supported_inference_dtypes = list(supported)
 
     def model_type(self, state_dict, prefix=""):
@@ -54,7 +51,7 @@ class HostModel(model_base.BaseModel):
 
     def __init__(self, model_config: HostConfig, model_type, device=None):
         super().__init__(model_config, model_type, device=device, unet_model=self.network_class)
-        self.spec = model_config.spec
+        self.architecture, self.spec = model_config.architecture, model_config.spec
 
     def process_timestep(self, timestep, **_unused):
         """Timestep in [0, 1000], also where a sampling patch counts in another unit."""
@@ -90,10 +87,14 @@ class HostModel(model_base.BaseModel):
         return conditions
 
 
-def space_of(model) -> LatentSpace | None:
-    """The latent space of one of our MODELs; None for other models."""
-    spec = getattr(model.model, "spec", None)
-    return spec.space if isinstance(spec, Spec) else None
+def architecture_of(model) -> Architecture | None:
+    """The architecture of one of our MODELs; None for other models."""
+    return model.model.architecture if isinstance(model.model, HostModel) else None
+
+
+def spec_of(model) -> ModelSpec | None:
+    """What is known of one of our MODELs beside its weights; None for other models."""
+    return model.model.spec if isinstance(model.model, HostModel) else None
 
 
 def named(space: LatentSpace) -> str:
@@ -185,9 +186,9 @@ def assemble(
     dtype, cast = devices.inference_dtypes(state, weight_dtype, supported)
     check_number_type(dtype)
     config.set_inference_dtype(dtype, cast)
-    backend = resolve_kernels(kernels, devices.compute_device(), cast or dtype, config.operators)
+    backend = resolve_kernels(kernels, devices.compute_device(), cast or dtype, config.architecture.operators)
     config.unet_config["kernels"] = backend
-    config.memory_usage_factor = memory_factor(config.spec.config, backend)
+    config.memory_usage_factor = config.architecture.memory.factor(config.spec.config, backend)
     model = config.get_model(state)
     patcher = devices.new_patcher(model, disable_dynamic=disable_dynamic)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "motionblocks_as_trained", sample_as_trained)

@@ -9,7 +9,6 @@ import math
 import torch
 
 from ...motion.errors import ConfigError, ShapeError
-from ...motion.models.step_memory import step_bytes
 from ..host import devices
 
 MARGIN = 1.1  # of what the host is asked to keep free: allocators round up, libraries take workspaces
@@ -23,7 +22,7 @@ def step_memory(model, shape, *, fused_norms: bool = False) -> int:
     fused_norms: what it takes at least, where torch needs no copies for a norm.
     """
     computes_in = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
-    return step_bytes(
+    return model.architecture.memory.step_bytes(
         model.spec.config, tuple(shape), itemsize=computes_in.itemsize, kernels=model.diffusion_model.kernels,
         fused_norms=fused_norms,
     )  # fmt: skip

@@ -15,9 +15,10 @@ from ...motion.choices import GO_ON
 from ...motion.conditioning.motion_bucket import motion_bucket
 from ...motion.errors import ConfigError
 from ...motion.io.networks.linear_video import LinearVideoFile, read_linear_video
-from ...motion.io.networks.sana import origin_of
+from ...motion.io.networks.video_model_file import origin_of
 from ...motion.models.conditions import Conditions
 from ...motion.models.heads.flow_codec import rgb_factors
+from ...motion.models.linear_video.architecture import LINEAR_VIDEO
 from ...motion.models.linear_video.network import LinearVideoDiT
 from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.sampling.residual import residual_state_to_network
@@ -110,6 +111,7 @@ class LinearVideoModel(HostModel):
 class LinearVideoHostConfig(HostConfig):
     """What the host wants to know of a linear video DiT before it is built."""
 
+    architecture = LINEAR_VIDEO
     model_class = LinearVideoModel
 
     def __init__(self, spec: LinearVideoSpec):
@@ -137,9 +139,3 @@ def build_patcher(
     patcher.cached_patcher_init = (load_motion_model, (path, weight_dtype, kernels))
     patcher.model.origin, patcher.model.file_name = origin_of(file.metadata), Path(path).stem
     return patcher
-
-
-def spec_of(model) -> LinearVideoSpec | None:
-    """The file's description of one of our linear video DiTs; None for other models."""
-    spec = getattr(model.model, "spec", None)
-    return spec if isinstance(spec, LinearVideoSpec) else None

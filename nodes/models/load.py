@@ -2,11 +2,15 @@
 
 import torch
 
-from ...motion.io.networks.video_model import VideoModelFile, describe, open_video_model
-from ...motion.models.sana_video.spec import SanaVideoSpec
+from ...motion.io.networks.video_model import open_video_model
+from ...motion.io.networks.video_model_file import describe
 from ..host import progress
 from .base import assemble
 from .limits import check_weights_fit
+from .linear_video import LinearVideoHostConfig
+from .sana_video import SanaVideoHostConfig
+
+HOST_CONFIGS = {kind.architecture.name: kind for kind in (LinearVideoHostConfig, SanaVideoHostConfig)}
 
 
 def load_video_model(
@@ -25,10 +29,10 @@ def load_and_describe(
         check_weights_fit(path, opened.num_bytes)
         file = opened.read(progress.bytes_as_progress(progress.progress_step(), 0, opened.num_bytes))
         text = describe(file)
+        config = HOST_CONFIGS[file.architecture.name](file.spec)
         patcher = assemble(
-            _config(file), file.state_dict, path, weight_dtype=weight_dtype, kernels=kernels,
-            disable_dynamic=disable_dynamic,
-        )  # fmt: skip
+            config, file.state_dict, path, weight_dtype=weight_dtype, kernels=kernels, disable_dynamic=disable_dynamic
+        )
     patcher.cached_patcher_init = (load_video_model, (path, weight_dtype, kernels))
     patcher.model.origin = dict(file.origin)
     return patcher, f"{text}\n{_kept(patcher.model)}"
@@ -40,13 +44,3 @@ def _kept(model) -> str:
     names = [str(dtype).removeprefix("torch.") for dtype in (stored, computed)]
     backend = "torch" if model.diffusion_model.kernels == "torch" else "Triton"
     return f"here: kept in {names[0]}, computed in {names[1]}, {backend} operators"
-
-
-def _config(file: VideoModelFile):
-    if isinstance(file.spec, SanaVideoSpec):
-        from .sana_video import SanaVideoHostConfig
-
-        return SanaVideoHostConfig(file.spec)
-    from .linear_video import LinearVideoHostConfig
-
-    return LinearVideoHostConfig(file.spec)

@@ -8,8 +8,8 @@ import torch
 from comfy import latent_formats
 from torch import Tensor
 
-from ...kernels.self_test import SANA_VIDEO
 from ...motion.models.conditions import Conditions
+from ...motion.models.sana_video.architecture import SANA_VIDEO
 from ...motion.models.sana_video.network import SanaVideoDiT
 from ...motion.models.sana_video.spec import SanaVideoSpec
 from ...motion.sampling.schedules import sigma_to_timestep
@@ -66,8 +66,8 @@ class SanaVideoModel(HostModel):
 class SanaVideoHostConfig(HostConfig):
     """What the host wants to know of SANA-Video before it is built."""
 
+    architecture = SANA_VIDEO
     model_class = SanaVideoModel
-    operators = SANA_VIDEO
 
     def __init__(self, spec: SanaVideoSpec):
         super().__init__(spec, FORMATS[spec.space.kind]())

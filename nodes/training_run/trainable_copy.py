@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...motion.errors import ConfigError
-from ...motion.models.model_spec import LinearVideoSpec
+from ...motion.models.model_spec import ModelSpec
 
 NETWORK = "diffusion_model."
 
@@ -34,18 +34,19 @@ def worked_in(key: str, chain: list) -> Tensor:
     return weight.clone() if weight.is_inference() else weight
 
 
-def trainable_copy(model, spec: LinearVideoSpec, device: torch.device):
-    """LinearVideoDiT with copies of the model's weights, float32, on the device. Raises ConfigError.
+def trainable_copy(model, spec: ModelSpec, device: torch.device):
+    """The network with copies of the model's weights, float32, on the device. Raises ConfigError.
 
     It runs the backend of the operators that the MODEL was loaded with, where that works in float32 too.
     """
     from ...kernels.self_test import resolve_kernels
     from ...motion.io.networks.linear_video import fill_module
-    from ...motion.models.linear_video.network import LinearVideoDiT
+    from ..models.base import architecture_of
 
     refuse_what_is_no_weight(model)
-    kernels = resolve_kernels(kernels_of(model), device, torch.float32)
-    network = LinearVideoDiT(spec.config, kernels=kernels, dtype=torch.float32, device="meta")
+    architecture = architecture_of(model)
+    kernels = resolve_kernels(kernels_of(model), device, torch.float32, architecture.operators)
+    network = architecture.network()(spec.config, kernels=kernels, dtype=torch.float32, device="meta")
     return fill_module(network, dict(patched_weights(model, NETWORK)), dtype=torch.float32, device=device)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pack.kernels import self_test
 from pack.kernels.errors import ConfigError
-from pack.kernels.self_test import LINEAR_VIDEO_DIT, SANA_VIDEO, kernel_problem, resolve_kernels, try_operator
+from pack.kernels.self_test import OPERATORS, kernel_problem, resolve_kernels, try_operator
 
 CPU = torch.device("cpu")
 
@@ -43,13 +43,13 @@ def raising(fault):
 
 def test_torch_is_torch_without_a_try(monkeypatch):
     monkeypatch.setattr(self_test, "try_operator", lambda *given: pytest.fail("tried"))
-    assert resolve_kernels("torch", CPU, torch.float32) == "torch"
+    assert resolve_kernels("torch", CPU, torch.float32, OPERATORS) == "torch"
 
 
 def test_a_device_without_triton_gets_torch_and_one_line(monkeypatch, caplog):
     monkeypatch.setattr(self_test, "triton_problem", lambda device: "the device is a CPU")
     with caplog.at_level(logging.INFO):
-        assert [resolve_kernels("auto", CPU, torch.float32) for _ in range(3)] == ["torch"] * 3
+        assert [resolve_kernels("auto", CPU, torch.float32, OPERATORS) for _ in range(3)] == ["torch"] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "MotionBlocks: on cpu (float32) torch operators, since the device is a CPU."
     ]
@@ -58,12 +58,12 @@ def test_a_device_without_triton_gets_torch_and_one_line(monkeypatch, caplog):
 def test_triton_by_name_says_why_it_cannot_be_had(monkeypatch):
     monkeypatch.setattr(self_test, "triton_problem", lambda device: "Triton is not installed")
     with pytest.raises(ConfigError, match="kernels is 'triton', but Triton is not installed; use kernels 'auto'"):
-        resolve_kernels("triton", CPU, torch.float32)
+        resolve_kernels("triton", CPU, torch.float32, OPERATORS)
 
 
 def test_unknown_choice_is_refused():
     with pytest.raises(ConfigError, match="'quick'; it must be one of auto, torch, triton"):
-        resolve_kernels("quick", CPU, torch.float32)
+        resolve_kernels("quick", CPU, torch.float32, OPERATORS)
 
 
 def test_right_answers_keep_the_choice(monkeypatch):
@@ -116,11 +116,11 @@ def test_out_of_memory_and_cancel_pass_and_leave_no_verdict(monkeypatch, fault):
 
 def test_number_types_without_kernels_get_torch(monkeypatch):
     capable(monkeypatch)
-    assert resolve_kernels("auto", CPU, torch.float64) == "torch"
+    assert resolve_kernels("auto", CPU, torch.float64, OPERATORS) == "torch"
 
 
-@pytest.mark.parametrize("name", sorted({*LINEAR_VIDEO_DIT, *SANA_VIDEO}))
-def test_every_operator_of_our_networks_can_be_tried(name):
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_can_be_tried(name):
     make = torch.randn
     call = self_test._CALLS[name]
     assert torch.isfinite(call.run(*call.inputs(make), kernels="torch")).all()

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
+from ...models.linear_video.architecture import LINEAR_VIDEO
 from ...models.sana_video.dims import SanaDims
 from ..files.atomic import write_safetensors
 from ..files.kind import shown
 from ..files.safetensors import check_values
 from ..files.weight_folder import pointing_to
-from ..networks.families import OURS, detect_family
+from ..networks.families import detect_family
 from ..networks.linear_video import checked_linear_video, save_linear_video
 from ..networks.sana import row_of
 from ..networks.sana_layouts import CLASSES, detect_sana, to_our_names
@@ -55,7 +56,7 @@ def convert_checkpoint(
     with pointing_to(row_by_name(path)):
         checkpoint = open_checkpoint(path)
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
-        convert = _convert_ours if detect_family(shapes, shapes) == OURS else _convert_sana
+        convert = _convert_ours if detect_family(shapes, shapes) == LINEAR_VIDEO.name else _convert_sana
         title, count, dropped = convert(checkpoint, shapes, output, dtype)
     return Converted(Path(output), title, count, checkpoint.half, (*checkpoint.left_out, *dropped))
 

@@ -5,7 +5,9 @@ The tables list marks: pieces of tensor names, all of which must occur. The firs
 
 from collections.abc import Collection, Mapping
 
-OURS = "linear_video_dit"
+from ...models.architectures import ARCHITECTURES, ArchitectureTable
+from ...models.linear_video.architecture import LINEAR_VIDEO
+
 CONTAINERS = ("ema.", "model.diffusion_model.", "diffusion_model.", "model.", "module.", "state_dict.")
 _LORA_MARKS = (
     ".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", "_lora.down.", "_lora.up.", ".lora.down.", ".hada_w1_a",
@@ -88,8 +90,16 @@ def strip_containers(names: Collection[str]) -> dict[str, str]:
     return plain
 
 
+def weights_family(
+    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str], table: ArchitectureTable = ARCHITECTURES
+) -> str:
+    """What a file is: the name of the architecture it says it is of, else what its tensor names tell."""
+    said = table.in_metadata(metadata)
+    return detect_family(shapes, shapes) if said is None else said.name
+
+
 def detect_family(names: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """What a file with these tensor names is: `OURS`, or a few words for other families, "" when unknown.
+    """What a file with these tensor names is: our architecture's name, a few words for other families, or "".
 
     names may carry container prefixes; shapes: by the same names.
     """
@@ -98,7 +108,7 @@ def detect_family(names: Collection[str], shapes: Mapping[str, tuple[int, ...]])
     if any(mark in text for mark in _LORA_MARKS):
         return _lora_family(text)
     if "\npatch_embed.proj.weight\n" in text and ".attn_temporal." in text:
-        return OURS
+        return LINEAR_VIDEO.name
     patch = plain.get("x_embedder.proj.weight")
     if patch is not None and len(shapes.get(patch, ())) == 5 and "mlp.inverted_conv." in text:
         return "a SANA-Video model (NVlabs layout)"

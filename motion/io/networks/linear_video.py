@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from ....kernels.self_test import resolve_kernels
 from ...errors import CheckpointError, ConfigError
+from ...models.architectures import ARCHITECTURES
+from ...models.linear_video.architecture import LINEAR_VIDEO
 from ...models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
-from ...models.model_spec import FAMILY, LinearVideoSpec, check_version
+from ...models.model_spec import LinearVideoSpec
 from ...models.sana_video.dims import ratio_of
 from ...text.encoder import MotionTextEncoder
 from ..files.atomic import write_safetensors
 from ..files.kind import shown
 from ..files.safetensors import check_values, read_header, read_safetensors
-from .families import OURS, detect_family, strip_containers
+from .families import strip_containers, weights_family
 
 TEXT_PREFIX = "text_encoder."
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -94,8 +96,8 @@ def describe_linear_video(path: str | os.PathLike) -> tuple[str, LinearVideoSpec
     path = Path(path)
     refuse_pickle_name(path)
     header = read_header(path)
-    family = _family(header.shapes, header.metadata)
-    if family != OURS:
+    family = weights_family(header.shapes, header.metadata)
+    if family != LINEAR_VIDEO.name:
         return family, None, header.metadata
     return family, _describe(path, header.shapes, header.metadata)[0], header.metadata
 
@@ -115,10 +117,10 @@ def build_linear_video(
     dtype = dtype or file.state_dict["patch_embed.proj.weight"].dtype
     if operations is nn:  # the host's layers cast by themselves
         check_compute(dtype, device)
+    backend = resolve_kernels(kernels, device, dtype, LINEAR_VIDEO.operators)
     model = LinearVideoDiT(
-        file.spec.config, operations=operations, attention=attention, kernels=resolve_kernels(kernels, device, dtype),
-        dtype=dtype, device="meta",
-    )  # fmt: skip
+        file.spec.config, operations=operations, attention=attention, kernels=backend, dtype=dtype, device="meta"
+    )
     return fill_module(model, file.state_dict, dtype=dtype, device=device)
 
 
@@ -216,19 +218,19 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, rank: int) -> tuple
     return shape
 
 
-def _family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:
-    return OURS if metadata.get("family") == FAMILY else detect_family(shapes, shapes)
+def says_its_spec(metadata: Mapping[str, str]) -> bool:
+    """Whether a file was saved by this pack, with its spec; MiraMo's layout is told by its weights."""
+    return ARCHITECTURES.in_metadata(metadata) is LINEAR_VIDEO
 
 
 def _describe(path: Path, shapes, metadata) -> tuple[LinearVideoSpec, dict[str, str], dict[str, str]]:
     """Spec, and file names by plain names: of the network and of the text encoder."""
-    family = _family(shapes, metadata)
-    if family != OURS:
+    family = weights_family(shapes, metadata)
+    if family != LINEAR_VIDEO.name:
         way_out = "; make one of it with `motionblocks inflate`" if family.startswith("a SANA image") else ""
         raise CheckpointError(f"{path}: this is {_seen(family, shapes)}; {NEED}{way_out}")
     try:
-        if metadata.get("family") == FAMILY:
-            check_version(metadata)
+        if says_its_spec(metadata):
             text = {name[len(TEXT_PREFIX) :]: name for name in shapes if name.startswith(TEXT_PREFIX)}
             network = {name: name for name in shapes if not name.startswith(TEXT_PREFIX)}
             return LinearVideoSpec.from_metadata(metadata), network, text

@@ -1,7 +1,7 @@
 """SANA weights from a file or a diffusers folder, and the video model made of them."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,16 +16,7 @@ from ..files.weight_folder import DOCS, NETWORK_FOLDER, WeightSource, open_weigh
 from .linear_video import LinearVideoFile, save_linear_video
 from .sana_layouts import SanaLayout, detect_sana, to_our_names
 
-ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p")  # of docs/models.md
 LICENCE = "NVIDIA NSCL v2-custom, inherited from the SANA weights this was made of; their model card decides"
-
-
-ORIGIN = ("license", "source")  # metadata that goes on to everything made of a file
-
-
-def origin_of(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a file trained from one with this metadata has to say as well."""
-    return {name: metadata[name] for name in ORIGIN if name in metadata}
 
 
 @dataclass(frozen=True)

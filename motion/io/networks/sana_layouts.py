@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
+from ...models.linear_video.architecture import LINEAR_VIDEO
 from ...models.sana_video.dims import SanaDims
 from ..files.kind import shown
-from .families import OURS, detect_family, strip_containers
+from .families import detect_family, strip_containers
 from .linear_video import CROSS_HEADS, compare_shapes
 
 DOCS = "docs/models.md"
@@ -175,7 +176,7 @@ def _refuse_others(path, plain: Mapping[str, tuple[int, ...]], config: Mapping) 
             f"{path}: this is a SANA-Sprint model (TrigFlow, one to four steps); it predicts another quantity and is "
             f"not supported; a SANA, SANA-1.5 or SANA-Video model is needed: see {DOCS}"
         )
-    if family == OURS:
+    if family == LINEAR_VIDEO.name:
         raise CheckpointError(f"{path}: this is a linear video model already; use it as it is (Load Motion Model)")
     if not family.startswith(("a SANA image model", "a SANA-Video model")):
         first = ", ".join(shown(name, 60) for name in list(plain)[:5])

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from ...errors import ConfigError
 from ..linear_video.config import NetworkConfig
 
+NO_ADAPTERS = "its attention keeps one state for all frames and none along them"  # why none goes into its blocks
+
 _RANGES = (
     ("in_channels", 1, 4096), ("patch_size", 1, 16), ("num_layers", 1, 200), ("num_attention_heads", 1, 512),
     ("attention_head_dim", 2, 512), ("num_cross_attention_heads", 1, 512), ("caption_channels", 1, 65536),

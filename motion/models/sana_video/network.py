@@ -24,7 +24,7 @@ from ..linear_video.attentions import CrossAttention, SelfAttention, torch_atten
 from ..linear_video.blocks import MixFFN, TokenBlock, TokenStream, modulation_table, read_text
 from ..module_weights import is_untouched, plain_weights
 from ..text_cache import TextCache
-from .config import SanaVideoConfig
+from .config import NO_ADAPTERS, SanaVideoConfig
 
 __all__ = ["SanaVideoDiT", "SanaVideoConfig"]
 
@@ -159,10 +159,7 @@ class SanaVideoDiT(BlockStack):
         adapters.
         """
         if adapters is not None:
-            raise ConfigError(
-                "SANA-Video takes no adapters in its blocks: its attention keeps one state for all frames and none "
-                "along them; use a LinearVideo model"
-            )
+            raise ConfigError(f"SANA-Video takes no adapters in its blocks: {NO_ADAPTERS}; use a LinearVideo model")
         context, attention_mask = conditions.context, conditions.attention_mask
         self._check(latents, timestep, context, attention_mask)
         config, frames, p = self.config, latents.shape[2], self.config.patch_size

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from ...errors import ConfigError
 from ..latent_spaces import SPACES, LatentSpace
-from ..model_spec import SamplingDefaults
+from ..model_spec import ModelSpec, SamplingDefaults
 from .config import SanaVideoConfig
 from .dims import SanaDims
 
@@ -20,7 +20,7 @@ def published_sampling() -> SamplingDefaults:
 
 
 @dataclass(frozen=True)
-class SanaVideoSpec:
+class SanaVideoSpec(ModelSpec):
     """Everything beside the weights. integer_timesteps of `sampling` holds for text to video; a start image makes
     every latent frame have a timestep of its own, in float.
     """

@@ -14,8 +14,9 @@ from pack.motion.io.networks.linear_video import (
     read_linear_video,
     save_linear_video,
 )
-from pack.motion.io.networks.sana import ROWS, inflate_sana, inflated_file, open_sana, row_of
+from pack.motion.io.networks.sana import inflate_sana, inflated_file, open_sana, row_of
 from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
+from pack.motion.io.networks.video_model_file import ROWS
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.inflation import inflate, inflated_config
 from pack.motion.models.linear_video.network import LinearVideoDiT

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack.motion.models.architectures import ARCHITECTURES
 from pack.motion.models.linear_video.config import LinearVideoDiTConfig
 from pack.motion.models.sana_video.config import SanaVideoConfig
-from pack.motion.models.step_memory import HOST_UNIT, memory_factor, step_bytes
+from pack.motion.models.step_memory import HOST_UNIT
 
 TOOLS = str(Path(__file__).resolve().parents[3] / "tools")
 BENCHMARKS = str(Path(__file__).resolve().parents[3] / "benchmarks")
@@ -26,6 +27,14 @@ CLIP = (1, 16, 21, 60, 104)  # 81 frames of 832x480 px through the Wan 2.1 VAE
 def counted_once(monkeypatch):
     """Seconds matter here; one count may miss a tensor, which only moves the upper bound."""
     monkeypatch.setattr(memory_factors, "RUNS", 1)
+
+
+def step_bytes(config, shape, **more):
+    return ARCHITECTURES.of(config).memory.step_bytes(config, shape, **more)
+
+
+def memory_factor(config, kernels):
+    return ARCHITECTURES.of(config).memory.factor(config, kernels)
 
 
 def compared(name, size, kernels, dtype, **more):

@@ -56,7 +56,7 @@ def launches(monkeypatch):
             seen.append(kernels)
         return chosen
 
-    for operator in {*self_test.LINEAR_VIDEO_DIT, *self_test.SANA_VIDEO}:
+    for operator in self_test.OPERATORS:
         module = __import__(f"pack.kernels.{operator}", fromlist=["use_triton"])
         monkeypatch.setattr(module, "use_triton", noting)
     return seen

@@ -6,11 +6,12 @@ import pytest
 import tiny
 import tiny_sana
 import torch
-from pack.motion.models.step_memory import step_bytes
+from pack.motion.models.linear_video.architecture import LINEAR_VIDEO
 from pack.nodes.host import devices
 from pack.nodes.models import limits
 
 GIB = 2**30
+step_bytes = LINEAR_VIDEO.memory.step_bytes
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import torch
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.networks.linear_video import save_linear_video
 from pack.motion.io.networks.sana_layouts import sana_shapes, to_nvlabs_names
-from pack.motion.io.networks.video_model import describe, open_video_model, read_video_model, row_by_name
+from pack.motion.io.networks.video_model import open_video_model, read_video_model, row_by_name
+from pack.motion.io.networks.video_model_file import describe
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.motion.models.sana_video.dims import SanaDims

@@ -1,0 +1,74 @@
+"""What the pack asks of an architecture, as one record a row; `architectures.py` is the table of those there are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import ConfigError
+from .model_spec import ModelSpec
+
+
+class CallMemory(Protocol):
+    """What one call of a network takes beside its weights, from the sizes in its config alone."""
+
+    def step_bytes(
+        self, config: Any, shape: tuple[int, ...], *, itemsize: int = 2, kernels: str = "torch",
+        fused_norms: bool = False,
+    ) -> int:  # fmt: skip
+        """Bytes of a call on latents (b, c, t, h, w), gradients off."""
+
+    def factor(self, config: Any, kernels: str = "torch") -> float:
+        """The host's memory per latent cell, in its own unit."""
+
+
+@dataclass(frozen=True)
+class AdapterPlaces:
+    """Where adapters go. prefix: of names in adapter files, as the host's own loaders look for them.
+
+    blocks: the network's list of blocks. parts: what LoRA takes in a block. not_inside: why no adapter goes into the
+    places of `BlockAdapters`, "" where it can.
+    """
+
+    blocks: str
+    parts: tuple[str, ...]
+    not_inside: str = ""
+    prefix: str = "diffusion_model."
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What a training takes where nothing is named, or where what is named does not exist in this architecture."""
+
+    num_frames: int  # of a window
+    stride_min: int  # frames of the clip per frame of the window
+    stride_max: int
+    fps: float  # that clips are resampled to before they are cut
+    targets: tuple[str, ...]  # parts of names of the layers that get a LoRA
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row. name: in the metadata of files, as `family`. title: what messages call a model of it.
+
+    network: gives the class of the network, which is imported then. operators: those of `kernels` that it calls, by
+    the names of their tries. training: None where it is not trained here. read_spec: the spec from a file's metadata;
+    None where files of this architecture are told by their weights alone.
+    """
+
+    name: str
+    title: str
+    config: type
+    spec: type[ModelSpec]
+    network: Callable[[], type]
+    operators: tuple[str, ...]
+    memory: CallMemory
+    adapters: AdapterPlaces
+    training: TrainingDefaults | None = None
+    read_spec: Callable[[Mapping[str, str]], ModelSpec] | None = None
+
+    def check_adapters_inside(self) -> None:
+        """Refuse adapters inside blocks that have no place for them. Raises ConfigError with the reason."""
+        if self.adapters.not_inside:
+            raise ConfigError(
+                f"{self.title} takes no adapters in its blocks: {self.adapters.not_inside}; use a LinearVideo model"
+            )
