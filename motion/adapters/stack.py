@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..models.architectures import ARCHITECTURES
 from ..models.block_adapters import BlockAdapters
 from ..models.conditions import Conditions
-from ..models.linear_video.network import LinearVideoDiT
 from ..sampling.schedules import sigma_to_percent
 from .curves import read_curve
 from .layer_sums import layer_hook
@@ -127,9 +127,8 @@ class AdapterStack:
         The step curve reads 1000·sigma as the network is told it. Raises ConfigError for adapters inside blocks of a
         network that has no places for them.
         """
-        if any(entry.adapter.slots is not None for entry in self.entries) and not isinstance(dit, LinearVideoDiT):
-            raise ConfigError(f"an adapter stands inside the blocks of a linear video model; {type(dit).__name__} has "
-                              "no places for it; use a LoRA there, or the model it was made for")  # fmt: skip
+        if any(entry.adapter.slots is not None for entry in self.entries):
+            ARCHITECTURES.of(dit.config).check_adapters_inside()
         held = ExitStack()
 
         def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -237,7 +237,7 @@ def test_adapters_inside_blocks_are_refused_for_networks_without_such_places():
     sana = SanaVideoDiT(SanaVideoConfig(num_layers=1, num_attention_heads=2, attention_head_dim=8, caption_channels=4,
                                         num_cross_attention_heads=2))  # fmt: skip
     stack = AdapterStack((StackEntry(Inside()),))
-    with pytest.raises(ConfigError, match="SanaVideoDiT has no places"), stack.during(sana):
+    with pytest.raises(ConfigError, match="SANA-Video takes no adapters in its blocks"), stack.during(sana):
         pass
 
 
