@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..motion.choices import CROP, EDGES, GO_ON, LONGER, MIRROR, SAME_MOVE
 from ..motion.errors import ConfigError, ShapeError
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
-from .host import checks, devices, page, pixels
+from .host import checks, conditions, devices, page, pixels
 from .host.compat import inp, out, schema, unique_id
 from .host.text_under import text_under
 from .text_encoders.prompts import refuse_unread
@@ -103,8 +103,6 @@ class ImageToVideo(io.ComfyNode):
         cls, positive, negative, vae, start_image, num_frames=16, dynamics=12, batch_size=1, longer=GO_ON,
         edges=FIRST_EDITION, fps=DEFAULT_FPS, region=None,
     ) -> io.NodeOutput:  # fmt: skip
-        from node_helpers import conditioning_set_values
-
         from ..motion.text.safe_words import safe_bucket, safety_notes
         from .text_encoders.motion_vocabulary import names_no_motion, words_of
 
@@ -117,10 +115,13 @@ class ImageToVideo(io.ComfyNode):
         photo = pixels.start_photo(start_image)
         first, decoder, size, count, space = _encode(vae, photo, num_frames)
         words = words_of(positive) if edges != FIRST_EDITION else ()
-        told = {"first_latent": first, "motion_bucket_id": safe_bucket(words, dynamics)}
-        told |= {"first_latent_space": space.kind} if space is not None else {}
-        told |= {"longer": longer} if longer != GO_ON else {}
-        positive, negative = (conditioning_set_values(prompt, told) for prompt in (positive, negative))
+        positive, negative = (
+            conditions.tell(
+                prompt, first_latent=first, first_latent_space=space and space.kind,
+                motion_bucket_id=safe_bucket(words, dynamics), longer=longer if longer != GO_ON else None,
+            )
+            for prompt in (positive, negative)
+        )  # fmt: skip
         latent = {"samples": first.repeat(batch_size, 1, count, 1, 1)}
         h, w = photo.shape[1:3]
         text = f"photo {w}x{h} px → video {size[0]}x{size[1]} px\n{num_frames} frames, dynamics {dynamics}"

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
 from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
-from .host import checks, folders, progress
+from .host import checks, conditions, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 from .text_encoders.prompts import refuse_unread
@@ -131,7 +131,7 @@ class EncodePrompts(io.ComfyNode):
         for name, text in (("positive", positive), ("negative", negative)):
             checks.whole_text(name, text)
         prompt = with_motion_score(positive, dynamics) if wanted else positive
-        told = {"motion_bucket_id": dynamics}
+        told = conditions.keys_of(motion_bucket_id=dynamics)
         encoded = [_encode(clip, prompt, told), _encode(clip, negative, told, alone=True)]
         refuse_unread(part for _, part in encoded[0])
         text = "\n".join(_remarks(clip, prompt, negative, dynamics, wanted))

@@ -201,3 +201,37 @@ def test_opening_the_pack_imports_nothing():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def spoken(path):
+    """Names that a file looks up or writes in a mapping as plain text: d["x"], d.get("x"), {"x": …}, "x" in d."""
+    for node in ast.walk(parsed(path)):
+        found = []
+        if isinstance(node, ast.Subscript):
+            found = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            found = node.args[:1] if node.func.attr in ("get", "pop", "setdefault") else []
+        elif isinstance(node, ast.Dict):
+            found = node.keys
+        elif isinstance(node, ast.Compare):
+            found = [node.left, *node.comparators]
+        yield from (part.value for part in found if isinstance(part, ast.Constant) and isinstance(part.value, str))
+
+
+def test_keys_of_a_conditioning_are_named_in_one_file():
+    """Readers and writers of nodes/host/conditions.py serve all others, so that a key can be moved or joined there."""
+    home = ROOT / "nodes" / "host" / "conditions.py"
+    (record,) = [node for node in parsed(home).body if isinstance(node, ast.ClassDef) and node.name == "Told"]
+    names = {item.target.id for item in record.body if isinstance(item, ast.AnnAssign)}
+    assert {"first_latent", "motion_bucket_id", "longer", "words", "unread"} <= names
+    keys = {f"motionblocks_{name}" for name in names} | names - {"words", "unread"}
+    for path in sorted((ROOT / "nodes").rglob("*.py")):
+        if path != home:
+            assert not keys & set(spoken(path)), path.name
+
+
+def test_a_key_is_heard_however_it_is_spoken(tmp_path):
+    for number, line in enumerate(('d["a"]', 'd.get("a")', 'd.pop("a", 0)', '{"a": 1}', '"a" in d')):
+        path = tmp_path / f"{number}.py"
+        path.write_text(line)
+        assert set(spoken(path)) == {"a"}

@@ -16,6 +16,7 @@ from ...motion.models.architecture import Architecture
 from ...motion.models.latent_spaces import SPACES, LatentSpace
 from ...motion.models.model_spec import ModelSpec
 from ..host import devices
+from ..host.conditions import read
 from .as_trained import sample_as_trained
 from .limits import MARGIN, check_number_type, refuse_what_cannot_fit, step_memory
 from .text_cache import keep_texts_for_a_run
@@ -80,10 +81,11 @@ class HostModel(model_base.BaseModel):
             conditions["c_crossattn"] = CONDRegular(context)
             if mask is not None:
                 conditions["attention_mask"] = CONDRegular(check_mask(mask, context))
-        if given.get("first_latent") is not None:
-            first = first_latent_of(given["first_latent"], given.get("first_latent_space"), noise, space)
+        told = read(given)
+        if told.first_latent is not None:
+            first = first_latent_of(told.first_latent, told.first_latent_space, noise, space)
             shown = self.process_latent_in(first).expand(-1, -1, noise.shape[2], -1, -1)
-            conditions["first_latent"] = CONDNoiseShape(shown)
+            conditions.update(first_latent=CONDNoiseShape(shown))
         return conditions
 
 
@@ -164,7 +166,7 @@ def one_start_for_all(executor, *args, **kwargs):
     Guidance would then mix a video that begins with the image and one that does not. At cfg 1 one prompt counts alone.
     """
     guider = executor.class_obj
-    started = {any(part.get("first_latent") is not None for part in prompt) for prompt in guider.conds.values()}
+    started = {any(read(part).first_latent is not None for part in prompt) for prompt in guider.conds.values()}
     if len(started) > 1 and getattr(guider, "cfg", None) != 1.0:
         raise ConfigError(
             "one prompt has the start image and another has not; connect the outputs positive and negative of Photo to "

@@ -24,6 +24,7 @@ from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.sampling.residual import residual_state_to_network
 from ...motion.sampling.schedules import sigma_to_timestep
 from ..host import devices
+from ..host.conditions import read
 from .base import HostConfig, HostModel, assemble
 from .clip_places import frame_numbers, places_of
 from .text_cache import texts_of_a_run
@@ -89,7 +90,8 @@ class LinearVideoModel(HostModel):
 
     def extra_conds(self, **given):
         """Host conditions for one prompt: those of all our models, pooled text and motion bucket."""
-        if given.get("first_latent") is not None and self.spec.objective == "t2v":
+        told = read(given)
+        if told.first_latent is not None and self.spec.objective == "t2v":
             raise ConfigError(
                 "this model makes videos from text alone and got a start image; use Empty Latent instead of Photo to "
                 "Video, or load an image-to-video model"
@@ -98,9 +100,9 @@ class LinearVideoModel(HostModel):
         if self.spec.config.pooled_text_embedding and given.get("pooled_output") is not None:
             conditions["pooled"] = CONDRegular(given["pooled_output"])
         if self.spec.config.motion_buckets:
-            conditions["motion_bucket_id"] = CONDRegular(self._bucket(given.get("motion_bucket_id")))
-        longer = given.get("longer") or GO_ON
-        conditions["clip"] = CONDConstant((given["noise"].shape[2], self.spec.sampling.num_frames, longer))
+            conditions.update(motion_bucket_id=CONDRegular(self._bucket(told.motion_bucket_id)))
+        length = given["noise"].shape[2]
+        conditions["clip"] = CONDConstant((length, self.spec.sampling.num_frames, told.longer or GO_ON))
         return conditions
 
     def _bucket(self, bucket) -> Tensor:

@@ -13,10 +13,11 @@ from ...motion.errors import CheckpointError, ConfigError
 from ...motion.io.networks.file_motions import file_vocabulary
 from ...motion.text.encoder import MotionTextEncoder
 from ...motion.text.vocabulary import MotionVocabulary
-from .prompts import UNREAD, Unread
+from ..host import conditions
+from ..host.conditions import UNREAD, WORDS
+from .prompts import Unread
 
 TOKENS = "motion"
-WORDS = "motionblocks_words"  # key of tokens and of a CONDITIONING: the motions that a prompt names
 
 
 class MotionTokenizer:
@@ -98,7 +99,7 @@ def build_clip(weights: dict[str, Tensor], metadata: Mapping[str, str]):
 
 def words_of(prompt: list) -> tuple[str, ...]:
     """Motions that the parts of a CONDITIONING from such a clip name, without repeats."""
-    return tuple(dict.fromkeys(word for _, told in prompt for word in told.get(WORDS, ())))
+    return tuple(dict.fromkeys(word for _, told in prompt for word in conditions.read(told).words))
 
 
 def names_no_motion(prompt: list) -> bool:

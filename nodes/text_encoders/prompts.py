@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from ...motion.errors import ConfigError
-
-UNREAD = "motionblocks_unread"  # key of a CONDITIONING and of tokens
-_TOLD = ("cross_attn", "pooled_output", "motion_bucket_id", "first_latent")  # what makes two prompts differ
+from ..host import conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +30,21 @@ class Unread:
 def refuse_unread(parts: Iterable[Mapping]) -> None:
     """Refuse a prompt that could not be read. parts: the dicts of a CONDITIONING. Raises ConfigError."""
     for part in parts:
-        if part.get(UNREAD) is not None:
-            raise ConfigError(part[UNREAD].refusal)
+        unread = conditions.read(part).unread
+        if unread is not None:
+            raise ConfigError(unread.refusal)
 
 
-def settle_prompts(conditions: Mapping[str, list[dict]], *, one_motion: bool) -> list[str]:
+def settle_prompts(prompts: Mapping[str, list[dict]], *, one_motion: bool) -> list[str]:
     """Make a run's conditions ready: an unread negative prompt becomes the empty one. Returns lines to tell the user.
 
-    conditions: a guider's own copies, which are written into. one_motion: refuse two motions that play at once.
+    prompts: a guider's own copies, which are written into. one_motion: refuse two motions that play at once.
     Raises ConfigError for other prompts that could not be read, and for two motions.
     """
     told = []
-    for name, parts in conditions.items():
+    for name, parts in prompts.items():
         if "negative" in name:
-            told += [_emptied(part) for part in parts if part.get(UNREAD) is not None]
+            told += [_emptied(part) for part in parts if conditions.read(part).unread is not None]
             continue
         refuse_unread(parts)
         if one_motion:
@@ -60,7 +59,7 @@ def refuse_two_motions(parts: Iterable[Mapping]) -> None:
     together, as may a default one for what the others leave over.
     """
     for one, other in combinations(parts, 2):
-        if not _is_apart(one, other) and any(_differ(one.get(key), other.get(key)) for key in _TOLD):
+        if not _is_apart(one, other) and any(map(_differ, _said(one), _said(other))):
             raise ConfigError(
                 "two prompts were joined by Conditioning (Combine), which shows two videos through each other; "
                 "write both motions into one prompt, such as 'pan left, zoom in', or give each its own steps with "
@@ -69,7 +68,7 @@ def refuse_two_motions(parts: Iterable[Mapping]) -> None:
 
 
 def _emptied(part: dict) -> str:
-    unread = part.pop(UNREAD)
+    unread = part.pop(conditions.UNREAD)
     part.update(cross_attn=unread.context, pooled_output=unread.pooled, attention_mask=unread.mask)
     return f"the negative prompt is left out: {unread.refusal.partition(';')[0]}"
 
@@ -88,6 +87,12 @@ def _steps(part: Mapping) -> tuple[float, float]:
     """Share of the steps, from 0 to 1, in which a prompt acts: its own range within that of the encoder's hooks."""
     start = max(part.get("start_percent", 0.0), part.get("clip_start_percent", 0.0))
     return start, min(part.get("end_percent", 1.0), part.get("clip_end_percent", 1.0))
+
+
+def _said(part: Mapping) -> tuple:
+    """What makes two prompts differ: text, dynamics and start image."""
+    told = conditions.read(part)
+    return part.get("cross_attn"), part.get("pooled_output"), told.motion_bucket_id, told.first_latent
 
 
 def _differ(one, other) -> bool:

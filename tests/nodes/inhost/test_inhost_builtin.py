@@ -6,6 +6,7 @@ import torch
 from pack.motion.builtin_model import load_builtin
 from pack.motion.models.heads.flow_codec import FlowCodec
 from pack.motion.pipeline import animate as animate_photo
+from pack.nodes.host.conditions import read
 
 FRAMES = 6
 
@@ -172,9 +173,10 @@ def test_both_prompts_get_photo_and_dynamics_and_the_given_ones_stay(ours, built
     keys = set(positive[0][1])
     told, untold, latent, *_ = ours["ImageToVideo"].execute(positive, negative, builtin[2], photo(), FRAMES, 7, 3).args
     for prompt in (told, untold):
-        assert set(prompt[0][1]) == keys | {"first_latent", "first_latent_space", "motion_bucket_id"}
-        assert prompt[0][1]["motion_bucket_id"] == 7
-        assert torch.equal(prompt[0][1]["first_latent"], latent["samples"][:1, :, :1])
+        new = {f"motionblocks_{name}" for name in ("first_latent", "first_latent_space", "motion_bucket_id")}
+        assert set(prompt[0][1]) == keys - {"motion_bucket_id"} | new
+        assert read(prompt[0][1]).motion_bucket_id == 7
+        assert torch.equal(read(prompt[0][1]).first_latent, latent["samples"][:1, :, :1])
     assert set(positive[0][1]) == keys
     assert latent["samples"].shape == (3, 200, FRAMES, 8, 8)
 

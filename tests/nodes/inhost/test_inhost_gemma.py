@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_gemma
 import torch
+from pack.nodes.host.conditions import read
 from safetensors.torch import load_file, save_file
 
 gemma = importlib.import_module("pack.nodes.text_encoders.gemma")
@@ -88,7 +89,7 @@ def test_motion_score_is_twice_the_dynamics_behind_the_positive_prompt_alone(our
     assert prompt != prompts[2]
     assert deviation(positive, truth["capped.video.2.embeds"], truth["capped.video.2.mask"]) <= 1e-5
     assert deviation(negative, truth["capped.video.0.negative"], truth["capped.video.0.negative_mask"]) <= 1e-5
-    assert positive[0][1]["motion_bucket_id"] == negative[0][1]["motion_bucket_id"] == 15
+    assert read(positive[0][1]).motion_bucket_id == read(negative[0][1]).motion_bucket_id == 15
 
 
 def test_core_clip_text_encode_gives_the_positive_form_and_reads_an_empty_text_alone(ours, core, clip, prompts):
@@ -214,7 +215,7 @@ def test_the_motion_vocabulary_goes_through_the_same_node_without_score(ours, co
     positive, negative = encode(ours, motions, "pan left", "", 7, True)
     (plain,) = core("CLIPTextEncode", clip=motions, text="pan left")
     assert torch.equal(positive[0][0], plain[0][0])
-    assert positive[0][1]["motion_bucket_id"] == negative[0][1]["motion_bucket_id"] == 7
+    assert read(positive[0][1]).motion_bucket_id == read(negative[0][1]).motion_bucket_id == 7
 
 
 def test_what_is_cut_off_is_said_under_the_node(ours, clip, prompts):
@@ -343,6 +344,6 @@ if importlib.util.find_spec("comfy.text_encoders.pixeldit"):
             assert deviation(positive, need["cond"], need["attention_mask"].long()) <= 1e-5
         (plain,) = core("CLIPTextEncode", clip=theirs, text="a red lamp glows")
         positive, negative = encode(ours, theirs, "a red lamp glows")
-        assert torch.equal(positive[0][0], plain[0][0]) and positive[0][1]["motion_bucket_id"] == 15
+        assert torch.equal(positive[0][0], plain[0][0]) and read(positive[0][1]).motion_bucket_id == 15
         mine, _ = encode(ours, own, "a red lamp glows")
         assert torch.allclose(sample(plain, negative), sample(mine, negative), atol=1e-4)

@@ -9,6 +9,7 @@ import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.networks.sana_layouts import to_nvlabs_names
 from pack.motion.models.latent_spaces import SPACES
+from pack.nodes.host.conditions import read
 from safetensors.torch import save_file
 
 
@@ -47,9 +48,9 @@ def test_start_photo_is_encoded_by_the_rules_of_its_vae_and_marked_with_its_spac
     positive, negative, latent, *_ = ours["ImageToVideo"].execute(
         text(), text(), SpacedVAE(kind), photo(side, side), frames, 7, 2
     ).args
-    for (_, told) in (*positive, *negative):
-        assert told["first_latent_space"] == kind and told["motion_bucket_id"] == 7
-        assert told["first_latent"].shape == (1, SPACES[kind].channels, 1, cells[1], cells[1])
+    for told in (read(part) for _, part in (*positive, *negative)):
+        assert told.first_latent_space == kind and told.motion_bucket_id == 7
+        assert told.first_latent.shape == (1, SPACES[kind].channels, 1, cells[1], cells[1])
     assert latent["samples"].shape == (2, SPACES[kind].channels, cells[0], cells[1], cells[1])
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from comfy.latent_formats import LTXV, Wan21
+from pack.nodes.host.conditions import read
 from safetensors.torch import load_file
 
 FORMATS = {"SANA-Video_2B_480p_diffusers": Wan21, "SANA-Video_2B_720p_diffusers": LTXV}
@@ -30,7 +31,7 @@ def test_one_diffusers_folder_animates_a_photo_as_its_own_pipeline_does(core, ou
     ).args
     photo = truth["photo"].movedim(1, -1)
     *prompts, latent, _, _ = ours["ImageToVideo"].execute(*prompts, vae, photo, 9, 15).args
-    first = scaled(prompts[0][0][1]["first_latent"])
+    first = scaled(read(prompts[0][0][1]).first_latent)
     assert relative(first, truth["latents"][:, :, :1]) <= 1e-4
 
     def sampled(positive, negative):
