@@ -172,7 +172,7 @@ def test_during_a_run_each_call_is_weighed_by_its_own_noise_level_and_nothing_st
                 torch.testing.assert_close(dit.predict_raw(LATENTS, level, TOLD), seen, atol=1e-5, rtol=1e-4)
             assert torch.equal(plain, seen) == (sigma == 1.0)
         with pytest.raises(ShapeError):
-            dit(LATENTS[:, :3], level, TOLD)
+            dit(LATENTS[:, :3], TIMESTEP, TOLD)  # held on the layers, and off again though the call fails
         assert not any(layer._forward_hooks for layer in dit.transformer_blocks.modules())
     assert torch.equal(call(dit), before) and not dit._forward_hooks and not dit._forward_pre_hooks
 
