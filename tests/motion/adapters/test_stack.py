@@ -249,8 +249,11 @@ def test_weights_and_curves_that_cannot_be_are_refused_when_the_entry_is_made(op
 
 
 def test_a_mask_of_another_video_is_refused_and_one_of_the_right_length_may_be_used_for_several_sizes():
-    entry = StackEntry(None, mask=torch.rand(9, 8, 8, generator=torch.Generator().manual_seed(1)))
+    mask = torch.rand(9, 8, 8, generator=torch.Generator().manual_seed(1))
+    entry = StackEntry(None, mask=mask)
+    mask.zero_()  # the entry has its own
     stack = AdapterStack((entry,), temporal_ratio=4)
     assert stack.weights(0.5, 9, (2, 2))[0].shape == (1, 3, 4) and stack.weights(0.5, 9, (4, 4))[0].shape == (1, 3, 16)
+    assert len(entry._token_masks) == 1
     with pytest.raises(ShapeError, match="mask has 9 frames; 1 is needed, or 33 .* not its latent frames"):
         stack.weights(0.5, 33, (2, 2))
