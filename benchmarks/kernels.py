@@ -100,8 +100,8 @@ class Bench:
                     seeds[i] = torch.randn(out.shape, generator=generator, device=out.device).to(inputs[0].dtype)
             return torch.autograd.grad(outs, given, [seeds[i].to(out.dtype) for i, out in enumerate(outs)])[0]
 
-        names = [name for name in ("ours", "torch form", "released eager") if name in case.rivals]
-        truth = gradients(case.rivals["torch form"], wide)  # float64 in, float64 sums
+        names = [name for name in ("ours", "torch backend", "released eager") if name in case.rivals]
+        truth = gradients(case.rivals["torch backend"], wide)  # float64 in, float64 sums
         calls = {name: (lambda call=case.rivals[name]: gradients(call, inputs)) for name in names}
         whole = Case(**{**vars(case), "part": lambda out: out})
         return self._measure(whole, calls, truth, "forward and backward", graphs=False)
@@ -166,7 +166,7 @@ class Bench:
 
 
 def step_rows(bench: Bench, dtype: torch.dtype, chosen: list[str] | None) -> list[dict]:
-    """One block and one step at the five configurations: ours, torch form, released eager, and compiled on a card."""
+    """One block and one step at the five configurations: ours, torch, released eager, and compiled on a card."""
     rows = []
     for name, size in (STEPS if ON_CARD else TOY_STEPS).items():
         if not chosen or name in chosen:
@@ -185,7 +185,7 @@ def one_step(bench: Bench, name: str, size: tuple[int, ...], dtype: torch.dtype)
     torch.manual_seed(0)
     models = {"ours": LinearVideoDiT(config, kernels="triton", dtype=dtype, device=device).eval()}
     weights = models["ours"].state_dict()
-    for kind, wide in (("torch form", False), ("truth", True)):
+    for kind, wide in (("torch backend", False), ("truth", True)):
         models[kind] = LinearVideoDiT(config, kernels="torch", dtype=dtype, device="meta").eval()
         models[kind].load_state_dict({key: value.double() if wide else value for key, value in weights.items()},
                                      assign=True)  # fmt: skip

@@ -41,10 +41,10 @@ def packed(m: int, n: int, nh: int, dh: int, device, dtype, seed: int = 0) -> tu
 
 
 def both_forms(operator: Callable, **named) -> dict[str, Callable]:
-    """Ours and its torch form."""
+    """Ours and its torch backend."""
     return {
         "ours": lambda *inputs: operator(*inputs, kernels="triton", **named),
-        "torch form": lambda *inputs: operator(*inputs, kernels="torch", **named),
+        "torch backend": lambda *inputs: operator(*inputs, kernels="torch", **named),
     }
 
 
@@ -199,7 +199,7 @@ def glue_case(b, t, n, d, device, dtype, flagship=False) -> Case:
 
     return Case(
         "gate_norm_modulate", f"{b} x {t} x {n} x {d}", make,
-        {"ours": ours("triton"), "torch form": ours("torch"), "released eager": eager}, truth,
+        {"ours": ours("triton"), "torch backend": ours("torch"), "released eager": eager}, truth,
         lambda out: torch.stack([tensor[:1] for tensor in out]), 4 * b * t * n * d * dtype.itemsize, flagship,
     )  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Operators: one file each, the torch form and the choice between it and a faster twin."""
+"""Operators: one file each, the torch backend and the choice between it and a faster twin."""

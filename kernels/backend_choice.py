@@ -1,6 +1,6 @@
-"""What all operators share: which form may run where, and how a form is registered with torch.
+"""What all operators share: which backend may run where, and how an operator is registered with torch.
 
-Every operator has a torch form and a Triton form. Its `kernels` argument names the form: "torch", "triton", or "auto",
+Every operator has two backends, torch and Triton. Its `kernels` argument names one: "torch", "triton", or "auto",
 which takes Triton for float32, float16 and bfloat16 on devices where `triton_problem` knows no objection.
 """
 
@@ -51,10 +51,10 @@ def triton_problem(device: torch.device) -> str | None:
 
 
 def use_triton(kernels: str, *tensors: Tensor | None) -> bool:
-    """Whether the Triton form is to run on these tensors.
+    """Whether the Triton backend is to run on these tensors.
 
     "auto" falls back to torch for other devices and number types; "triton" refuses them. Tensors on the meta device
-    take the Triton form when it is named, so that its memory can be counted. Raises ConfigError.
+    take the Triton backend when it is named, so that its memory can be counted. Raises ConfigError.
     """
     if kernels not in KERNELS:
         raise ConfigError(f"kernels is {str(kernels)[:40]!r}; it must be one of {', '.join(KERNELS)}")

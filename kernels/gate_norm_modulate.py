@@ -11,7 +11,7 @@ from .backend_choice import STORED_TYPES, check_same, register, through_operator
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0
-WIDEST = 6144  # channels of the Triton form: a wider token does not fit into the registers of one program
+WIDEST = 6144  # channels of the Triton backend: a wider token does not fit into the registers of one program
 
 
 class Rows(NamedTuple):
@@ -25,7 +25,7 @@ def gate_norm_modulate_torch(
     x: Tensor, y: Tensor | None = None, *, gate: Rows | None = None, shift: Rows | None = None,
     scale: Rows | None = None, bias: Tensor | None = None, eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Plain torch form, any dtype; sums are float32 (float64 for float64 inputs)."""
+    """The torch backend, any dtype; sums are float32 (float64 for float64 inputs)."""
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     wide = _residual(x, y, _row(gate, compute), bias, compute)
     x_new = x if wide is x else _stored(wide, x.dtype)
@@ -237,7 +237,7 @@ def gate_norm_modulate_bytes(
     b: int, t: int, n: int, d: int, *, itemsize: int = 2, y: bool = True, gate: bool = True, norm: bool = True,
     bias: bool = False, tables: bool = True,
 ) -> int:  # fmt: skip
-    """Bytes the Triton form reads and writes for tokens (b, t, n, d), all tensors of `itemsize` bytes a number.
+    """Bytes the Triton backend reads and writes for tokens (b, t, n, d), all tensors of `itemsize` bytes a number.
 
     Every token of x and y is read once, of x_new and h written once; each program reads its rows once.
     """

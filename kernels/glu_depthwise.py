@@ -10,7 +10,7 @@ from .backend_choice import check_same, register, through_operator, triton_probl
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0
-SLICE = 2**24  # elements of half-precision input that the torch form widens to float32 at a time
+SLICE = 2**24  # elements of half-precision input that the torch backend widens to float32 at a time
 
 
 def glu_depthwise(
@@ -36,7 +36,7 @@ def glu_depthwise(
 
 
 def glu_depthwise_torch(u: Tensor, weight: Tensor, bias: Tensor | None, *, grid: tuple[int, int]) -> Tensor:
-    """Plain torch form, any dtype. Half precision is widened a few frames at a time."""
+    """The torch backend, any dtype. Half precision is widened a few frames at a time."""
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
     frames = u.shape[0] if u.dtype == compute else SLICE // (u.shape[1] * u.shape[2])
     with _no_autocast(u.device):
@@ -91,7 +91,7 @@ def _check(u: Tensor, weight: Tensor, bias: Tensor | None, grid: tuple[int, int]
 
 
 def glu_depthwise_bytes(m: int, grid: tuple[int, int], c: int, itemsize: int, *, biased: bool = True) -> int:
-    """Bytes the Triton form loads and stores for u (m, h·w, 2c), weights of the same item size.
+    """Bytes the Triton backend loads and stores for u (m, h·w, 2c), weights of the same item size.
 
     Lines next to a block count for each program that reads them, and weights for each program, caches or not.
     """

@@ -10,8 +10,8 @@ from .backend_choice import check_same, register, through_operator, triton_probl
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0
-WIDEST_HEAD = 128  # of the Triton form
-CHUNK = 8192  # tokens the torch form holds in float32 at a time
+WIDEST_HEAD = 128  # of the Triton backend
+CHUNK = 8192  # tokens the torch backend holds in float32 at a time
 Scale = tuple[Tensor, Tensor]  # rstd (b, n) float32 and weight (nh·dh,) of a norm over the full width
 
 
@@ -118,7 +118,7 @@ def joint_linear_attention_torch(
     q: Tensor, k: Tensor, v: Tensor, *, rotary: AxisRotary | None = None, q_scale: Scale | None = None,
     k_scale: Scale | None = None, eps: float = 1e-15,
 ) -> Tensor:  # fmt: skip
-    """Plain torch form, any dtype; sums are float32 (float64 for float64 inputs), a few frames at a time."""
+    """The torch backend, any dtype; sums are float32 (float64 for float64 inputs), a few frames at a time."""
     with torch.autocast(v.device.type, enabled=False):
         state = _state_torch(k, v, rotary, k_scale)
         return _output_torch(q, state, rotary, q_scale, eps, v.dtype)
@@ -144,7 +144,7 @@ def joint_linear_attention(
         return joint_linear_attention_torch(q, k, v, rotary=rotary, q_scale=q_scale, k_scale=k_scale, eps=eps)
     if not narrow:
         raise ShapeError(
-            f"a head has {v.shape[-1]} features; the Triton form takes {WIDEST_HEAD}; use kernels 'auto' or 'torch'"
+            f"a head has {v.shape[-1]} features; the Triton backend takes {WIDEST_HEAD}; use kernels 'auto' or 'torch'"
         )
     wide = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     query, key, value = (x.to(wide) for x in (q, k, v))
@@ -198,7 +198,7 @@ def joint_linear_attention_bytes(
     b: int, n: int, nh: int, dh: int, itemsize: int = 2, *, scaled: bool = False, backward: bool = False,
     processors: int = 132,
 ) -> int:  # fmt: skip
-    """Bytes the Triton form reads and writes, forward or backward, on a card of so many processors.
+    """Bytes the Triton backend reads and writes, forward or backward, on a card of so many processors.
 
     Partial and finished states and per-row numbers count; rotary tables and norm weights, which stay in cache, do not.
     scaled: q and k both come with a norm's scale.

@@ -2,7 +2,7 @@
 
 A kernel can fail on a machine in ways no list foresees: no C compiler, a driver too old for the Triton that came with
 torch, a card with less shared memory. Each operator therefore runs once at a tiny size, its answer is compared with
-the torch form, and the verdict holds for the process.
+the torch backend, and the verdict holds for the process.
 """
 
 import functools
@@ -52,8 +52,8 @@ def kernel_problem(device: torch.device, dtype: torch.dtype, operators: tuple[st
         problem = f"the model computes in {str(dtype).removeprefix('torch.')}"
     for name in () if problem else operators:
         problem = problem or try_operator(name, device, dtype)
-    forms = "Triton kernels" if problem is None else f"torch operators, since {problem}"
-    _log.info("MotionBlocks: on %s (%s) %s.", device, str(dtype).removeprefix("torch."), forms)
+    backend = "Triton kernels" if problem is None else f"torch operators, since {problem}"
+    _log.info("MotionBlocks: on %s (%s) %s.", device, str(dtype).removeprefix("torch."), backend)
     return problem
 
 

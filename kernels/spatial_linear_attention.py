@@ -8,11 +8,11 @@ from .backend_choice import check_same, register, through_operator, triton_probl
 from .errors import ShapeError
 
 FLOAT16_MAX = 65504.0
-WIDEST_HEAD = 128  # of the Triton form
+WIDEST_HEAD = 128  # of the Triton backend
 
 
 def spatial_linear_attention_torch(q: Tensor, k: Tensor, v: Tensor, *, eps: float = 1e-15) -> Tensor:
-    """Plain torch form, any dtype; sums are float32 (float64 for float64 inputs)."""
+    """The torch backend, any dtype; sums are float32 (float64 for float64 inputs)."""
     return attend_torch(q, k, v, eps=eps)[0]
 
 
@@ -76,13 +76,13 @@ def check_shapes(**tensors: Tensor) -> None:
 
 
 def takes_triton(kernels: str, *tensors: Tensor) -> bool:
-    """Whether the Triton form runs on these (m, n, nh, dh); 'auto' leaves wide heads to torch. Raises ShapeError."""
+    """Whether the Triton backend runs on these (m, n, nh, dh); 'auto' leaves wide heads to torch. Raises ShapeError."""
     width = tensors[0].shape[-1]
     if not use_triton(kernels, *tensors) or (kernels == "auto" and width > WIDEST_HEAD):
         return False
     if width > WIDEST_HEAD:
         raise ShapeError(
-            f"a head has {width} features; the Triton form takes {WIDEST_HEAD}; use kernels 'auto' or 'torch'"
+            f"a head has {width} features; the Triton backend takes {WIDEST_HEAD}; use kernels 'auto' or 'torch'"
         )
     return True
 
@@ -90,7 +90,7 @@ def takes_triton(kernels: str, *tensors: Tensor) -> bool:
 def spatial_linear_attention_bytes(
     m: int, n: int, nh: int, dh: int, itemsize: int = 2, *, keep: bool = False, backward: bool = False
 ) -> int:
-    """Bytes the single-pass Triton form reads and writes: forward (keep: with the state for training) or backward."""
+    """Bytes the single-pass Triton backend moves: forward (keep: with the state for training) or backward."""
     state = 4 * m * nh * (dh + 1) * dh
     passes = 7 if backward else 4
     return passes * m * n * nh * dh * itemsize + (state if keep or backward else 0)

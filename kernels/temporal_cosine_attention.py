@@ -1,4 +1,4 @@
-"""Temporal attention with the weights 1 + cos(q, k), rotary positions, in linear or direct form."""
+"""Temporal attention with the weights 1 + cos(q, k), rotary positions, by a linear or a direct algorithm."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from .errors import ConfigError, ShapeError
 
 # Multiply-adds per site and head: linear 2·t·dh·(dh+1), direct 2·t²·dh; they meet at t = dh + 1.
 ALGORITHMS = ("auto", "linear", "direct")
-WIDEST_HEAD = 128  # of the Triton form: wider ones leave no registers
+WIDEST_HEAD = 128  # of the Triton backend: wider ones leave no registers
 SHORTEST = 1e-12  # length a vector is divided by at least
 LEAST = 1e-6  # denominator
 
@@ -47,14 +47,14 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def choose_algorithm(num_frames: int, dh: int) -> str:
-    """The cheaper of the two equal forms by multiply-adds."""
+    """The cheaper of the two equal algorithms by multiply-adds."""
     return "linear" if num_frames > dh + 1 else "direct"
 
 
 def temporal_cosine_attention_torch(
     q: Tensor, k: Tensor, v: Tensor, *, algorithm: str = "auto", positions: Tensor | RotaryTable | None = None
 ) -> Tensor:
-    """Plain torch form, any dtype; sums are float32 (float64 for float64 inputs)."""
+    """The torch backend, any dtype; sums are float32 (float64 for float64 inputs)."""
     num_frames = q.shape[1]
     if num_frames == 1:
         return v
@@ -69,7 +69,7 @@ def temporal_cosine_attention(
 
     q, k, v: (b, t, s, nh, dh), mixed along t for each site s; dh even. positions: (t,) or (b, t) frame indices,
     default 0..t-1, or the `rotary_table` made of them. algorithm: "linear", "direct" (t x t weights) or "auto", the
-    cheaper; they agree to rounding. The Triton form holds dh to 128 and is linear beyond 64 frames.
+    cheaper; they agree to rounding. The Triton backend holds dh to 128 and is linear beyond 64 frames.
     Returns (b, t, s, nh, dh) in v's dtype, contiguous. One frame returns v itself. The denominator is clamped at 1e-6.
     Raises ShapeError and ConfigError.
     Source: MiraMo (arXiv 2508.07246) Eq. 8-9; rotation in numerator and denominator.
@@ -80,7 +80,7 @@ def temporal_cosine_attention(
         return v
     if fits and q.shape[-1] > WIDEST_HEAD:
         if kernels == "triton":
-            raise ShapeError(f"heads have {q.shape[-1]} dims; the Triton form holds {WIDEST_HEAD}: use kernels 'auto'")
+            raise ShapeError(f"heads have {q.shape[-1]} dims; Triton holds {WIDEST_HEAD}: use kernels 'auto'")
         fits = False
     cos, sin = _table(q, v, positions)
     if not fits:
@@ -94,7 +94,7 @@ def temporal_cosine_attention_bytes(
     b: int, t: int, s: int, nh: int, dh: int, *, itemsize: int = 2, algorithm: str = "auto", backward: bool = False,
     arch: int | None = None,
 ) -> int:  # fmt: skip
-    """Bytes the Triton form loads and stores: the tensors, and each program's copy of the tables.
+    """Bytes the Triton backend loads and stores: the tensors, and each program's copy of the tables.
 
     Forward reads q, k, v and writes the result; backward reads q, k, v, the gradient and writes three. The linear
     backward reads four tensors twice and keeps two float32 numbers a row. arch: 10 x major + minor capability.

@@ -6,11 +6,11 @@ from torch import Tensor
 from .backend_choice import STORED_TYPES, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
-WIDEST = 6144  # channels of the Triton form: a wider token does not fit into the registers of one program
+WIDEST = 6144  # channels of the Triton backend: a wider token does not fit into the registers of one program
 
 
 def token_rstd_torch(x: Tensor, *, eps: float) -> Tensor:
-    """Plain torch form, any dtype; sums are float32 (float64 for float64 inputs)."""
+    """The torch backend, any dtype; sums are float32 (float64 for float64 inputs)."""
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(x, dim=-1, dtype=compute)  # converts as it reads: no wide copy
     return torch.rsqrt(norm * norm / x.shape[-1] + eps)
@@ -78,5 +78,5 @@ token_rstd_backward_operator = register("token_rstd_backward", _backward, fake=_
 
 
 def token_rstd_bytes(tokens: int, d: int, itemsize: int = 2) -> int:
-    """Bytes the Triton form reads and writes: every token once, one float32 number each out."""
+    """Bytes the Triton backend reads and writes: every token once, one float32 number each out."""
     return tokens * (d * itemsize + 4)

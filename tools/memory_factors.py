@@ -39,7 +39,7 @@ NETWORKS = {  # config, latent sizes (t, h, w): a clip as shipped workflows make
                                            qk_norm=True), ((16, 16, 16), (64, 32, 32), (1, 32, 32))),
 }  # fmt: skip
 DTYPES = (torch.bfloat16, torch.float32)
-FORMS = ("triton", "torch")
+BACKENDS = ("triton", "torch")
 RUNS = 3  # of the counting, whose largest is taken
 
 
@@ -74,10 +74,10 @@ def counted_peak(call) -> int:
 
 
 def rows_of(name: str, device: str) -> list[dict]:
-    """Measured and estimated bytes of one network in all forms and number types."""
+    """Measured and estimated bytes of one network on both backends and in all number types."""
     config, sizes = NETWORKS[name]
     memory, rows = ARCHITECTURES.of(config).memory, []
-    for kernels in FORMS:
+    for kernels in BACKENDS:
         for dtype in DTYPES:
             for size in sizes:
                 measured = peak_bytes(config, size, kernels, dtype, device)
@@ -93,7 +93,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     device = "cuda" if torch.cuda.is_available() else "meta"
     rows = [row for name in NETWORKS for row in rows_of(name, device)]
-    print(f"{'network':16} {'form':7} {'numbers':9} {'latent t h w':14} {'MiB':>8} {'estimate':>9} {'ratio':>6}")
+    print(f"{'network':16} {'backend':7} {'numbers':9} {'latent t h w':14} {'MiB':>8} {'estimate':>9} {'ratio':>6}")
     for row in rows:
         print(f"{row['network']:16} {row['kernels']:7} {row['dtype']:9} {'x'.join(map(str, row['latent'])):14} "
               f"{row['MiB']:8.0f} {row['estimate MiB']:9.0f} {row['estimate / measured']:6.2f}")  # fmt: skip
@@ -102,11 +102,11 @@ def main() -> None:
                "estimate / measured": f"{min(ratios):.2f} to {max(ratios):.2f}"}  # fmt: skip
     for name, (config, sizes) in NETWORKS.items():
         clip = [row for row in rows if (row["network"], row["latent"], row["dtype"]) == (name, [*sizes[0]], "bfloat16")]
-        told = [f"{next(row for row in clip if row['kernels'] == form)['MiB'] / 1024:.2f}" for form in FORMS]
+        told = [f"{next(row for row in clip if row['kernels'] == backend)['MiB'] / 1024:.2f}" for backend in BACKENDS]
         figures[f"GiB of one call, {name}, latent {'x'.join(map(str, sizes[0]))}, bfloat16: Triton, torch"] = (
             ", ".join(told)
         )
-        factors = [f"{ARCHITECTURES.of(config).memory.factor(config, kernels):.3f}" for kernels in FORMS]
+        factors = [f"{ARCHITECTURES.of(config).memory.factor(config, kernels):.3f}" for kernels in BACKENDS]
         figures[f"memory factor, {name}: Triton, torch"] = ", ".join(factors)
     save("memory_factors", figures, rows)
 

@@ -1,4 +1,4 @@
-"""Triton form of gate, residual, norm and modulation: a program walks over some tokens of one frame, one at a time.
+"""Triton backend of gate, residual, norm and modulation: a program walks over some tokens of one frame, one at a time.
 
 The rows of that frame (gate, shift, scale, bias) are read once a program and stay in registers. A token's d columns lie
 in two parts, so that few lanes idle where d is no power of two: `head`, the largest power of two, and `tail`, the rest

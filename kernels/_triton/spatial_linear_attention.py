@@ -1,4 +1,4 @@
-"""Triton form of spatial ReLU linear attention: one program walks all tokens of one frame for one group of heads.
+"""Triton backend of spatial ReLU linear attention: one program walks all tokens of one frame for one group of heads.
 
 A group is as many heads as fill a 128-byte line of memory. Its states lie as blocks on the diagonal of one square tile
 (columns, columns), so that a row of tokens is loaded in one piece; what the products put beside the blocks is dropped.
@@ -227,7 +227,7 @@ def launch_options(arch: int, dh: int, n: int, itemsize: int = 2, *, backward: b
 def takes_three_phases(
     m: int, n: int, nh: int, dh: int, heads: int, processors: int, *, backward: bool = False
 ) -> bool:
-    """Whether one program a frame and group of heads is the worse form.
+    """Whether one program a frame and group of heads is the worse choice.
 
     So it is for heads too wide for its registers, for long sequences, and where m frames make fewer programs than keep
     the card's multiprocessors busy, unless the sequence is too short to be worth three launches.

@@ -1,4 +1,4 @@
-"""Triton form of temporal 1 + cos attention to 64 frames: one program holds all frames of one site for some heads.
+"""Triton backend of temporal 1 + cos attention to 64 frames: one program holds all frames of one site for some heads.
 
 With q~, k~ of unit length and rotated by their frames' positions, C = q~ k~^T: out = (sum v + C v) / (t + sum C). The
 ones of 1 + C are summed apart, in float32, so that rounding to a tensor core's type touches the cosines only. Frames
@@ -129,7 +129,7 @@ def temporal_cosine_attention_triton(
 def temporal_cosine_attention_backward_triton(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, *, algorithm: str = "auto"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, contiguous, from that of the result; arguments as in the forward form."""
+    """Gradients of q, k and v, contiguous, from that of the result; arguments as in the forward pass."""
     if not v.numel():
         return tuple(x.new_empty(x.shape) for x in (q, k, v))
     plan, grid = _plan(v, algorithm=algorithm, backward=True)

@@ -1,4 +1,4 @@
-"""Triton form of temporal 1 + cos attention beyond 64 frames: linear in their number, chunk by chunk.
+"""Triton backend of temporal 1 + cos attention beyond 64 frames: linear in their number, chunk by chunk.
 
 S = k~^T v / t, z = sum k~ / t, m = sum v / t; out = (m + q~ S) / (1 + q~·z). One program walks all frames of one site
 for some heads, once over keys and values, once over queries. Backward: a program over queries writes dq and two

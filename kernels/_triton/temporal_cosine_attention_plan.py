@@ -14,7 +14,7 @@ QUADRATIC_FRAMES = 64  # longest sequence whose t x t weights stay in registers
 WIDEST_HEAD = 128  # dims of a head, padded to a power of two
 WANTED = 2048  # programs that fill a large card several times over; fewer heads a program below it
 
-# (arch, padded dims, padded frames; 0: the linear form) -> frames and heads of a tile, warps, stages; arch None: any.
+# (arch, padded dims, padded frames; 0: the linear algorithm) -> frames and heads of a tile, warps, stages; None: any.
 # A warp takes whole heads, or all warps share one (_product); dims times heads of 128 fill whole cache lines.
 FORWARD = {
     (None, 16, 16): (16, 4, 4, 2), (None, 16, 32): (32, 2, 2, 2), (None, 16, 64): (64, 1, 4, 2),
@@ -59,9 +59,9 @@ def architecture(device: torch.device) -> int | None:
 def launch_options(
     arch: int | None, dims: int, frames: int, *, backward: bool, wide: bool = False
 ) -> dict[str, int] | None:
-    """Row of the table for padded dims and frames (0: the linear form), its common one for an unknown arch.
+    """Row of the table for padded dims and frames (0: the linear algorithm), its common one for an unknown arch.
 
-    wide: float32 is stored. None where the table has no row, and the linear form is taken.
+    wide: float32 is stored. None where the table has no row, and the linear algorithm is taken.
     """
     table = BACKWARD if backward else FORWARD
     row = table.get((arch, dims, frames)) or table.get((None, dims, frames))
@@ -77,7 +77,7 @@ def make_plan(
     b: int, t: int, s: int, nh: int, dh: int, *, arch: int | None, algorithm: str = "auto", backward: bool = False,
     wide: bool = False,
 ) -> Plan:  # fmt: skip
-    """Tiles and programs for (b, t, s, nh, dh). "auto" and "direct" take the quadratic form where it fits."""
+    """Tiles and programs for (b, t, s, nh, dh). "auto" and "direct" take the quadratic algorithm where it fits."""
     dims, options = padded(dh), None
     if algorithm != "linear" and t <= QUADRATIC_FRAMES:
         options = launch_options(arch, dims, padded(t), backward=backward, wide=wide)

@@ -1,4 +1,4 @@
-"""Triton form of the tokens' reciprocal root mean square: a program walks over some tokens, one whole token at a time.
+"""Triton backend of the tokens' reciprocal root mean square: a program walks over some tokens, one by one.
 
 Columns lie in a head and a tail as in gate_norm_modulate. Backward is -x·(grad·rstd³ / d), from the saved rstd.
 """

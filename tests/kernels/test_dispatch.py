@@ -1,4 +1,4 @@
-"""Which form of an operator runs: the choice, its refusals, and one registration a process."""
+"""Which backend of an operator runs: the choice, its refusals, and one registration a process."""
 
 import pytest
 import torch

@@ -24,7 +24,7 @@ def capable(monkeypatch):
 
 
 def answering(monkeypatch, change):
-    """Replace one operator: its Triton form answers change(torch form's answer)."""
+    """Replace one operator: its Triton backend answers change(torch backend's answer)."""
     kept = self_test._CALLS["glu_depthwise"]
 
     def run(*arguments, kernels):

@@ -44,11 +44,11 @@ def make(b, t, s=2, nh=2, dh=32, seed=0):
     return [torch.randn(b, t, s, nh, dh, generator=generator) for _ in range(3)]
 
 
-@pytest.mark.parametrize("form", ["linear", "direct", "auto"])
+@pytest.mark.parametrize("algorithm", ["linear", "direct", "auto"])
 @pytest.mark.parametrize("frames", [2, 16, 33, 80])
-def test_each_form_equals_the_pairwise_loop(form, frames):
+def test_each_algorithm_equals_the_pairwise_loop(algorithm, frames):
     q, k, v = make(3, frames)
-    assert (temporal_cosine_attention(q, k, v, algorithm=form).double() - naive(q, k, v)).abs().max() < 2e-6
+    assert (temporal_cosine_attention(q, k, v, algorithm=algorithm).double() - naive(q, k, v)).abs().max() < 2e-6
 
 
 @pytest.mark.parametrize("frames", [1, 16, 33, 80])
@@ -119,11 +119,11 @@ def test_gradients_match_float64():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("form", ["linear", "direct"])
-def test_half_precision_storage_sums_in_float32(dtype, form):
+@pytest.mark.parametrize("algorithm", ["linear", "direct"])
+def test_half_precision_storage_sums_in_float32(dtype, algorithm):
     q, k, v = (x.to(dtype) for x in make(2, 16))
     truth = naive(q, k, v)
-    error = (temporal_cosine_attention(q, k, v, algorithm=form).double() - truth).norm()
+    error = (temporal_cosine_attention(q, k, v, algorithm=algorithm).double() - truth).norm()
     assert error <= 1.1 * (truth.to(dtype).double() - truth).norm()
 
 
@@ -201,15 +201,15 @@ def test_unknown_forms_and_kernels_are_refused():
         temporal_cosine_attention(*make(1, 1), kernels="fast")
 
 
-@pytest.mark.parametrize("form", ["direct", "linear"])
-def test_operator_traced_for_a_card_runs_on_a_cpu_too(form):
+@pytest.mark.parametrize("algorithm", ["direct", "linear"])
+def test_operator_traced_for_a_card_runs_on_a_cpu_too(algorithm):
     inputs = [x.double().requires_grad_() for x in make(2, 7, dh=8)]
     with torch.no_grad():
         inputs[0][0, 2] = 0
     table = rotary_table(torch.stack((torch.arange(7), torch.arange(7) * 2)), 8, dtype=torch.float64)
     grad = make(2, 7, dh=8, seed=1)[0].double()
-    expected = temporal_cosine_attention(*inputs, algorithm=form, positions=table)
-    got = torch.ops.motionblocks.temporal_cosine_attention(*inputs, *table, form)
+    expected = temporal_cosine_attention(*inputs, algorithm=algorithm, positions=table)
+    got = torch.ops.motionblocks.temporal_cosine_attention(*inputs, *table, algorithm)
     assert torch.equal(got, expected)
     pairs = zip(*(torch.autograd.grad(out, inputs, grad) for out in (got, expected)))
     for ours, exact in pairs:

@@ -23,7 +23,7 @@ def assert_as_good_as_torch(
 ) -> None:
     """Fail unless the error of `out` is at most `factor` times the error of `plain`, plus `floor`.
 
-    out: what the Triton form returned. plain: the torch form on the same stored inputs. truth: a float64 loop.
+    out: what the Triton backend returned. plain: the torch backend on the same stored inputs. truth: a float64 loop.
     Errors are relative Frobenius norms; a NaN or an infinity anywhere in `out` fails. Shapes and types must agree.
     """
     assert out.shape == truth.shape == plain.shape, (out.shape, plain.shape, truth.shape)

@@ -41,7 +41,7 @@ def words_of(tensors):
 
 
 def check(x, y=None, **words):
-    """Run both forms and compare; what the Triton form returned."""
+    """Run both backends and compare; what the Triton backend returned."""
     with poisoned():
         out = gate_norm_modulate(x, y, kernels="triton", **words)
     plain, truth = gate_norm_modulate(x, y, kernels="torch", **words), truth_of(x, y, **words)
@@ -158,14 +158,14 @@ def test_nothing_in_gives_nothing_out_and_no_gradient(shape):
     assert all(tensor.grad.shape == tensor.shape and not tensor.grad.any() for tensor in tensors)
 
 
-def gradients(tensors, form, loss, keep=tuple(range(9))):
-    """Gradients of the tensors named by `keep`; form: "triton", "torch" or "truth"."""
-    copies = [tensor.double() if form == "truth" else strided(tensor) for tensor in tensors]
+def gradients(tensors, backend, loss, keep=tuple(range(9))):
+    """Gradients of the tensors named by `keep`; backend: "triton", "torch" or "truth"."""
+    copies = [tensor.double() if backend == "truth" else strided(tensor) for tensor in tensors]
     leaves = [tensor.detach().requires_grad_(index in keep) for index, tensor in enumerate(copies)]
     words = words_of(leaves)
     with poisoned():
-        out = truth_of(*leaves[:2], **words) if form == "truth" else gate_norm_modulate(
-            *leaves[:2], **words, kernels=form)  # fmt: skip
+        out = truth_of(*leaves[:2], **words) if backend == "truth" else gate_norm_modulate(
+            *leaves[:2], **words, kernels=backend)  # fmt: skip
         loss(*out).backward()
     return [leaf.grad for leaf in leaves]
 
@@ -180,8 +180,8 @@ LOSSES = {"both": both, "only x_new": lambda x_new, h: x_new.double().square().s
 
 
 def check_gradients(tensors, loss=both, keep=tuple(range(9))):
-    forms = [gradients(tensors, form, loss, keep) for form in ("triton", "torch", "truth")]
-    for index, (ours, plain, exact) in enumerate(zip(*forms)):
+    backends = [gradients(tensors, backend, loss, keep) for backend in ("triton", "torch", "truth")]
+    for index, (ours, plain, exact) in enumerate(zip(*backends)):
         assert (ours is None) == (index not in keep)
         if index in keep:
             exact = torch.zeros_like(ours).double() if exact is None else exact
@@ -224,11 +224,11 @@ def test_gradients_of_calls_with_parts_left_out():
     ]  # fmt: skip
     for call in calls:
         found = []
-        for form in ("triton", "truth"):
+        for backend in ("triton", "truth"):
             x.grad, leaf = None, x.detach().clone().requires_grad_()
             for tensor in tensors:
                 tensor.requires_grad_().grad = None
-            words = {"kernels": form} if form == "triton" else {}
+            words = {"kernels": backend} if backend == "triton" else {}
             out = (gate_norm_modulate if words else truth_of)(leaf, **call, **words)
             total = out[0].double().square().sum() * ("y" in call or "bias" in call)
             if "scale" in call:

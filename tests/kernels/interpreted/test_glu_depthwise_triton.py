@@ -1,4 +1,4 @@
-"""The Triton form of glu_depthwise in the interpreter, against float64 loops over taps; lines marched either way."""
+"""The Triton backend of glu_depthwise in the interpreter, against float64 loops over taps; lines marched either way."""
 
 import pytest
 import torch

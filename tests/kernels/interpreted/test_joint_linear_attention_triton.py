@@ -250,7 +250,7 @@ def test_norms_and_tables_add_little_traffic():
 
 def test_wide_heads_are_refused_when_triton_is_named_and_take_torch_otherwise():
     q, k, v = make(1, 3, 1, 130)
-    with pytest.raises(ShapeError, match="130 features; the Triton form takes 128"):
+    with pytest.raises(ShapeError, match="130 features; the Triton backend takes 128"):
         op.joint_linear_attention(q, k, v, kernels="triton")
     assert torch.equal(op.joint_linear_attention(q, k, v), op.joint_linear_attention_torch(q, k, v))
 

@@ -41,7 +41,7 @@ def run(function, inputs, grad):
 
 
 def check(q, k, v, grad):
-    """The Triton form against the torch form and the truth, forward and backward, outputs poisoned before."""
+    """The Triton backend against the torch backend and the truth, forward and backward, outputs poisoned before."""
     with poisoned():
         ours = run(lambda *x: spatial_linear_attention(*x, kernels="triton"), (q, k, v), grad)
     plain = run(lambda *x: spatial_linear_attention(*x, kernels="torch"), (q, k, v), grad)
@@ -207,7 +207,7 @@ def test_grid_beyond_the_card_is_refused_before_anything_is_allocated():
 def test_head_too_wide_for_the_kernels_goes_to_torch_or_is_refused():
     q, k, v = make(1, 10, 1, 160)
     assert torch.equal(spatial_linear_attention(q, k, v), spatial_linear_attention(q, k, v, kernels="torch"))
-    with pytest.raises(ShapeError, match="160 features; the Triton form takes 128"):
+    with pytest.raises(ShapeError, match="160 features; the Triton backend takes 128"):
         spatial_linear_attention(q, k, v, kernels="triton")
     with pytest.raises(ConfigError, match="float64"):
         spatial_linear_attention(*(x.double() for x in (q, k, v)), kernels="triton")

@@ -1,4 +1,4 @@
-"""Triton form of temporal 1 + cos attention, interpreted, against a float64 sum over pairs of frames."""
+"""Triton backend of temporal 1 + cos attention, interpreted, against a float64 sum over pairs of frames."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def with_gradients(call, inputs, grad):
 
 
 def assert_correct(inputs, grad, positions, algorithm="auto", factor=2.0):
-    """Result and gradients of the Triton form against float64, on hostile memory."""
+    """Result and gradients of the Triton backend against float64, on hostile memory."""
 
     def ours(q, k, v, kernels="triton"):
         return temporal_cosine_attention(q, k, v, algorithm=algorithm, positions=positions, kernels=kernels)
@@ -105,13 +105,13 @@ def test_nothing_to_mix_gives_an_empty_result_and_gradients(shape):
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_only_what_asks_for_a_gradient_gets_one(missing, linear):
     inputs = make(1, 4, 1, 2, 8)
-    form = "linear" if linear else "direct"
+    algorithm = "linear" if linear else "direct"
     expected = with_gradients(
-        lambda q, k, v: temporal_cosine_attention(q, k, v, algorithm=form, kernels="torch"), inputs, inputs[0]
+        lambda q, k, v: temporal_cosine_attention(q, k, v, algorithm=algorithm, kernels="torch"), inputs, inputs[0]
     )
     for index, x in enumerate(inputs):
         x.requires_grad_(index != missing)
-    temporal_cosine_attention(*inputs, algorithm=form, kernels="triton").backward(inputs[0].detach())
+    temporal_cosine_attention(*inputs, algorithm=algorithm, kernels="triton").backward(inputs[0].detach())
     for index, x in enumerate(inputs):
         assert x.grad is None if index == missing else torch.allclose(x.grad, expected[1 + index], atol=1e-5)
 
@@ -195,26 +195,26 @@ def test_heads_split_over_programs_give_the_same_bits(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(whole, split))
 
 
-@pytest.mark.parametrize("t, form, dtype", [(5, "auto", "bf16"), (66, "auto", "fp32"), (5, "linear", "bf16")])
-def test_declared_bytes_are_those_loaded_and_stored(t, form, dtype):
+@pytest.mark.parametrize("t, algorithm, dtype", [(5, "auto", "bf16"), (66, "auto", "fp32"), (5, "linear", "bf16")])
+def test_declared_bytes_are_those_loaded_and_stored(t, algorithm, dtype):
     shape = (1, t, 2, 5, 6)
     *inputs, grad = make(*shape, dtype, count=4)
     itemsize, wider = inputs[0].element_size(), 4 - inputs[0].element_size()  # the interpreter stores float32
     inputs = [x.requires_grad_() for x in inputs]
     with counted_bytes() as counted:
-        out = temporal_cosine_attention(*inputs, algorithm=form, kernels="triton")
-    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, algorithm=form)
+        out = temporal_cosine_attention(*inputs, algorithm=algorithm, kernels="triton")
+    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, algorithm=algorithm)
     assert counted.total == declared + wider * out.numel() and counted.launches == 1
     with counted_bytes() as counted:
         out.backward(grad)
-    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, algorithm=form, backward=True)
+    declared = temporal_cosine_attention_bytes(*shape, itemsize=itemsize, algorithm=algorithm, backward=True)
     assert counted.total == declared + 3 * wider * out.numel()
-    assert counted.launches == (1 if (t, form) == (5, "auto") else 2)
+    assert counted.launches == (1 if (t, algorithm) == (5, "auto") else 2)
 
 
 @pytest.mark.parametrize("axis", ["b", "t", "s", "nh"])
-@pytest.mark.parametrize("form", ["direct", "linear"])
-def test_addresses_beyond_two_to_the_31_are_reached(axis, form):
+@pytest.mark.parametrize("algorithm", ["direct", "linear"])
+def test_addresses_beyond_two_to_the_31_are_reached(axis, algorithm):
     at = ("b", "t", "s", "nh").index(axis)
     shape = [1, 2, 1, 1, 4]
     shape[at] = 3
@@ -227,7 +227,7 @@ def test_addresses_beyond_two_to_the_31_are_reached(axis, form):
         view.copy_(x)
 
     def run(q, k, v):
-        return temporal_cosine_attention(q, k, v, algorithm=form, kernels="triton")
+        return temporal_cosine_attention(q, k, v, algorithm=algorithm, kernels="triton")
 
     for got, expected in zip(with_gradients(run, large, large_grad), with_gradients(run, small, grad)):
         assert torch.equal(got, expected)
@@ -248,16 +248,16 @@ def test_more_programs_than_a_grid_holds_are_refused():
         temporal_cosine_attention(x, x, x, kernels="triton")
 
 
-@pytest.mark.parametrize("form", ["auto", pytest.param("linear", marks=pytest.mark.slow)])
-def test_operators_keep_the_rules_of_torch(form):
+@pytest.mark.parametrize("algorithm", ["auto", pytest.param("linear", marks=pytest.mark.slow)])
+def test_operators_keep_the_rules_of_torch(algorithm):
     *inputs, grad = make(1, 3, 1, 2, 4, count=4)
     table = rotary_table(torch.arange(3), 4)
     operators = torch.ops.motionblocks
     torch.library.opcheck(
-        operators.temporal_cosine_attention.default, (*(x.requires_grad_() for x in inputs), *table, form)
+        operators.temporal_cosine_attention.default, (*(x.requires_grad_() for x in inputs), *table, algorithm)
     )
     torch.library.opcheck(
-        operators.temporal_cosine_attention_backward.default, (grad, *(x.detach() for x in inputs), *table, form)
+        operators.temporal_cosine_attention_backward.default, (grad, *(x.detach() for x in inputs), *table, algorithm)
     )
 
 

@@ -30,13 +30,13 @@ def test_equals_the_definition(shape, dtype):
 @pytest.mark.parametrize("shape", [(3, 100), (2, 9, 24), (1, 2, 1152)])
 def test_gradients_equal_the_definition(shape, dtype):
     found = {}
-    for form in ("triton", "torch", "truth"):
+    for backend in ("triton", "torch", "truth"):
         x = draw(*shape, dtype=dtype)
-        x = (x.double() if form == "truth" else x).requires_grad_()
+        x = (x.double() if backend == "truth" else x).requires_grad_()
         with poisoned():
-            out = truth_of(x) if form == "truth" else token_rstd(x, eps=EPS, kernels=form)
+            out = truth_of(x) if backend == "truth" else token_rstd(x, eps=EPS, kernels=backend)
             (out.double() * torch.linspace(-1, 1, out.numel()).double().view(out.shape)).sum().backward()
-        found[form] = x.grad
+        found[backend] = x.grad
     assert_as_good_as_torch(found["triton"], found["torch"], found["truth"])
 
 

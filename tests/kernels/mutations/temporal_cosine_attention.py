@@ -35,7 +35,7 @@ MUTANTS = {
         "frames[:, None, None] * stride_t",
         f"{TESTS}::test_addresses_beyond_two_to_the_31_are_reached[direct-t]",
     ),
-    "forgets the sum of values in the linear form": (
+    "forgets the sum of values in the linear algorithm": (
         "(mixed + value_sum[None, :, :]) /",
         "mixed /",
         LONG,
@@ -45,7 +45,7 @@ MUTANTS = {
         "for start in range(0, t - CHUNK, CHUNK):",
         LONG,
     ),
-    "forgets the gradient of the keys' sum in the linear form": (
+    "forgets the gradient of the keys' sum in the linear algorithm": (
         "tl.permute(slope, (1, 0, 2)) + key_sum[None, :, :]",
         "tl.permute(slope, (1, 0, 2))",
         LONG,

@@ -47,7 +47,7 @@ def ksampler(core, model):
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Names of the operators whose Triton form was chosen."""
+    """Names of the operators whose Triton backend was chosen."""
     seen, plain = [], backend_choice.use_triton
 
     def noting(kernels, *tensors):
