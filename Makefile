@@ -15,6 +15,7 @@ MUTANTS := tests/kernels/interpreted/test_mutants.py
 PYTEST := $(PY) -m pytest -p no:cacheprovider --timeout 900
 # Two workers of one thread each, for long runs: each of them imports torch and collects all tests; tests/helpers/worker_groups.py says what stays together.
 WORKERS := -n 2
+INTERPRETED := tests/kernels -m "not slow and not gpu" -rs
 FAST := --ignore tests/kernels/compiled -m "not host and not browser and not slow and not gpu"
 # T=motion/io: its tests stand in tests/motion/io; those of the file motion/photo.py in tests/motion/io/media/test_photo.py.
 ROOM = $(firstword $(wildcard tests/$(T) tests/$(dir $(T))test_$(basename $(notdir $(T))).py))
@@ -69,8 +70,10 @@ lint: $(VENV)/.test
 	@$(PY) -m ruff check .
 
 test: lint
-	@OMP_NUM_THREADS=1 $(PYTEST) $(WORKERS) tests --ignore tests/kernels/compiled -rs
-	@$(if $(KERNELS_FOLLOW),true,TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m "not slow and not gpu" -rs)
+	@$(TOGETHER); \
+	$(if $(KERNELS_FOLLOW),,TRITON_INTERPRET=1 $(PYTEST) $(INTERPRETED) > "$$logs/interpreted" 2>&1 & interpreted=$$!;) \
+	$(PYTEST) $(WORKERS) tests --ignore tests/kernels/compiled -rs $(NOTE_FAILURE); \
+	$(if $(KERNELS_FOLLOW),,wait $$interpreted || failed=1; cat "$$logs"/*;) exit $${failed:-0}
 
 check: lint
 	@$(if $(T),$(if $(ROOM),,echo "No tests for $(T): neither tests/$(T) nor a file test_$(notdir $(T)).py there"; exit 1))

@@ -27,10 +27,11 @@ def mount_pack():
 
 
 def pytest_configure(config):
-    if config.getoption("numprocesses", None):
-        from worker_groups import WorkerGroups
+    works, hands_out = hasattr(config, "workerinput"), bool(config.getoption("numprocesses", None))
+    if works or hands_out:
+        from worker_groups import LongestFirst, WorkerGroups
 
-        config.pluginmanager.register(WorkerGroups())
+        config.pluginmanager.register(LongestFirst() if works else WorkerGroups())
 
 
 def pytest_runtest_call():

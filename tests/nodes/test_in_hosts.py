@@ -7,6 +7,7 @@ The tests of one host run in one process, which starts when its first result is 
 
 import contextlib
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from host_suite import ROOT, HostSuite
+from once_a_run import once_a_run, own_turn_first
 from real_hosts import MISSING, find_hosts
 
 INHOST = Path(os.environ.get("MOTIONBLOCKS_INHOST") or Path(__file__).resolve().parent / "inhost")
@@ -29,8 +31,7 @@ def short(address):
     return "::".join([Path(file).name, *rest])
 
 
-@functools.cache
-def found_inside(host):
+def find_inside(host):
     """{address inside the host: what is wrong with it}: "" for each test found, a text for a file without any."""
     files = sorted(INHOST.glob("test_*.py"))
     with tempfile.TemporaryDirectory() as folder:
@@ -43,30 +44,43 @@ def found_inside(host):
             return found | {path.name: f"{why}\n{suite.log_tail()}" for path in files if path.name not in names}
 
 
+def found_inside(hosts, folder):
+    """{host: what find_inside tells}; a host is looked into by one worker, in `folder` and for all."""
+    found = {}
+    for host in own_turn_first(hosts):
+        kept = once_a_run(folder, f"inside-{host.name}", lambda made, host=host: (made / "found.json").write_text(
+            json.dumps(find_inside(host))))  # fmt: skip
+        found[host] = json.loads((kept / "found.json").read_text())
+    return found
+
+
 def pytest_generate_tests(metafunc):
     """One case a host and test. To find them takes seconds, so not where `-m "not host"` throws them away."""
     if "address" not in metafunc.fixturenames:
         return
     hosts = [] if "not host" in metafunc.config.option.markexpr else find_hosts()
+    found = found_inside(hosts, metafunc.config._tmp_path_factory.getbasetemp())
     cases = [
-        pytest.param(host, address, id=f"{host.name}-{short(address)}")
+        pytest.param(host, address, fault, id=f"{host.name}-{short(address)}")
         for host in hosts
-        for address in found_inside(host)
+        for address, fault in found[host].items()
     ]
-    metafunc.parametrize("host, address", cases or [pytest.param(None, None, id="no-host")])
+    metafunc.parametrize("host, address, fault", cases or [pytest.param(None, None, None, id="no-host")])
 
 
 @pytest.fixture(scope="session")
 def oracles(tmp_path_factory):
-    """Folder with what other libraries say, computed once by our Python for every host."""
+    """Folder with what other libraries say, computed once by our Python for every host and worker."""
     if "MOTIONBLOCKS_ORACLES" in os.environ:
         return os.environ["MOTIONBLOCKS_ORACLES"]
     pytest.importorskip("diffusers")
-    folder = tmp_path_factory.mktemp("oracles")
-    command = [sys.executable, str(ROOT / "tests" / "nodes" / "oracle_files.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return str(folder)
+
+    def make(folder):
+        command = [sys.executable, str(ROOT / "tests" / "nodes" / "oracle_files.py"), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+
+    return str(once_a_run(tmp_path_factory.getbasetemp(), "oracles", make))
 
 
 def selected(session, host, interpreted):
@@ -98,9 +112,9 @@ def suite_with(request, tmp_path_factory):
 @pytest.mark.host
 @pytest.mark.slow
 @pytest.mark.timeout(0)  # it waits; silence ends it
-def test_in_host(host, address, suite_with):
+def test_in_host(host, address, fault, suite_with):
     if host is None:
         pytest.skip(MISSING)
-    fault = found_inside(host)[address] or suite_with(host, address).fault(address)
+    fault = fault or suite_with(host, address).fault(address)
     if fault:
         pytest.fail(fault, pytrace=False)
