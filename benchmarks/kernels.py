@@ -21,7 +21,7 @@ if not ON_CARD:
 
 from builtin_common import RESULTS  # noqa: E402
 from kernels_cases_common import Case, crossover_cases, operator_cases, outside  # noqa: E402
-from kernels_common import eager_block, eager_step  # noqa: E402
+from kernels_common import CONFIGS, eager_block, eager_step  # noqa: E402
 from kernels_timing_common import Clock, card_rates, facts, poisoned, relative_error  # noqa: E402
 from pack.motion.io.files.atomic import write_json  # noqa: E402
 from pack.motion.models.conditions import Conditions  # noqa: E402
@@ -31,10 +31,6 @@ from pack.motion.models.linear_video.network import LinearVideoDiT  # noqa: E402
 PARTS = ("operators", "training", "crossover", "compile", "step")
 NOT_MEASURED = "not measured on a GPU yet"
 COMPILERS = {"torch.compile": None, "torch.compile max-autotune": "max-autotune-no-cudagraphs"}
-STEPS = {  # in_channels, patch, latent height and width: 16 frames, two samples (guidance)
-    "512x512 f32p1": (32, 1, 16, 16), "480x768 f32p1": (32, 1, 15, 24), "512x512 f8p2": (4, 2, 64, 64),
-    "480x768 f8p2": (4, 2, 60, 96), "1024x1024 f8p2": (4, 2, 128, 128),
-}  # fmt: skip
 TOY_STEPS = {"toy": (4, 2, 4, 6)}
 
 
@@ -43,7 +39,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part (may be repeated)")
     parser.add_argument("--runs", type=int, default=50 if ON_CARD else 1, help="timed runs of each rival")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
-    parser.add_argument("--steps", choices=tuple(STEPS), action="append", help="only these configurations of the step")
+    parser.add_argument("--steps", choices=tuple(CONFIGS), action="append", help="only these configurations of a step")
     parser.add_argument("--flash-bla", help="folder that holds the package flash_bla")
     parser.add_argument("--lite-mla", help="folder that holds triton_lite_mla_kernels")
     parser.add_argument("--commit", help="what to write down as commit where there is no git")
@@ -168,7 +164,7 @@ class Bench:
 def step_rows(bench: Bench, dtype: torch.dtype, chosen: list[str] | None) -> list[dict]:
     """One block and one step at the five configurations: ours, torch, released eager, and compiled on a card."""
     rows = []
-    for name, size in (STEPS if ON_CARD else TOY_STEPS).items():
+    for name, size in (CONFIGS if ON_CARD else TOY_STEPS).items():
         if not chosen or name in chosen:
             rows += one_step(bench, name, size, dtype)
     return rows

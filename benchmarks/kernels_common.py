@@ -5,6 +5,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+CONFIGS = {  # in_channels, patch, latent height and width: 16 frames, two samples (guidance)
+    "512x512 f32p1": (32, 1, 16, 16), "480x768 f32p1": (32, 1, 15, 24), "512x512 f8p2": (4, 2, 64, 64),
+    "480x768 f8p2": (4, 2, 60, 96), "1024x1024 f8p2": (4, 2, 128, 128),
+}  # fmt: skip
+
 
 def eager_spatial(q: Tensor, k: Tensor, v: Tensor, eps: float = 1e-15) -> Tensor:
     """ReLU linear attention over (m, n, nh, dh) in the published manner: float32 copies, a row of ones, two bmm."""
@@ -26,7 +31,7 @@ def rotated(x: Tensor) -> Tensor:
 
 
 def eager_temporal(q: Tensor, k: Tensor, v: Tensor, eps: float = 1e-6) -> Tensor:
-    """1 + cos attention over t of (b, t, s, nh, dh) in the published manner: rearranged copies, linear form."""
+    """1 + cos attention over t of (b, t, s, nh, dh) in the published manner: rearranged copies, linear."""
     b, t = q.shape[:2]
     query, key, value = (rearrange(x, "b t s nh dh -> (b s) nh t dh").contiguous() for x in (q, k, v))
     if t == 1:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import torch
 from builtin_common import save
-from kernels_common import eager_block
+from kernels_common import CONFIGS, eager_block
 from ledger_common import Ledger, meta_ledger, pack_operators
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.config import LinearVideoDiTConfig
@@ -18,10 +18,6 @@ from pack.motion.models.module_weights import plain_weights
 from pack.motion.models.text_cache import TextCache
 
 FRAMES, SAMPLES, TEXT = 16, 2, 300
-CONFIGS = {  # in_channels, patch, latent height and width
-    "512x512 f32p1": (32, 1, 16, 16), "480x768 f32p1": (32, 1, 15, 24), "512x512 f8p2": (4, 2, 64, 64),
-    "480x768 f8p2": (4, 2, 60, 96), "1024x1024 f8p2": (4, 2, 128, 128),
-}  # fmt: skip
 
 
 @functools.cache

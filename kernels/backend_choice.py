@@ -18,6 +18,8 @@ KERNELS = ("auto", "torch", "triton")
 LOWEST_TRITON = (3, 3)
 LOWEST_CAPABILITY = (8, 0)  # Turing has no bfloat16 tensor cores: compiled there, kernels spill 1.5 KB
 STORED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+FLOAT16_MAX = 65504.0
+WIDEST_TOKEN = 6144  # channels: a wider token does not fit into the registers of one program
 MAX_PROGRAMS = 2**31 - 1  # of a grid's x axis; y and z end at 65,535, so grids are flat
 
 

@@ -7,11 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._triton.gate_norm_modulate_plan import TOKENS_A_PROGRAM
-from .backend_choice import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
+from .backend_choice import (
+    FLOAT16_MAX,
+    STORED_TYPES,
+    WIDEST_TOKEN,
+    check_same,
+    register,
+    through_operator,
+    triton_problem,
+    use_triton,
+)
 from .errors import ShapeError
-
-FLOAT16_MAX = 65504.0
-WIDEST = 6144  # channels of the Triton backend: a wider token does not fit into the registers of one program
 
 
 class Rows(NamedTuple):
@@ -84,7 +90,7 @@ def gate_norm_modulate(
     has_sum, has_norm = y is not None or bias is not None, shift is not None or scale is not None
     if not (has_sum or has_norm):
         return x, None
-    if not use_triton(kernels, *given) or x.shape[-1] > WIDEST:
+    if not use_triton(kernels, *given) or x.shape[-1] > WIDEST_TOKEN:
         return gate_norm_modulate_torch(x, y, gate=gate, shift=shift, scale=scale, bias=bias, eps=eps)
     parts = [part for rows in (gate, shift, scale) for part in _parts(rows, x.shape[0])]
     form = gate_norm_modulate_operator if through_operator(*given) else _launch

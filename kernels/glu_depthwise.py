@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend_choice import check_same, register, through_operator, triton_problem, use_triton
+from .backend_choice import FLOAT16_MAX, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
-FLOAT16_MAX = 65504.0
 SLICE = 2**24  # elements of half-precision input that the torch backend widens to float32 at a time
 
 

@@ -5,12 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._triton.joint_linear_attention_plan import factor_of, output_programs, state_programs
-from .backend_choice import check_same, register, through_operator, triton_problem, use_triton
+from ._triton.joint_linear_attention_plan import WIDEST_HEAD, factor_of, output_programs, state_programs
+from .backend_choice import FLOAT16_MAX, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
 
-FLOAT16_MAX = 65504.0
-WIDEST_HEAD = 128  # of the Triton backend
 CHUNK = 8192  # tokens the torch backend holds in float32 at a time
 Scale = tuple[Tensor, Tensor]  # rstd (b, n) float32 and weight (nh·dh,) of a norm over the full width
 

@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from ._triton.joint_linear_attention_plan import factor_of
-from .backend_choice import check_same, register, through_operator, triton_problem, use_triton
+from ._triton.joint_linear_attention_plan import WIDEST_HEAD, factor_of
+from .backend_choice import FLOAT16_MAX, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
-
-FLOAT16_MAX = 65504.0
-WIDEST_HEAD = 128  # of the Triton backend
 
 
 def spatial_linear_attention_torch(q: Tensor, k: Tensor, v: Tensor, *, eps: float = 1e-15) -> Tensor:

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._triton.joint_linear_attention_plan import factor_of, output_programs, state_programs
+from ._triton.joint_linear_attention_plan import WIDEST_HEAD, factor_of, output_programs, state_programs
 from .backend_choice import check_same, register, through_operator, triton_problem
 from .errors import ShapeError
 from .spatial_linear_attention import (
-    WIDEST_HEAD,
     attend_torch,
     backward_operator,
     check_shapes,

@@ -5,14 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._triton.temporal_cosine_attention_plan import LEAST, SHORTEST, WIDEST_HEAD
 from .backend_choice import STORED_TYPES, check_same, register, through_operator, triton_problem, use_triton
 from .errors import ConfigError, ShapeError
 
 # Multiply-adds per site and head: linear 2·t·dh·(dh+1), direct 2·t²·dh; they meet at t = dh + 1.
 ALGORITHMS = ("auto", "linear", "direct")
-WIDEST_HEAD = 128  # of the Triton backend: wider ones leave no registers
-SHORTEST = 1e-12  # length a vector is divided by at least
-LEAST = 1e-6  # denominator
 
 
 class RotaryTable(NamedTuple):

@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from .backend_choice import STORED_TYPES, register, through_operator, triton_problem, use_triton
+from .backend_choice import STORED_TYPES, WIDEST_TOKEN, register, through_operator, triton_problem, use_triton
 from .errors import ShapeError
-
-WIDEST = 6144  # channels of the Triton backend: a wider token does not fit into the registers of one program
 
 
 def token_rstd_torch(x: Tensor, *, eps: float) -> Tensor:
@@ -26,7 +24,7 @@ def token_rstd(x: Tensor, *, eps: float, kernels: str = "auto") -> Tensor:
     """
     if not x.ndim or not x.shape[-1] or not x.is_floating_point():
         raise ShapeError(f"x is {tuple(x.shape)} of {x.dtype}; floating point (..., d) with d > 0 is needed")
-    if not use_triton(kernels, x) or x.shape[-1] > WIDEST:
+    if not use_triton(kernels, x) or x.shape[-1] > WIDEST_TOKEN:
         return token_rstd_torch(x, eps=eps)
     return token_rstd_operator(x, eps) if through_operator(x) else _launch(x, eps)
 

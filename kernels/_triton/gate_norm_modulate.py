@@ -15,10 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import backend_choice
 from ..backend_choice import interpreting, programs
 from .gate_norm_modulate_plan import columns, launch_options
 
-FLOAT16_MAX = tl.constexpr(65504.0)
+FLOAT16_MAX = tl.constexpr(backend_choice.FLOAT16_MAX)
 
 
 @functools.cache

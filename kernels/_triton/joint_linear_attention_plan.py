@@ -2,6 +2,8 @@
 
 import torch
 
+WIDEST_HEAD = 128  # features; spatial attention gives its wide heads to the same kernels
+
 
 def factor_of(n: int) -> float:
     """The power of two at or below 1/n: it keeps a state the size of one token's share and rounds nothing."""

@@ -15,10 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import backend_choice
 from ..backend_choice import interpreting, programs
 from . import joint_linear_attention as three_phases
 
-FLOAT16_MAX = tl.constexpr(65504.0)
+FLOAT16_MAX = tl.constexpr(backend_choice.FLOAT16_MAX)
 LEAST = tl.constexpr(1e-36)  # the inverse of less is infinite in float32
 WIDEST = 64  # features of a head; a wider state leaves no registers for the tokens
 WIDEST_BACKWARD = 32

@@ -11,7 +11,9 @@ import torch
 from ..backend_choice import interpreting
 
 QUADRATIC_FRAMES = 64  # longest sequence whose t x t weights stay in registers
-WIDEST_HEAD = 128  # dims of a head, padded to a power of two
+WIDEST_HEAD = 128  # dims of a head; wider ones leave no registers
+SHORTEST = 1e-12  # length a vector is divided by at least
+LEAST = 1e-6  # denominator
 WANTED = 2048  # programs that fill a large card several times over; fewer heads a program below it
 
 # (arch, padded dims, padded frames; 0: the linear algorithm) -> frames and heads of a tile, warps, stages; None: any.

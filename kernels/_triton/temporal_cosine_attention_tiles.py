@@ -3,9 +3,11 @@
 import triton
 import triton.language as tl
 
-SHORTEST = tl.constexpr(1e-12)  # a vector's length when normalised
-LEAST = tl.constexpr(1e-6)  # denominator
-FLOAT16_MAX = tl.constexpr(65504.0)
+from .. import backend_choice
+from . import temporal_cosine_attention_plan as plan
+
+SHORTEST, LEAST = tl.constexpr(plan.SHORTEST), tl.constexpr(plan.LEAST)
+FLOAT16_MAX = tl.constexpr(backend_choice.FLOAT16_MAX)
 
 
 @triton.jit

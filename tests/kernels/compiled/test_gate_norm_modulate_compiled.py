@@ -10,7 +10,7 @@ from pack.kernels._triton.gate_norm_modulate import (
 )
 from pack.kernels._triton.token_rstd import _token_rstd_bwd_kernel, _token_rstd_fwd_kernel
 from pack.kernels._triton.token_rstd import launch_options as rstd_options
-from pack.kernels.gate_norm_modulate import WIDEST
+from pack.kernels.backend_choice import WIDEST_TOKEN
 
 TOKENS = 46080
 FLOAT32 = ("partial", "out", "rstd", "grad")  # whatever the tokens are stored in
@@ -58,7 +58,7 @@ def test_backward_of_the_models_width_fits_every_card(arch):
 
 
 @pytest.mark.parametrize("build", [forward, backward])
-@pytest.mark.parametrize("d", [320, WIDEST])
+@pytest.mark.parametrize("d", [320, WIDEST_TOKEN])
 def test_other_widths_fit_the_smallest_card(d, build):
     check_limits(build(86, d), has_dots=False, least_warps=8)
 

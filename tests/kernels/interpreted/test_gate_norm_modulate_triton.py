@@ -261,7 +261,7 @@ def test_declared_bytes_are_those_the_kernel_moves():
 
 
 def test_wide_tokens_take_torch():
-    x = torch.randn(1, 1, 1, module.WIDEST + 1)
+    x = torch.randn(1, 1, 1, module.WIDEST_TOKEN + 1)
     with counted_bytes() as counted:
         gate_norm_modulate(x, x, kernels="triton")
     assert counted.launches == 0
