@@ -11,9 +11,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DIRECTED = (
-    "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "rotate left", "rotate right",
-)  # fmt: skip
 SKIMAGE = (
     "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "coins.png",
     "moon.png", "hubble_deep_field.jpg", "grass.png", "brick.png",
@@ -39,6 +36,7 @@ def mount_pack() -> None:
 mount_pack()
 
 from pack.motion.builtin_model import BuiltinModel, bundle  # noqa: E402
+from pack.motion.data.procedural.camera import DIRECTED  # noqa: E402, F401
 from pack.motion.io.files.atomic import write_json  # noqa: E402
 from pack.motion.io.media.video import read_photo  # noqa: E402
 from pack.motion.io.networks.builtin_names import weights_path  # noqa: E402

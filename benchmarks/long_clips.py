@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from builtin_common import DIRECTED, load_model, photo, photo_paths, save, verdict
 from pack.motion.choices import SAME_MOVE
+from pack.motion.metrics.what_moves import BESIDE
 from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.draw import draw
 
 LENGTHS = (31, 61, 121)
-NOT_A_FLOW = ("still", "rain", "snow")
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     paths, rows = photo_paths(), []
     for name in ("motionblocks-tiny", "motionblocks-small"):
         model = load_model(name)
-        words = [word for word in model.vocabulary.words if word not in NOT_A_FLOW]
+        words = [word for word in model.vocabulary.words if word not in BESIDE]
         for picture in arguments.photos:
             first = model.codec.encode(photo(paths[picture], long_side=256)[None, :, None])
             for word in [word for word in words if word in (arguments.words or words)]:

@@ -13,13 +13,14 @@ from dataclasses import replace
 
 import torch
 from builtin_common import SHAPES, draw, load_model, make_noise, photo, photo_paths, save
+from pack.motion.io.networks.builtin_names import BUILTIN_NAMES
 from pack.motion.layers.letterbox import Letterbox
 from pack.motion.metrics.camera_way import way_of
 from pack.motion.metrics.optical_flow import CameraMotion, fit_camera_motion
+from pack.motion.metrics.slider_flow import SLIDERS
 
-MODELS = ("motionblocks-tiny", "motionblocks-small")
 MOVES = {"pan": "pan left", "zoom in": "zoom in", "zoom out": "zoom out", "rotate": "rotate left"}
-SLIDERS = (1, 4, 8, 12, 16, 19)
+MOVING_SLIDERS = SLIDERS[1:]  # at 0 nothing moves
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--frames", type=int, default=4, help="drawn of the clip's 16, evenly spread")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=BUILTIN_NAMES)
     parser.add_argument("--name", default="slider_flow", help="of the results file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -37,10 +38,10 @@ def main() -> None:
     for name in arguments.models:
         for move in MOVES:
             ways = [[row["way"] for row in rows if (row["model"], row["move"], row["slider"]) == (name, move, slider)]
-                    for slider in SLIDERS]  # fmt: skip
+                    for slider in MOVING_SLIDERS]  # fmt: skip
             middle = [statistics.median(way) for way in ways]
             spread = [max(max(way) / mid - 1, 1 - min(way) / mid) for way, mid in zip(ways, middle)]
-            figures[f"{name}, {move}: % of the long side at {SLIDERS}"] = [round(mid, 1) for mid in middle]
+            figures[f"{name}, {move}: % of the long side at {MOVING_SLIDERS}"] = [round(mid, 1) for mid in middle]
             figures[f"{name}, {move}: farthest photo from it, %"] = [round(100 * value) for value in spread]
     save(arguments.name, figures, rows)
 
@@ -53,7 +54,7 @@ def measure(name: str, arguments) -> list[dict]:
     for index, (title, path) in enumerate(list(photo_paths().items())[::every][: arguments.photos]):
         shape = list(SHAPES)[index % len(SHAPES)]
         picture = photo(path, shape)
-        for slider in SLIDERS:
+        for slider in MOVING_SLIDERS:
             grids = draw_grids(model, picture, slider, places, arguments.steps)
             box = Letterbox(*picture.shape[1:], model.spec.latent.working_size)
             rows += [{"model": name, "photo": title, "shape": shape, "move": move, "slider": slider,

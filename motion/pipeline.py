@@ -13,6 +13,7 @@ from .choices import EDGES, GO_ON
 from .conditioning.motion_bucket import motion_bucket
 from .devices import pick_device
 from .errors import ConfigError, ShapeError
+from .limits import MAX_SEED
 from .metrics.what_moves import nothing_to_act_on
 from .models.heads.flow_codec import FlowCodec, check_photo_size
 from .models.playback.photo_player import PhotoPlayer
@@ -22,7 +23,6 @@ from .sampling.draw import draw, make_noise
 from .text.safe_words import safe_bucket, safety_notes
 
 MAX_FRAMES = 256
-MAX_SEED = 2**64 - 1
 MAX_VIDEO_BYTES = 8 * 2**30
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

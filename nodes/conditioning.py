@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..motion.choices import CROP, EDGES, GO_ON, LONGER, MIRROR, SAME_MOVE
 from ..motion.errors import ConfigError, ShapeError
+from ..motion.limits import MAX_DYNAMICS, MAX_SIDE
 from ..motion.models.latent_spaces import MAX_FRAMES, check_multiple, latent_frames
 from .host import checks, conditions, devices, page, pixels
 from .host.compat import inp, out, schema, unique_id
@@ -15,8 +16,6 @@ CATEGORY = "MotionBlocks/conditioning"
 DEFAULT_FPS = 8.0
 FIRST_EDITION = "as in 0.1"  # edges of prompts that name none: their frames keep their bits
 MAX_BATCH = 64
-MAX_BUCKET = 19
-MAX_SIDE = 4096
 
 
 class ImageToVideo(io.ComfyNode):
@@ -54,7 +53,7 @@ class ImageToVideo(io.ComfyNode):
                     "on 81 (Wan 2.1 needs 4k+1, LTX-2 8k+1).",
                 ),
                 inp(
-                    io.Int.Input, "dynamics", default=12, min=0, max=MAX_BUCKET, step=1,
+                    io.Int.Input, "dynamics", default=12, min=0, max=MAX_DYNAMICS, step=1,
                     display_mode=io.NumberDisplay.slider,
                     tooltip="How much moves: 0 nearly nothing, 19 most (the model's motion bucket). SANA-Video "
                     "reads it from the prompt alone: set it in Encode Prompts (Motion).",
@@ -107,7 +106,7 @@ class ImageToVideo(io.ComfyNode):
         from .text_encoders.motion_vocabulary import names_no_motion, words_of
 
         refuse_unread(part for _, part in positive)
-        checks.in_range("dynamics", dynamics, 0, MAX_BUCKET)
+        checks.in_range("dynamics", dynamics, 0, MAX_DYNAMICS)
         checks.in_range("batch_size", batch_size, 1, MAX_BATCH)
         checks.in_range("fps", fps, 1.0, 120.0)
         checks.choose("longer", longer, LONGER)

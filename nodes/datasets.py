@@ -5,6 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
+from ..motion.limits import MAX_CLIP_FRAMES, MAX_DATA_SEED, MAX_FPS
 from .host import checks, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
@@ -13,7 +14,7 @@ CATEGORY = "MotionBlocks/training"
 SHIPPED_CLIPS = Path(__file__).resolve().parents[1] / "assets" / "clips"
 SHIPPED = "shipped: "
 PREVIEW = 8  # pictures
-MAX_FPS, MAX_CLIPS, MAX_FRAMES, MAX_SEED = 240.0, 10_000, 1000, 2**63 - 1
+MAX_CLIPS = 10_000
 ANY, ANY_CAMERA = "any", "any camera"
 
 
@@ -116,7 +117,7 @@ class GenerateClips(io.ComfyNode):
                 ),
                 inp(io.Int.Input, "num_clips", default=32, min=1, max=MAX_CLIPS, tooltip="How many clips."),
                 inp(
-                    io.Int.Input, "num_frames", default=16, min=2, max=MAX_FRAMES,
+                    io.Int.Input, "num_frames", default=16, min=2, max=MAX_CLIP_FRAMES,
                     tooltip="Frames a clip. The built-in models know 16.",
                 ),
                 inp(
@@ -124,7 +125,7 @@ class GenerateClips(io.ComfyNode):
                     tooltip="Side in px, a multiple of 16; best the model's working size: 64 for motionblocks-tiny.",
                 ),
                 inp(
-                    io.Int.Input, "seed", default=0, min=0, max=MAX_SEED, control_after_generate=False,
+                    io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
                     tooltip="Other seeds draw other clips. Stays fixed, since new clips train all over again.",
                 ),
             ],
@@ -137,8 +138,8 @@ class GenerateClips(io.ComfyNode):
     def execute(cls, motions, num_clips, num_frames=16, size=64, seed=0) -> io.NodeOutput:
         from ..motion.data.sources.generated import generate_collection
 
-        for name, value, high in (("num_clips", num_clips, MAX_CLIPS), ("num_frames", num_frames, MAX_FRAMES),
-                                  ("size", size, 512), ("seed", seed, MAX_SEED)):  # fmt: skip
+        for name, value, high in (("num_clips", num_clips, MAX_CLIPS), ("num_frames", num_frames, MAX_CLIP_FRAMES),
+                                  ("size", size, 512), ("seed", seed, MAX_DATA_SEED)):  # fmt: skip
             checks.in_range(name, value, 0, high)
         wanted = _wanted(motions)
         return _shown(cls, generate_collection(num_clips, num_frames=num_frames, size=size, seed=seed, **wanted))

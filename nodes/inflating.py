@@ -2,14 +2,13 @@
 
 from comfy_api.latest import io
 
+from ..motion.models.inflation import INITS
 from .host import checks, devices, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/training"
-FOLDER = "diffusion_models"
-PREFIX = f"{FOLDER}/sana_inflated"
-INITS = ("zero", "copy")
+PREFIX = f"{folders.WEIGHTS_FOLDER}/sana_inflated"
 OBJECTIVES = ("t2v", "i2v_residual")
 DTYPES = ("default", "bf16", "fp32", "fp16")
 
@@ -29,7 +28,7 @@ class InflateModel(io.ComfyNode):
             search_aliases=["sana", "image to video model", "temporal layers", "inflate"],
             inputs=[
                 inp(
-                    io.Combo.Input, "source_name", options=folders.model_names(FOLDER),
+                    io.Combo.Input, "source_name", options=folders.model_names(folders.WEIGHTS_FOLDER),
                     tooltip="SANA 0.6B, 1.6B or 1.5 (512 or 1024 px) in models/diffusion_models: a diffusers folder or "
                     "a .safetensors file. See docs/models.md.",
                 ),
@@ -62,11 +61,11 @@ class InflateModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, source_name):
-        return folders.check_model_name(FOLDER, source_name)
+        return folders.check_model_name(folders.WEIGHTS_FOLDER, source_name)
 
     @classmethod
     def fingerprint_inputs(cls, source_name, **choices):
-        return f"{source_name} {sorted(choices.items())} {folders.model_stamp(FOLDER, source_name)}"
+        return f"{source_name} {sorted(choices.items())} {folders.model_stamp(folders.WEIGHTS_FOLDER, source_name)}"
 
     @classmethod
     def execute(
@@ -82,7 +81,8 @@ class InflateModel(io.ComfyNode):
         dtype = devices.WEIGHT_DTYPES[checks.choose("weight_dtype", weight_dtype, DTYPES)]
         target = numbered_output(filename_prefix)
         with torch.inference_mode(False):  # else its weights could not be trained
-            file, row, path = _inflate(folders.model_path(FOLDER, source_name), target, init, objective, dtype)
+            source = folders.model_path(folders.WEIGHTS_FOLDER, source_name)
+            file, row, path = _inflate(source, target, init, objective, dtype)
             model = build_patcher(file, path)
         text = _describe(file, row, path)
         return io.NodeOutput(model, path, ui=text_under(cls, text))

@@ -5,13 +5,13 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motion.errors import ConfigError, ShapeError
+from ..motion.limits import MAX_SEED
 from .host import checks, pixels
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/sampling"
 METHODS = ("dct", "fft", "none")
-MAX_SEED = 2**64 - 1
 KEPT_COLOUR, NOISE_COLOUR = (0.95, 0.55, 0.15), (0.12, 0.12, 0.14)
 
 

@@ -3,12 +3,11 @@
 from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
+from ..motion.sampling.schedules import MAX_STEPS, SCHEDULES
 from .host import checks
 from .host.compat import inp, out, schema
 
 CATEGORY = "MotionBlocks/sampling"
-MAX_STEPS = 10000
-SCHEDULES = ("flow_dpm", "flow_match_euler")
 
 
 def flow_shift(model) -> float:

@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..motion.errors import ConfigError
+from ..motion.limits import MAX_DYNAMICS
 from ..motion.text.instructions import INSTRUCTIONS, instruction_name, with_motion_score
 from .host import checks, conditions, folders, progress
 from .host.compat import inp, out, schema
@@ -13,7 +14,6 @@ from .text_encoders.prompts import refuse_unread
 CATEGORY = "MotionBlocks/conditioning"
 FOLDER, PART = "text_encoders", "text_encoder"
 WEIGHT_DTYPES = ("default", "bf16", "fp32")
-MAX_BUCKET = 19
 
 
 class LoadTextEncoder(io.ComfyNode):
@@ -101,7 +101,7 @@ class EncodePrompts(io.ComfyNode):
                     tooltip="What to avoid, such as jump cuts, jitter, deformed limbs. Without effect at cfg 1.0.",
                 ),
                 inp(
-                    io.Int.Input, "dynamics", default=15, min=0, max=MAX_BUCKET, step=1,
+                    io.Int.Input, "dynamics", default=15, min=0, max=MAX_DYNAMICS, step=1,
                     display_mode=io.NumberDisplay.slider,
                     tooltip="How much moves: 0 nearly nothing, 19 most. Motion models with buckets take it as their "
                     "bucket; SANA-Video as its motion score, twice the value.",
@@ -123,8 +123,8 @@ class EncodePrompts(io.ComfyNode):
     @classmethod
     def execute(cls, clip, positive, negative, dynamics=15, motion_score=True) -> io.NodeOutput:
         if not isinstance(dynamics, int):
-            raise ConfigError(f"dynamics is {str(dynamics)[:60]}; a whole number from 0 to {MAX_BUCKET} is needed")
-        checks.in_range("dynamics", dynamics, 0, MAX_BUCKET)
+            raise ConfigError(f"dynamics is {str(dynamics)[:60]}; a whole number from 0 to {MAX_DYNAMICS} is needed")
+        checks.in_range("dynamics", dynamics, 0, MAX_DYNAMICS)
         if clip is None:
             raise ConfigError("clip is empty: the checkpoint that was loaded holds no text encoder; load one for it")
         wanted = motion_score and not _is_motion_vocabulary(clip)

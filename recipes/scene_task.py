@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..motion.data.procedural.fields import AXES, PICTURE_WORDS
 from ..motion.data.procedural.scenes import SceneSource
+from ..motion.layers.block_dct import APPEARANCE_CHANNELS
 from ..motion.models.conditions import Conditions
 from ..motion.models.heads.flow_codec import FlowCodec
 from ..motion.models.heads.flow_head import compose_clean
@@ -17,8 +18,6 @@ from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from ..motion.training.optimizers import block_matrices
 from ..motion.training.task import SampleKey
 from .small import SmallRecipe
-
-APPEARANCE = 192
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class SceneTask:
         return SceneSamples(
             clean, frames, torch.tensor(ids), self._buckets(scenes, chance), self._sigma(chance),
             torch.cat([torch.randn(clean[:1].shape, generator=g) for g in generators]),
-            self._flow_weight(clean[:, APPEARANCE:, 1:]), scenes.captions,
+            self._flow_weight(clean[:, APPEARANCE_CHANNELS:, 1:]), scenes.captions,
         )  # fmt: skip
 
     def loss(self, batch: SceneSamples) -> Tensor:
@@ -94,9 +93,9 @@ class SceneTask:
         raw = self.dit.predict_raw(noisy, batch.sigma * 1000, told)
         clean, _ = compose_clean(raw, first, batch.frame_indices, detach_warp=True)
         error = (clean - batch.clean)[:, :, 1:]
-        appearance = (error[:, :APPEARANCE] / sigma.clamp_min(0.1)).square().mean((1, 2, 3, 4))
+        appearance = (error[:, :APPEARANCE_CHANNELS] / sigma.clamp_min(0.1)).square().mean((1, 2, 3, 4))
         index = batch.frame_indices[:, 1:].view(len(sigma), 1, -1, 1, 1).float()
-        flow = (batch.flow_weight * error[:, APPEARANCE:].abs() / (index / 4).sqrt()).mean((1, 2, 3, 4))
+        flow = (batch.flow_weight * error[:, APPEARANCE_CHANNELS:].abs() / (index / 4).sqrt()).mean((1, 2, 3, 4))
         return appearance + self.recipe.flow_weight * flow
 
     def _frame_indices(self, chance: Tensor, captions: list[str]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..motion.data.procedural.camera import Scenes, draw_scenes
 from ..motion.errors import CheckpointError
+from ..motion.layers.block_dct import APPEARANCE_CHANNELS
 from ..motion.metrics.dynamics import degree_to_bucket, ms_ssim
 from ..motion.models.conditions import Conditions
 from ..motion.models.heads.flow_codec import FlowCodec
@@ -22,7 +23,6 @@ from ..motion.text.vocabulary import MAX_MOTIONS, MotionVocabulary
 from ..motion.training.muon import Muon
 from .tiny import TEXT_WIDTH, BuiltinRecipe
 
-APPEARANCE = 192
 MEASURED_PAIRS = (0, 5, 10)  # frame pairs (n, n+1) that stand for the whole clip's dynamics degree
 
 
@@ -113,12 +113,12 @@ def batch_loss(
         raw = dit.predict_raw(noisy, batch.sigma * 1000, told)
     clean, _ = compose_clean(raw, first, batch.frame_indices, detach_warp=True)
     error = (clean - batch.clean)[:, :, 1:]
-    appearance = (error[:, :APPEARANCE] / sigma.clamp_min(0.1)).square().mean()
+    appearance = (error[:, :APPEARANCE_CHANNELS] / sigma.clamp_min(0.1)).square().mean()
     index = batch.frame_indices[:, 1:].view(len(sigma), 1, -1, 1, 1).float()
-    truth = batch.clean[:, APPEARANCE:, 1:]
+    truth = batch.clean[:, APPEARANCE_CHANNELS:, 1:]
     weight = torch.where(truth.abs().amax((1, 2, 3, 4), keepdim=True) < 1e-3, recipe.still_weight, 1.0)
-    flow = (weight * error[:, APPEARANCE:].abs() / (index / 4).sqrt()).mean()
-    return appearance + recipe.flow_weight * flow, error[:, APPEARANCE:].detach().abs().mean() * 4
+    flow = (weight * error[:, APPEARANCE_CHANNELS:].abs() / (index / 4).sqrt()).mean()
+    return appearance + recipe.flow_weight * flow, error[:, APPEARANCE_CHANNELS:].detach().abs().mean() * 4
 
 
 def few_keys_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:

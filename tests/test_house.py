@@ -28,7 +28,7 @@ ONE_WAY_OUT = {  # foreign text is made safe on its way to a person: what leads 
 # Rooms and single files of motion, from the ground up: each may import what stands in a line above its own.
 FLOORS = (
     ("errors",),
-    ("records", "choices", "devices", "foreign_json"),
+    ("records", "choices", "limits", "devices", "foreign_json"),
     ("layers",),
     ("text",),
     ("models", "metrics"),

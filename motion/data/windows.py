@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import ConfigError
+from ..limits import MAX_CLIP_FRAMES, MAX_DATA_SEED, MAX_SIDE
 from ..records import PlainRecord
 from .clips import Clip, digest
 
@@ -33,8 +34,8 @@ class WindowConfig(PlainRecord):
 
 
 _RANGES = (
-    ("num_frames", 1, 1000), ("stride_min", 1, 1000), ("stride_max", 1, 1000), ("windows_per_clip", 1, 10000),
-    ("resolution", 16, 4096), ("seed", 0, 2**63 - 1),
+    ("num_frames", 1, MAX_CLIP_FRAMES), ("stride_min", 1, 1000), ("stride_max", 1, 1000),
+    ("windows_per_clip", 1, 10000), ("resolution", 16, MAX_SIDE), ("seed", 0, MAX_DATA_SEED),
 )  # fmt: skip
 
 

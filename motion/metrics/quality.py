@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
 from .colour import delta_e_2000, luma, mean_colour_difference, mean_lab
+from .dynamics import OVERSHOOT
 from .motion_track import MOVING_PX, MotionTrack, interpolation_errors, shrink, track_motion
 from .optical_flow import LABELS, MIN_SIDE, CameraMotion, camera_motion, has_cv2, motion_agrees
 
-OVERSHOOT = 0.1
 PAD_PX = 1  # videos of odd sizes are padded to even ones: a photo may be this much smaller than the frames
 ASPECT_SLACK = 0.02
 NO_FLOW = "not measured: cv2 is missing (pip install opencv-python-headless)"

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..layers.letterbox import Letterbox, fit_square
+from .colour import LUMA
 
 CELL = 4  # px of a working square per cell of the flow grid
-LUMA = (0.299, 0.587, 0.114)
 SMOOTH = 0.06  # steepest change of brightness a px in a cell of sky
 ON_SKY = 0.55  # share of the motion of `clouds` that must fall on sky
 CORE = 0.5  # share of the longest way from which a cell counts as moved

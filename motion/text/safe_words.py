@@ -8,7 +8,8 @@ benchmarks/safe_words.py measures the table; docs/words.md shows it.
 
 from collections.abc import Sequence
 
-TOP = 19  # highest bucket of the slider
+from ..limits import MAX_DYNAMICS
+
 SAFE = {  # word -> bucket at the slider's top
     "slide left": 7, "slide right": 7, "slide up": 7, "slide down": 7, "bounce": 6, "orbit": 6, "swing": 5,
     "spin": 3, "clouds": 4, "waterfall": 4,
@@ -26,7 +27,7 @@ def safe_bucket(words: Sequence[str], dynamics: int) -> int:
     least 1, since at 0 nothing moves. Without a capped word it is dynamics itself, whatever that is.
     """
     cap = _cap(words)
-    return dynamics if cap >= TOP or dynamics < 1 else max(1, round(dynamics * cap / TOP))
+    return dynamics if cap >= MAX_DYNAMICS or dynamics < 1 else max(1, round(dynamics * cap / MAX_DYNAMICS))
 
 
 def safety_notes(words: Sequence[str], dynamics: int) -> tuple[str, ...]:
@@ -37,11 +38,11 @@ def safety_notes(words: Sequence[str], dynamics: int) -> tuple[str, ...]:
         weakest = min((word for word in words if word in SAFE), key=SAFE.__getitem__)
         notes.append(
             f"{weakest!r} at dynamics {dynamics} moves with strength {bucket}: its slider ends at {SAFE[weakest]} of "
-            f"{TOP}, beyond which faces and people bend"
+            f"{MAX_DYNAMICS}, beyond which faces and people bend"
         )
     notes += [f"{word!r} is no longer listed: {UNLISTED[word]}; it is still read" for word in words if word in UNLISTED]
     return tuple(notes)
 
 
 def _cap(words: Sequence[str]) -> int:
-    return min((SAFE.get(word, TOP) for word in words), default=TOP)
+    return min((SAFE.get(word, MAX_DYNAMICS) for word in words), default=MAX_DYNAMICS)

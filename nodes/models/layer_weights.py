@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import comfy.ops
 from torch import Tensor, nn
 
-PLAIN_TENSORS = (Tensor, nn.Parameter)
+from ...motion.models.module_weights import PLAIN_TENSORS
 
 
 @contextmanager

@@ -12,21 +12,16 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .fields import AXES
 from .textures import canvases, sample_periodic
 
 SIZE = 64  # window, px
 CANVAS = 128  # period of the canvas, px
 GRID = 16  # cells of the flow grid a side
 FULL_SPEED = {"pan": 1.6, "zoom": 0.05, "rotate": 0.058}  # px, log-scale, radians; each a frame
-DIRECTED = (
-    "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "rotate left", "rotate right",
-)  # fmt: skip
+DIRECTED = tuple(AXES)
 SINGLES = (*DIRECTED, "still")
 STILL_SHARE, PAIR_SHARE = 0.1, 0.2  # of the captions drawn
-_AXES = {
-    "pan left": (0, -1.0), "pan right": (0, 1.0), "pan up": (1, -1.0), "pan down": (1, 1.0),
-    "zoom in": (2, -1.0), "zoom out": (2, 1.0), "rotate left": (3, 1.0), "rotate right": (3, -1.0),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,14 +132,14 @@ def _draw_caption(generator: torch.Generator) -> str:
     if u > STILL_SHARE + PAIR_SHARE:
         return _pick(DIRECTED, generator)
     first = _pick(DIRECTED, generator)
-    second = _pick([name for name in DIRECTED if _AXES[name][0] != _AXES[first][0]], generator)
+    second = _pick([name for name in DIRECTED if AXES[name][0] != AXES[first][0]], generator)
     return ", ".join(sorted((first, second), key=SINGLES.index))
 
 
 def _add_motion(rate: Tensor, name: str, speed: float) -> None:
     """Add one motion to the row rate (4,) of a scene being drawn."""
-    if name in _AXES:
-        axis, sign = _AXES[name]
+    if name in AXES:
+        axis, sign = AXES[name]
         rate[axis] += sign * speed * FULL_SPEED[name.split()[0]]
 
 

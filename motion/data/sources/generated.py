@@ -8,13 +8,14 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...io.media.video import check_fps
+from ...limits import MAX_CLIP_FRAMES
 from ..clips import Clip, ClipCollection, digest
 from ..grid_flow import read_grid
 from ..procedural.scenes import WORDS, SceneBatch, SceneSource, draw_caption
 
 GENERATOR_VERSION = 1  # raised when scenes change; part of every clip's fingerprint
 NUM_TEXTURES = 256  # different ones; scenes also shift, mirror and tint them
-MAX_CLIPS, MAX_FRAMES = 100_000, 1000
+MAX_CLIPS = 100_000
 ROUNDS = 12  # of the fixed point that turns flow against frame 0 into flow against a later frame
 
 
@@ -28,8 +29,8 @@ def generate_collection(
     in px, a multiple of 16 from 32 on. Clip k is the same however many there are. Raises ConfigError for unknown
     motions and numbers out of range.
     """
-    for name, value, low, high in (("num_clips", num_clips, 1, MAX_CLIPS), ("num_frames", num_frames, 2, MAX_FRAMES),
-                                   ("size", size, 32, 1024)):  # fmt: skip
+    for name, value, low, high in (("num_clips", num_clips, 1, MAX_CLIPS), ("size", size, 32, 1024),
+                                   ("num_frames", num_frames, 2, MAX_CLIP_FRAMES)):  # fmt: skip
         if not low <= value <= high:
             raise ConfigError(f"{name} is {value}; it must be {low} to {high}")
     captions = [checked_motions(text) for text in motions] if motions is not None else None

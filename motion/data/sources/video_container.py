@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import ShapeError, ToldError
-from ...models.heads.flow_codec import MAX_SIDE
+from ...limits import MAX_SIDE
+from ...metrics.dynamics import MAX_ASPECT
 
 MAX_FRAMES = 1 << 20  # of one file, and of one clip once it is resampled
 MIN_SIDE = 16  # px
-MAX_ASPECT = 16  # long side over short side, as the dynamics meter takes it
 # Containers only: a play list under a video's name could make FFmpeg open other files.
 _CONTAINERS = "mov,matroska,webm,avi,gif,mpegts"
 _PROGRAM_STREAM, _SINCE = b"\x00\x00\x01\xba", 17  # below PyAV 17 one that is opened with options ends the process

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .video_container import MAX_ASPECT
+from ...metrics.dynamics import MAX_ASPECT
 
 
 @dataclass(frozen=True)

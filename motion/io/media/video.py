@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError, ShapeError
+from ...limits import MAX_FPS
 from ..files.atomic import atomic_path, new_output
 from ..files.names import check_output_name
 from .byte_frames import ByteFrames
@@ -20,7 +21,6 @@ from .pictures import rgb_picture
 
 __all__ = ["WrittenVideo", "check_fps", "check_output", "read_photo", "read_video", "write_video"]
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
-MAX_FPS = 240.0
 _HELD = {".webp": 4, ".gif": 1}  # bytes a pixel that Pillow keeps of every frame until the file is whole
 # Above Full HD, x264's preset medium would hold 1 GiB of a 6-megapixel video and take most of the time. Zero latency
 # hands every frame on at once and cuts it into slices, one a thread: 0.2 GiB, whatever the length and the processor. At

@@ -15,10 +15,10 @@ from ...errors import CheckpointError, ConfigError
 from ...models.linear_video.architecture import LINEAR_VIDEO
 from ...models.sana_video.dims import SanaDims
 from ..files.kind import shown
+from ..files.weight_folder import DOCS
 from .families import detect_family, strip_containers
 from .linear_video import CROSS_HEADS, compare_shapes
 
-DOCS = "docs/models.md"
 CLASSES = {"SanaTransformer2DModel": "sana", "SanaVideoTransformer3DModel": "sana_video"}
 DROPPED = ("pos_embed", "y_embedder.y_embedding", "logvar_linear.weight", "logvar_linear.bias")
 SPRINT_MARKS = ("guidance_embedder.", "time_embed.timestep_embedder.", "cfg_embedder.")

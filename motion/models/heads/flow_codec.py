@@ -15,11 +15,11 @@ from ...errors import ShapeError
 from ...layers.block_dct import APPEARANCE_CHANNELS, BLOCK, coefficients_to_pixels, pixels_to_coefficients
 from ...layers.letterbox import Letterbox, fit_square
 from ...layers.warp import FlowResampler, fold_grid, resample_flow, resample_square, unfold_grid, warp
+from ...limits import MAX_SIDE
 
 FLOW_CHANNELS = 8
 FLOW_UNIT = 4.0  # working pixels per latent unit
 LATENT_CHANNELS = APPEARANCE_CHANNELS + FLOW_CHANNELS
-MAX_SIDE = 4096
 BAND = 64  # rows of a photo that are decoded at a time
 
 

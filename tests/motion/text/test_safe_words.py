@@ -3,7 +3,8 @@
 import pytest
 from pack.motion.builtin_model import load_builtin
 from pack.motion.errors import ConfigError
-from pack.motion.text.safe_words import SAFE, TOP, UNLISTED, safe_bucket, safety_notes
+from pack.motion.limits import MAX_DYNAMICS
+from pack.motion.text.safe_words import SAFE, UNLISTED, safe_bucket, safety_notes
 from pack.motion.text.vocabulary import MOTIONS, MotionVocabulary
 
 SMALL = (
@@ -14,25 +15,25 @@ SMALL = (
 
 @pytest.mark.parametrize("word", SAFE)
 def test_a_capped_word_keeps_its_whole_slider_from_still_to_its_cap(word):
-    buckets = [safe_bucket([word], dynamics) for dynamics in range(TOP + 1)]
-    assert buckets[0] == 0 and buckets[TOP] == SAFE[word] < TOP
+    buckets = [safe_bucket([word], dynamics) for dynamics in range(MAX_DYNAMICS + 1)]
+    assert buckets[0] == 0 and buckets[MAX_DYNAMICS] == SAFE[word] < MAX_DYNAMICS
     assert buckets == sorted(buckets) and min(buckets[1:]) == 1
     assert set(buckets) == set(range(SAFE[word] + 1)), "every strength up to the cap can be reached"
-    straight = [dynamics * SAFE[word] / TOP for dynamics in range(TOP + 1)]
+    straight = [dynamics * SAFE[word] / MAX_DYNAMICS for dynamics in range(MAX_DYNAMICS + 1)]
     assert all(abs(bucket - due) <= 0.5 for bucket, due in zip(buckets, straight) if bucket > 1)
 
 
 @pytest.mark.parametrize("words", [(), *((word,) for word in (*MOTIONS, "sway", "pulse", "rain", "snow"))])
 def test_words_of_camera_picture_and_weather_keep_the_slider_as_it_is(words):
-    for dynamics in range(TOP + 1):
+    for dynamics in range(MAX_DYNAMICS + 1):
         assert safe_bucket(words, dynamics) == dynamics and not safety_notes(words, dynamics)
 
 
 @pytest.mark.parametrize(("words", "lowest"), [(("slide left", "swing"), "swing"), (("pan left", "clouds"), "clouds")])
 def test_the_lower_cap_of_two_words_holds_and_is_named(words, lowest):
-    assert safe_bucket(words, TOP) == safe_bucket(words[::-1], TOP) == SAFE[lowest]
-    (note,) = safety_notes(words, TOP)
-    assert repr(lowest) in note and f"dynamics {TOP}" in note and f"strength {SAFE[lowest]}" in note
+    assert safe_bucket(words, MAX_DYNAMICS) == safe_bucket(words[::-1], MAX_DYNAMICS) == SAFE[lowest]
+    (note,) = safety_notes(words, MAX_DYNAMICS)
+    assert repr(lowest) in note and f"dynamics {MAX_DYNAMICS}" in note and f"strength {SAFE[lowest]}" in note
 
 
 def test_nothing_is_said_where_nothing_was_weakened():
