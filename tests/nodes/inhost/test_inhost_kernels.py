@@ -8,6 +8,7 @@ from pack.kernels import backend_choice, self_test
 from safetensors.torch import save_file
 
 CPU = torch.device("cpu")
+FRAMES = 2  # an interpreted step takes seconds a frame
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def ksampler(core, model):
     return core(
         "KSampler", model=model, seed=5, steps=1, cfg=1.0, sampler_name="euler", scheduler="simple",
         positive=tiny.prompt(1, first=first), negative=tiny.prompt(2, first=first), denoise=1.0,
-        latent_image=tiny.start(first=first),
+        latent_image={"samples": first.repeat(1, 1, FRAMES, 1, 1)},
     )[0]["samples"]  # fmt: skip
 
 
@@ -105,10 +106,10 @@ def test_lora_comes_and_goes_without_a_trace(core, ours, name, lora):
 
 
 def apply_model(patcher):
-    first = (tiny.first_latent() * 0.18215).expand(-1, -1, tiny.FRAMES, -1, -1)
+    first = (tiny.first_latent() * 0.18215).expand(-1, -1, FRAMES, -1, -1)
     text, more = tiny.prompt(1)[0]
     return patcher.model.apply_model(
-        tiny.randn(1, tiny.CHANNELS, tiny.FRAMES, tiny.SIDE, tiny.SIDE), torch.tensor([0.7]), c_crossattn=text,
+        tiny.randn(1, tiny.CHANNELS, FRAMES, tiny.SIDE, tiny.SIDE), torch.tensor([0.7]), c_crossattn=text,
         attention_mask=more["attention_mask"], motion_bucket_id=torch.tensor([3]), first_latent=first,
     )  # fmt: skip
 
