@@ -1,6 +1,8 @@
 """Words that widgets and options offer, where they can be read without loading a model."""
 
-# What a clip of more frames than the model was trained on does; see conditioning/clip_places.py.
+# What a clip of more frames than the model was trained on does; see sampling/clip_places.py.
 SAME_MOVE, GO_ON, BACK_AND_FORTH = LONGER = ("same move", "go on", "back and forth")
-# What is shown where a frame looks beyond the photo; see models/photo_player.py.
+# What is shown where a frame looks beyond the photo; see models/playback/photo_player.py.
 CROP, MIRROR = EDGES = ("crop", "mirror")
+# How temporal attention starts in a network made of an image model; see models/inflation.py.
+INITS = ("zero", "copy")

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..motion.models.inflation import INITS
+from ..motion.choices import INITS
 from .host import checks, devices, folders, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..choices import INITS
 from ..errors import ConfigError, ShapeError
 from .linear_video.config import LinearVideoDiTConfig
 from .sana_video.dims import SanaDims
 
-INITS = ("zero", "copy")
 TEMPORAL = ("to_q.weight", "to_k.weight", "to_v.weight", "norm_q.weight", "norm_k.weight")
 OUT = ("to_out.0.weight", "to_out.0.bias")
 _TIME, _BUCKET = "time_embed.emb.timestep_embedder.", "time_embed.motion_guidance_emb.timestep_embedder."

@@ -158,7 +158,7 @@ def load_in_a_fresh_host():
     """As users start it: with byte-code written."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", LOAD, HOST, str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert "RESULT" in done.stdout, done.stderr[-2000:]
     return json.loads(done.stdout.split("RESULT")[1])
 
