@@ -2,10 +2,12 @@
 
 import signal
 
+import numpy as np
 import pytest
 from host_page import find_browser, open_browser
 from host_server import HostServer
 from real_hosts import MISSING, find_hosts
+from shipped_workflows import api_graph, video_of
 
 HOSTS = find_hosts()
 
@@ -22,6 +24,27 @@ def host(request, tmp_path_factory):
         pytest.skip(MISSING)
     with HostServer(request.param, tmp_path_factory.mktemp("host") / "base") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shipped_frames(host):
+    """A function from a shipped workflow's name to its video, (t, h, w, 3) float in [0, 255], and its rate.
+
+    Each graph of workflows/api runs once a host. shown: the same graph as the page has just run it; the host then
+    answers with what it still holds of each node whose inputs are equal, so optional inputs are taken from it.
+    """
+    made = {}
+
+    def frames_by_name(name, shown=None):
+        if name not in made:
+            graph = api_graph(name)
+            for node_id, node in graph.items() if shown else ():
+                node["inputs"] = shown[node_id]["inputs"] | node["inputs"]
+            made[name] = video_of(host, graph)
+        frames, fps = made[name]
+        return frames.astype(np.float32), fps
+
+    return frames_by_name
 
 
 @pytest.fixture(scope="session")

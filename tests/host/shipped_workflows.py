@@ -2,7 +2,7 @@
 
 import json
 
-from host_server import ROOT
+from host_server import ROOT, decode_video, saved_video
 
 FOLDER = ROOT / "workflows"
 RACCOON, CITY, PORTRAIT = (576, 768), (406, 720), (600, 512)
@@ -33,6 +33,11 @@ def api_graph(name):
 def page_graph(name):
     """Return the text of workflows/<name>.json."""
     return (FOLDER / f"{name}.json").read_text()
+
+
+def video_of(host, graph):
+    """Run a graph; return its video as (t, h, w, 3) uint8 and its rate."""
+    return decode_video(host.download(saved_video(host.run(graph))))
 
 
 def node_of(graph, class_type):

@@ -104,12 +104,13 @@ def wait_for_new_entry(page, host, before, num_polls=600):
 
 
 @pytest.mark.parametrize("name", sorted(PROMISES))
-def test_opening_and_pressing_run_makes_a_video(page, host, name):
+def test_opening_and_pressing_run_makes_a_video(page, host, shipped_frames, name):
     before = set(host.get("/history"))
     open_workflow(page, name)
     page.get_by_role("button", name="Run").first.click()
     page.evaluate("() => { app.canvas.pause_rendering = true; }")  # leaves the processor to the host
     entry = wait_for_new_entry(page, host, before)
+    shipped_frames(name, json.loads(page.evaluate(EXPORT)))  # for test_workflows_run.py, while it costs little
     page.evaluate("() => { app.canvas.pause_rendering = false; app.canvas.setDirty(true, true); }")
     assert entry["status"]["status_str"] == "success" and saved_video(entry["outputs"])
     page.wait_for_timeout(2500)

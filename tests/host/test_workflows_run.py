@@ -2,34 +2,14 @@
 
 import numpy as np
 import pytest
-from host_server import decode_video, saved_video
-from shipped_workflows import ALL, CITY, FOLDER, FPS, GAP, PORTRAIT, PROMISES, api_graph, node_of
+from shipped_workflows import ALL, CITY, FOLDER, FPS, GAP, PORTRAIT, PROMISES, api_graph, node_of, video_of
 
 pytestmark = pytest.mark.host
-
-
-def frames_of(host, graph):
-    """Run a graph; return its video as (t, h, w, 3) float in [0, 255] and its rate."""
-    frames, fps = decode_video(host.download(saved_video(host.run(graph))))
-    return frames.astype(np.float32), fps
 
 
 def motion_of(frames):
     """Mean absolute difference of the first and the last frame, 0 to 255."""
     return float(np.abs(frames[-1] - frames[0]).mean())
-
-
-@pytest.fixture(scope="module")
-def shipped_frames(host):
-    """A function from a shipped workflow's name to (frames, fps); each graph runs once a host."""
-    made = {}
-
-    def frames_by_name(name):
-        if name not in made:
-            made[name] = frames_of(host, api_graph(name))
-        return made[name]
-
-    return frames_by_name
 
 
 def test_every_workflow_has_a_promise_and_a_page_twin():
@@ -102,11 +82,11 @@ def test_the_subject_swings_out_comes_back_and_swings_to_the_other_side(shipped_
 def test_same_seed_twice_gives_the_same_video(host):
     graph = api_graph("animate_photo")
     node_of(graph, "KSampler")["seed"] = 11
-    first, _ = frames_of(host, graph)
+    first, _ = video_of(host, graph)
     node_of(graph, "KSampler")["seed"] = 12
-    frames_of(host, graph)
+    video_of(host, graph)
     node_of(graph, "KSampler")["seed"] = 11
-    again, _ = frames_of(host, graph)
+    again, _ = video_of(host, graph)
     assert np.array_equal(first, again)
 
 
