@@ -4,29 +4,39 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ..motion.training.trainer import Trainer
+from ..motion.training.config import TrainingConfig
+from ..motion.training.reports import SaveReport, StepReport, Watcher
+from ..motion.training.run import TrainingPlan, TrainingRun
+from ..motion.training.task import Task
 
 
-def run_training(task, config, arguments, write: Callable, *, report_every: int) -> None:
+class Printing(Watcher):
+    """Prints a line every few steps, and has weights written at every state. write(trainer)."""
+
+    def __init__(self, write: Callable, report_every: int):
+        self.write, self.report_every, self.losses = write, report_every, []
+
+    def step(self, report: StepReport, losses: list[float]) -> None:
+        self.losses.append(report.loss)
+        if report.step % self.report_every == 0:
+            mean, drawing = sum(self.losses) / len(self.losses), report.data_seconds / report.seconds
+            print(f"step {report.step}/{report.num_steps} loss {mean:.4f} norm {report.gradient_norm:.2f} "
+                  f"{report.seconds:.2f} s a step, drawing {drawing:.0%}", flush=True)
+            self.losses.clear()
+
+    def state(self, report: SaveReport, run: TrainingRun) -> None:
+        if report.path:
+            self.write(run.trainer)
+
+
+def run_training(task: Task, config: TrainingConfig, arguments, write: Callable, *, report_every: int) -> None:
     """Train in arguments.folder, or go on there where arguments.resume says so. write(trainer) at every state."""
-    losses = []
-
-    def report(step) -> None:
-        losses.append(step.loss)
-        if step.step % report_every == 0:
-            mean, drawing = sum(losses) / len(losses), step.data_seconds / step.seconds
-            print(f"step {step.step}/{step.num_steps} loss {mean:.4f} norm {step.gradient_norm:.2f} "
-                  f"{step.seconds:.2f} s a step, drawing {drawing:.0%}", flush=True)
-            losses.clear()
-
-    def export(saved) -> None:
-        if saved.path:
-            write(trainer)
-
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(task, config, folder=arguments.folder, resume="latest" if arguments.resume else None,
-                      allow_changes=arguments.changed, on_step=report, on_save=export)
-    trainer.run()
+    plan = TrainingPlan(
+        config=config, task=lambda _: task, states=arguments.folder, resume="latest" if arguments.resume else None,
+        allow_changes=arguments.changed,
+    )  # fmt: skip
+    TrainingRun(plan, Printing(write, report_every)).run()
 
 
 def run_arguments(about: str, *, steps: int, batch: int, rate: float) -> argparse.ArgumentParser:

@@ -3,10 +3,15 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+from ..training.reports import StepReport, Watcher
 from .console import for_console, say
+
+NOTHING_TRAINED = "nothing was trained; the clips encoded so far are kept"
 
 
 def add_train(commands) -> None:
@@ -21,50 +26,57 @@ def add_train(commands) -> None:
 
 
 def _train(options) -> None:
-    from tqdm import tqdm
-
     from ..training.distributed import open_world
     from ..training.job import read_job, run_job
 
     job = read_job(options.config)
     job = replace(job, resume="latest") if options.resume else job
     world = open_world()
-    silent = options.quiet or world.rank > 0
-    bars: dict[str, tqdm] = {}
-
-    def on_text(text: str) -> None:
-        if not silent:
-            tqdm.write(for_console(text))
-
-    def show(desc: str, unit: str, done: int, total: int, figures: dict | None = None) -> None:
-        if desc not in bars:
-            bars[desc] = tqdm(desc=desc, unit=unit, total=total, initial=done - 1, disable=silent)
-        bars[desc].set_postfix(figures, refresh=False)
-        bars[desc].update(1)
-        if done == total:
-            bars[desc].close()
-
     with _soft_stop() as check:
-
-        def on_encode(done: int, total: int) -> None:
-            show("encoding", "clip", done, total)
-            check("nothing was trained; the clips encoded so far are kept")
-
-        def on_step(report) -> None:
-            figures = {"loss": f"{report.loss:.4g}", "lr": f"{report.learning_rate:.2g}"}
-            show("training", "step", report.step, report.num_steps, figures)
-            check(f"the state of step {report.step} is in {job.states}; --resume goes on from there")
-
-        done = run_job(
-            job, on_step=on_step, on_encode=on_encode, on_text=on_text,
-            check=lambda: check("nothing was trained; the clips encoded so far are kept"), world=world,
-        )  # fmt: skip
+        watcher = _Terminal(str(job.states), check, silent=options.quiet or world.rank > 0)
+        done = run_job(job, watcher, check=lambda: check(NOTHING_TRAINED), world=world)
     if done.path is not None:
         result = done.training
         if result.problem:
             say(f"note: the last state was not saved: {result.problem}", sys.stderr)
         what = "LoRA" if job.training.mode == "lora" else "model"
         say(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
+
+
+class _Terminal(Watcher):
+    """Progress bars and lines of text; check(text) ends the run where the user asked for it."""
+
+    def __init__(self, states: str, check: Callable[[str], None], *, silent: bool):
+        self.states, self.check, self.silent = states, check, silent
+        self._bars: dict = {}
+
+    def say(self, text: str) -> None:
+        from tqdm import tqdm
+
+        if not self.silent:
+            tqdm.write(for_console(text))
+
+    def encoding(self, done: int, total: int) -> None:
+        self._show("encoding", "clip", done, total)
+        self.check(NOTHING_TRAINED)
+
+    def step(self, report: StepReport, losses: list[float]) -> None:
+        figures = {"loss": f"{report.loss:.4g}", "lr": f"{report.learning_rate:.2g}"}
+        self._show("training", "step", report.step, report.num_steps, figures)
+        self.check(f"the state of step {report.step} is in {self.states}; --resume goes on from there")
+
+    def sample(self, step: int, num_steps: int, picture: Path) -> None:
+        self.say(f"sample after step {step}: {picture}")
+
+    def _show(self, desc: str, unit: str, done: int, total: int, figures: dict | None = None) -> None:
+        from tqdm import tqdm
+
+        if desc not in self._bars:
+            self._bars[desc] = tqdm(desc=desc, unit=unit, total=total, initial=done - 1, disable=self.silent)
+        self._bars[desc].set_postfix(figures, refresh=False)
+        self._bars[desc].update(1)
+        if done == total:
+            self._bars[desc].close()
 
 
 @contextmanager

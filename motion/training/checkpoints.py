@@ -8,7 +8,8 @@ from ...kernels.foreign_text import safe_logger
 from ..errors import CheckpointError, ConfigError
 from ..io.training import states
 from ..io.training.states import TrainingState
-from .task import Resumable, SaveReport
+from .reports import SaveReport
+from .task import Resumable
 
 LISTED = 8
 _log = safe_logger("motionblocks.training")

@@ -5,32 +5,30 @@ YAML or JSON, read without running anything; every name in it is checked. States
 """
 
 import difflib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..builtin_model import BuiltinModel, bundle
 from ..data.clips import ClipCollection
-from ..data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset, builtin_encoders
+from ..data.latent_dataset import WindowConfig, build_latent_dataset, builtin_encoders
 from ..data.sources.folder import open_clip_folder
 from ..data.sources.generated import generate_collection
 from ..data.sources.video_file import go_on
 from ..errors import ConfigError
 from ..foreign_json import parse_json
-from ..io.adapters.adapter_file import save_adapter
 from ..io.files.atomic import make_folder, try_writing
 from ..io.files.names import check_output_name
 from ..io.files.text import decode_text
 from ..io.files.yaml_text import read_yaml
 from ..io.networks.builtin_names import BUILTIN_NAMES, builtin_path
-from ..io.networks.linear_video import LinearVideoFile, read_linear_video, save_linear_video
+from ..io.networks.linear_video import LinearVideoFile, read_linear_video
 from ..records import check_fields
 from .config import TrainingConfig
 from .latent_task import LatentTask
 from .processes import OneProcess, World
-from .task import StepReport, TrainingResult
-from .trainer import Trainer
+from .run import TrainingOutcome, TrainingPlan, TrainingRun, Watcher
+from .trained_weights import write_trained
 
 MAX_BYTES = 2**16
 LISTED = 5  # unknown names that are answered one by one
@@ -107,15 +105,6 @@ class TrainingJob:
         return cls(**check_fields(cls, plain), **made)
 
 
-@dataclass(frozen=True)
-class JobResult:
-    """A finished job. path: the file that was written; None in processes that are not the main one."""
-
-    path: Path | None
-    training: TrainingResult
-    summary: str  # of the data
-
-
 def read_job(path: str | Path) -> TrainingJob:
     """Read a job file, .json or YAML. Raises ConfigError with file, value, need and way out."""
     path = Path(path)
@@ -137,42 +126,33 @@ def read_job(path: str | Path) -> TrainingJob:
 
 
 def run_job(
-    job: TrainingJob, *, on_step: Callable[[StepReport], None] | None = None,
-    on_encode: Callable[[int, int], None] | None = None, on_text: Callable[[str], None] | None = None,
-    check: Callable[[], None] = go_on, world: World | None = None,
-) -> JobResult:  # fmt: skip
+    job: TrainingJob, watcher: Watcher | None = None, *, check: Callable[[], None] = go_on, world: World | None = None
+) -> TrainingOutcome:
     """Encode, train and save. Everything that can be refused is refused before the first step.
 
-    on_encode(done, total) and on_step(StepReport) show progress and may raise to cancel; check() is called often while
-    clips are read and may raise too; on_text gets lines to show.
+    check() is called often while clips are read; what it and the watcher raise to cancel passes.
     Raises ConfigError, CheckpointError and ShapeError; what ends the training passes after its state is saved.
     """
     from ..devices import pick_device
 
-    world = world or OneProcess()
+    world, watcher = world or OneProcess(), watcher or Watcher()
     _check_places(job, world)
     device = pick_device(job.device if job.device is not None else getattr(world, "device", None))
     file = read_linear_video(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
     model = bundle(file, device=device, kernels=job.kernels)
     clips = _open_clips(job, check)
-    with world.main_first():
-        dataset = build_latent_dataset(
-            clips, model.spec, builtin_encoders(model), job.windows, cache_folder=job.latents, on_step=on_encode
-        )
-    if on_text:
-        on_text(f"{clips.summary()}\n{dataset.summary()}")
-    task = LatentTask(model.dit, model.spec, dataset, job.training)
-    trainer = Trainer(
-        task, job.training, folder=job.states, resume=job.resume, allow_changes=job.allow_changes, on_step=on_step,
-        on_sample=lambda step: _sample(job, model, clips, step), world=world, device=device,
+    watcher.say(clips.summary())
+    plan = TrainingPlan(
+        config=job.training, states=job.states, resume=job.resume, allow_changes=job.allow_changes, world=world,
+        device=device, metadata={"base_model": Path(job.model).name},
+        dataset=lambda on_step: build_latent_dataset(
+            clips, model.spec, builtin_encoders(model), job.windows, cache_folder=job.latents, on_step=on_step
+        ),
+        task=lambda dataset: LatentTask(model.dit, model.spec, dataset, job.training),
+        write=lambda task, metadata: _write(job, file, task, metadata),
+        draw=(lambda task, step: _sample(job, model, clips, step)) if job.training.sample_every else None,
     )  # fmt: skip
-    result = trainer.run()
-    path = None
-    if world.rank == 0:
-        path = Path(job.output)
-        with trainer.averaged():
-            _save(job, path, file, task, dataset, result)
-    return JobResult(path, result, dataset.summary())
+    return TrainingRun(plan, watcher).run()
 
 
 def _check_places(job: TrainingJob, world: World) -> None:
@@ -195,28 +175,23 @@ def _open_clips(job: TrainingJob, check: Callable[[], None]) -> ClipCollection:
         raise ConfigError(f"generate: {error}") from error
 
 
-def _save(
-    job: TrainingJob, path: Path, file: LinearVideoFile, task: LatentTask, dataset: LatentDataset,
-    result: TrainingResult,
-) -> None:  # fmt: skip
+def _write(job: TrainingJob, file: LinearVideoFile, task: LatentTask, metadata: dict[str, str]) -> Path:
     """Write the LoRA, or in mode full the model with the text encoder and the words it came with."""
-    told = {"training": json.dumps(job.training.to_dict()), "training_steps": str(result.step),
-            "training_data": dataset.fingerprint, "base_model": Path(job.model).name}  # fmt: skip
-    if task.adapter is not None:
-        save_adapter(path, task.adapter, told)
-        return
-    kept = {name: text for name, text in file.metadata.items() if name not in task.spec.to_metadata()}
-    save_linear_video(path, task.spec, task.dit.state_dict(), file.text_encoder, {**kept, **told})
+    of_model = {name: text for name, text in file.metadata.items() if name not in file.spec.to_metadata()}
+    write_trained(job.output, task, metadata, text_encoder=file.text_encoder, of_model=of_model)
+    return Path(job.output)
 
 
-def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: int) -> None:
+def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: int) -> Path:
     """A video of the first clip's first frame with the weights so far, beside the output."""
     from ..io.media.video import write_video
     from ..pipeline import animate_frames
 
     clip, folder = clips.clips[0], make_folder(Path(job.output).with_suffix(".samples"))
     video = animate_frames(clip.frames([0])[0], motion=clip.caption, model=model, seed=job.training.seed)
-    write_video(folder / f"step-{step:08d}.mp4", video, model.spec.sampling.fps, overwrite=True)
+    path = folder / f"step-{step:08d}.mp4"
+    write_video(path, video, model.spec.sampling.fps, overwrite=True)
+    return path
 
 
 def _unknown(what: str, values, names) -> list[str]:

@@ -1,8 +1,6 @@
 """What a trainer and the thing it trains say to one another."""
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -63,37 +61,3 @@ class Resumable(Protocol):
 
     def load_state(self, state: Any) -> None:
         """Go on from a state that `state()` made and that was read back whole."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One finished step."""
-
-    step: int  # steps finished, 1 to num_steps
-    num_steps: int
-    loss: float  # mean over the global batch
-    learning_rate: float
-    gradient_norm: float  # before clipping
-    seconds: float  # of this step
-    data_seconds: float  # of those, spent drawing
-
-
-@dataclass(frozen=True)
-class SaveReport:
-    """One attempt to save."""
-
-    step: int  # steps finished
-    path: Path | None  # folder of the state; None when the save failed
-    problem: str = ""  # why it failed; what was there before is still there
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished run."""
-
-    step: int
-    losses: tuple[float, ...]  # one a step, from the very first, also of the runs before a resume
-    seconds: float  # of this run
-    data_seconds: float  # of those, spent drawing
-    state_path: Path | None  # newest whole state
-    problem: str = ""  # why the last save failed, "" when it did not

@@ -20,7 +20,8 @@ from .checkpoints import Checkpoints
 from .config import TrainingConfig
 from .optimizers import build_optimizers, optimizer_tensors, restore_optimizers
 from .processes import OneProcess, World
-from .task import SampleKey, SaveReport, StepReport, Task, TrainingResult
+from .reports import SaveReport, StepReport, TrainingResult
+from .task import SampleKey, Task
 
 __all__ = ["SampleKey", "SaveReport", "StepReport", "Task", "Trainer", "TrainingResult"]
 _log = safe_logger("motionblocks.training")

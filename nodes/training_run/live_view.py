@@ -7,7 +7,7 @@ import time
 
 from torch import Tensor
 
-from ...motion.training.task import StepReport
+from ...motion.training.reports import StepReport, Watcher
 from ..host import page, progress
 from . import previews
 
@@ -16,11 +16,12 @@ SHOW_SECONDS = 0.25  # between two updates of the page
 CURVE_POINTS = 256  # sent to the page at most
 
 
-class Page:
+class Page(Watcher):
     """Progress bar, line of text and loss curve of the running node; a silent one where there is no page."""
 
     def __init__(self, node_id: str | None, num_steps: int):
         self.node_id, self.bar = node_id, progress.progress_bar(num_steps)
+        self.strips: list[Tensor] = []
         self._shown = 0.0
 
     def encoding(self, done: int, total: int) -> None:
@@ -44,8 +45,9 @@ class Page:
         if self.node_id is not None:
             page.send_event(LOSS_EVENT, {"node": self.node_id, **curve_of(losses, num_steps)})
 
-    def sample(self, step: int, num_steps: int, strip: Tensor) -> None:
-        self.bar.update_absolute(step, num_steps, previews.to_jpeg(strip))
+    def sample(self, step: int, num_steps: int, picture: Tensor) -> None:
+        self.strips.append(picture)
+        self.bar.update_absolute(step, num_steps, previews.to_jpeg(picture))
 
     def say(self, text: str) -> None:
         page.show_text(text, self.node_id)

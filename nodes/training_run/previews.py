@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...motion.data.latent_dataset import TextEntry, resize_short_side
+from ...motion.data.latent_dataset import LatentDataset, TextEntry, resize_short_side
 from ...motion.models.conditions import Conditions
 from ...motion.models.model_spec import LinearVideoSpec
 from ..vaes_on_socket.builtin import BuiltinVAE, for_video
@@ -21,12 +21,17 @@ class SamplePlan:
     spec: LinearVideoSpec
     vae: object
     photo: Tensor | None  # (1, 3, 1, h, w) in [0, 1]; None for text-to-video models
-    shape: tuple[int, ...]  # (c, t, h, w) of the latents
     text: TextEntry
     empty: TextEntry
-    bucket: int
     shift: float
     seed: int
+    shape: tuple[int, ...] = ()  # (c, t, h, w) of the latents; this and the bucket come from the data
+    bucket: int = 0
+
+    def of(self, dataset: LatentDataset) -> "SamplePlan":
+        """The same with the size of the first sample and the middle motion bucket of all."""
+        buckets = sorted(sample.motion_bucket_id for sample in dataset.samples)
+        return replace(self, shape=dataset.samples[0].shape, bucket=buckets[len(buckets) // 2])
 
     def draw(self, network, device: torch.device) -> Tensor:
         """A strip (h, w, 3) in [0, 1]: first, middle and last frame of a sampled video. Call without gradients."""

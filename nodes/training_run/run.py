@@ -1,31 +1,27 @@
-"""One training run inside the host: its parts put together, what the page sees of it, and what is left when it ends."""
+"""A training run inside the host: what the user connected as a plan, and the outputs of the node from what is left."""
 
-import contextlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...kernels.foreign_text import safe_logger
-from ...motion.adapters.lora import LoRA, target_names
+from ...motion.adapters.lora import target_names
 from ...motion.data.clips import ClipCollection
 from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
-from ...motion.errors import CheckpointError, ConfigError
-from ...motion.io.adapters.adapter_file import save_adapter
 from ...motion.io.files.atomic import new_output
-from ...motion.io.networks.linear_video import save_linear_video
 from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.training.config import TrainingConfig
 from ...motion.training.latent_task import LatentTask
-from ...motion.training.trainer import StepReport, Trainer, TrainingResult
+from ...motion.training.reports import TrainingResult
+from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
+from ...motion.training.trained_weights import trained_tensors, write_trained
 from ..host import devices, progress
 from . import previews, trainable_copy
 from .encoders import host_encoders, text_parts
 from .folders import RunFolders, prepare
 from .live_view import Page
-
-_log = safe_logger("motionblocks.training")
 
 
 @dataclass(frozen=True)
@@ -60,174 +56,119 @@ class Outcome:
 
 def train(request: Request, node_id: str | None) -> Outcome:
     """Train as asked. Whatever ends it early (cancel, out of memory, an error) leaves the state and the weights so far
-    on the disk and goes on unchanged.
+    on the disk and passes on unchanged.
 
     The host's inference mode is left, and everything given is copied before it is used in a graph.
     """
     page = Page(node_id, request.config.num_steps)
     with torch.inference_mode(False), torch.enable_grad():
-        dataset, plan = _prepare_data(request, page)
-        run = _Run(request, dataset, plan, page)
+        page.say("checking VAE, CLIP and folders")
+        inside = _InsideHost(request)
+        run = None
         try:
-            return run.train()
+            run = TrainingRun(inside.plan(), page)
+            done = run.run()
+            return inside.outcome(done, run, page)
         finally:
-            run.close()
+            if run is not None:
+                run.close()
+            inside.network = None
+            devices.release_memory()
 
 
-def _prepare_data(request: Request, page: Page) -> tuple[LatentDataset, previews.SamplePlan]:
-    """Encode clips and prompts; all that can be refused is refused before, and the folders are tried out."""
-    page.say("checking VAE, CLIP and folders")
-    spec = request.spec
-    trainable_copy.refuse_what_is_no_weight(request.model)
-    if request.config.mode == "lora":
-        target_names(request.model.model.diffusion_model, request.config.targets)
-    captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
-    encoders = host_encoders(request.vae, request.clip, spec, captions)
-    empty = encoders.encode_text("")
-    text = encoders.encode_text(request.sample_text or request.clips.clips[0].caption)
-    prepare(request.folders)
-    dataset = build_latent_dataset(
-        request.clips, spec, encoders, request.windows, cache_folder=request.folders.latents, on_step=page.encoding
-    )
-    buckets = sorted(sample.motion_bucket_id for sample in dataset.samples)
-    plan = previews.SamplePlan(
-        spec, request.vae, _sample_photo(request, encoders.spatial_multiple), dataset.samples[0].shape, text, empty,
-        buckets[len(buckets) // 2], request.shift, request.config.seed,
-    )  # fmt: skip
-    return dataset, plan
+class _InsideHost:
+    """The host's side of one run: encoders, a trainable copy of the network, samples and folders."""
 
+    def __init__(self, request: Request):
+        """Refuse all that can be refused before anything is computed, and try the folders out."""
+        self.request, self.device = request, devices.compute_device()
+        trainable_copy.refuse_what_is_no_weight(request.model)
+        if request.config.mode == "lora":
+            target_names(request.model.model.diffusion_model, request.config.targets)
+        captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
+        self.encoders = host_encoders(request.vae, request.clip, request.spec, captions)
+        empty = self.encoders.encode_text("")
+        text = self.encoders.encode_text(request.sample_text or request.clips.clips[0].caption)
+        prepare(request.folders)
+        self.samples = previews.SamplePlan(
+            request.spec, request.vae, self._sample_photo(), text, empty, request.shift, request.config.seed
+        )
+        self.network, self.tensors = None, {}
 
-def _sample_photo(request: Request, multiple: int) -> Tensor | None:
-    """The photo that samples start from: the user's, else the first frame of the first clip."""
-    if request.spec.objective == "t2v":
-        return None
-    photo = request.photo
-    if photo is None:
-        photo = request.clips.clips[0].frames([0]).movedim(1, -1)
-    return previews.sample_photo(photo.clone(), request.spec, request.windows.resolution, multiple)
+    def plan(self) -> TrainingPlan:
+        """The run as the library takes it."""
+        request = self.request
+        told = {**getattr(request.model.model, "origin", {}), "windows": json.dumps(request.windows.to_dict())}
+        return TrainingPlan(
+            config=request.config, dataset=self._dataset, task=self._task, write=self._write, draw=self._draw,
+            states=request.folders.states, resume=request.folders.resume, allow_changes=request.allow_changes,
+            metadata=told, keep_unfinished=True,
+        )  # fmt: skip
 
+    def outcome(self, done: TrainingOutcome, run: TrainingRun, page: Page) -> Outcome:
+        """The node's outputs, and the whole curve on the page."""
+        page.curve(list(done.training.losses), self.request.config.num_steps)
+        count = sum(value.numel() for value in run.trainer.values)
+        return Outcome(
+            done.training, self.tensors, str(done.path), page.strips, _report(self.request.config, done, count),
+            done.metadata,
+        )  # fmt: skip
 
-class _Run:
-    """Network, adapter and trainer of one run."""
+    def _dataset(self, on_step) -> LatentDataset:
+        request = self.request
+        dataset = build_latent_dataset(
+            request.clips, request.spec, self.encoders, request.windows, cache_folder=request.folders.latents,
+            on_step=on_step,
+        )  # fmt: skip
+        self.samples = self.samples.of(dataset)
+        return dataset
 
-    def __init__(self, request: Request, dataset: LatentDataset, plan: previews.SamplePlan, page: Page):
-        self.request, self.dataset, self.plan, self.page = request, dataset, plan, page
-        config, self.device = request.config, devices.compute_device()
+    def _task(self, dataset: LatentDataset) -> LatentTask:
+        request = self.request
         devices.unload_models()
         self.network = trainable_copy.trainable_copy(request.model, request.spec, self.device)
-        self.adapter = None
-        if config.mode == "lora":
-            self.adapter = LoRA(
-                self.network, targets=config.targets, rank=config.rank, alpha=config.alpha, seed=config.seed
-            )
-        task = LatentTask(self.network, request.spec, dataset, config, adapter=self.adapter)
-        self.trainer = Trainer(
-            task, config, folder=request.folders.states, resume=request.folders.resume,
-            allow_changes=request.allow_changes, on_step=self._on_step, on_sample=self._on_sample,
-        )  # fmt: skip
-        self.strips: list[Tensor] = []
-        self.sampled_at: int | None = None
+        return LatentTask(self.network, request.spec, dataset, request.config)
 
-    def train(self) -> Outcome:
-        """Run to the last step, save, and gather what is left."""
-        self._draw(0)
-        finished = False
-        try:
-            result = self.trainer.run()
-            finished = True
-        finally:
-            if not finished:
-                self._rescue()
-        weights, path = self._save()
-        if self.sampled_at != result.step:
-            with self._attached():
-                self._on_sample(result.step)
-        self.page.curve(list(result.losses), self.request.config.num_steps)
-        return Outcome(result, weights, path, self.strips, self._report(result, path), self._metadata())
-
-    def close(self) -> None:
-        """Drop network, gradients and optimizer, also when an exception keeps this frame alive."""
-        self.network = self.adapter = self.trainer = self.dataset = None
-        devices.release_memory()
-
-    def _on_step(self, report: StepReport) -> None:
-        self.page.step(report, self.trainer.losses)
-
-    def _on_sample(self, step: int) -> None:
-        with self.trainer.averaged():
-            self._draw(step)
-
-    def _draw(self, step: int) -> None:
+    def _draw(self, task: LatentTask, step: int) -> Tensor:
         """One strip of sample frames; the network's mode comes back as it was."""
         progress.throw_if_cancelled()
         was_training = self.network.training
         self.network.eval()
         try:
-            with torch.no_grad():
-                strip = self.plan.draw(self.network, self.device).cpu()
+            return self.samples.draw(self.network, self.device).cpu()
         finally:
             self.network.train(was_training)
-        self.strips.append(strip)
-        self.sampled_at = step
-        self.page.sample(step, self.request.config.num_steps, strip)
 
-    def _attached(self):
-        return contextlib.nullcontext() if self.adapter is None else self.adapter.attached()
+    def _write(self, task: LatentTask, metadata: dict[str, str]) -> Path:
+        """Save under the next free name; nothing that is there is written over. Raises CheckpointError."""
+        with new_output(self.request.folders.next_weights()) as output:
+            text, of_model = text_parts(self.request.clip)
+            write_trained(output.temp, task, metadata, text_encoder=text, of_model=of_model)
+            self.tensors = {name: value.detach().to("cpu", copy=True) for name, value in trained_tensors(task).items()}
+        return output.path
 
-    def _save(self) -> tuple[dict[str, Tensor], str]:
-        """Save the averaged weights under the next free name; nothing that is there is written over.
+    def _sample_photo(self) -> Tensor | None:
+        """The photo that samples start from: the user's, else the first frame of the first clip."""
+        request = self.request
+        if request.spec.objective == "t2v":
+            return None
+        photo = request.photo
+        if photo is None:
+            photo = request.clips.clips[0].frames([0]).movedim(1, -1)
+        multiple = self.encoders.spatial_multiple
+        return previews.sample_photo(photo.clone(), request.spec, request.windows.resolution, multiple)
 
-        Returns what the file holds, on the CPU, and its path. Raises CheckpointError.
-        """
-        with self.trainer.averaged(), torch.no_grad(), new_output(self.request.folders.next_weights()) as output:
-            if self.adapter is None:
-                text, more = text_parts(self.request.clip)
-                state = {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
-                save_linear_video(output.temp, self.request.spec, state, text, {**self._metadata(), **more})
-            else:
-                save_adapter(output.temp, self.adapter, self._metadata())
-                state = {name: value.to("cpu", copy=True) for name, value in self.adapter.tensors().items()}
-        return state, str(output.path)
 
-    def _rescue(self) -> None:
-        """Save the weights so far on the way out of a run that something ended; the exception passes."""
-        if not self.trainer.step or self.trainer.is_torn:
-            return
-        try:
-            _, path = self._save()
-        except (CheckpointError, ConfigError, OSError, MemoryError, RuntimeError) as error:
-            _log.warning("MotionBlocks training: the weights so far were not saved: %s", error)
-            return
-        state = self.trainer.checkpoints.newest
-        text = f"stopped after step {self.trainer.step}\nweights so far: {path}\nstate: {state or 'not saved'}"
-        _log.warning("MotionBlocks training: %s", text.replace("\n", "; "))
-        self.page.say(text)
-
-    def _metadata(self) -> dict[str, str]:
-        """What the weights' file says of their training, and of the licence and source of the model it began with."""
-        config, dataset = self.request.config, self.dataset
-        return getattr(self.request.model.model, "origin", {}) | {
-            "training": json.dumps(config.to_dict()), "training_steps": str(self.trainer.step),
-            **self._stopped_early(),
-            "training_data": dataset.fingerprint, "windows": json.dumps(self.request.windows.to_dict()),
-        }  # fmt: skip
-
-    def _stopped_early(self) -> dict[str, str]:
-        """An entry for weights of a run that did not come to its last step; nothing for others."""
-        step, num_steps = self.trainer.step, self.request.config.num_steps
-        return {} if step >= num_steps else {"training_stopped_early": f"after step {step} of {num_steps}"}
-
-    def _report(self, result: TrainingResult, path: str) -> str:
-        """Clips, samples, losses, times and paths as lines of text."""
-        losses, config = result.losses, self.request.config
-        part = max(1, len(losses) // 10)
-        first, last = (sum(values) / len(values) for values in (losses[:part], losses[-part:]))
-        count = sum(value.numel() for value in self.trainer.values)
-        took = f"{result.seconds:.1f} s in this run, {result.data_seconds:.1f} s of it drawing data"
-        problem = f"the last state was not saved: {result.problem}" if result.problem else ""
-        return "\n".join(filter(None, (
-            self.dataset.summary(),
-            f"{config.mode}: {count:,} trained numbers, {result.step} steps of {config.batch_size}, {took}",
-            f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
-            f"weights: {path}", f"state: {result.state_path}" if result.state_path else "", problem,
-        )))
+def _report(config: TrainingConfig, done: TrainingOutcome, count: int) -> str:
+    """Clips, samples, losses, times and paths as lines of text."""
+    result, losses = done.training, done.training.losses
+    part = max(1, len(losses) // 10)
+    first, last = (sum(values) / len(values) for values in (losses[:part], losses[-part:]))
+    took = f"{result.seconds:.1f} s in this run, {result.data_seconds:.1f} s of it drawing data"
+    problem = f"the last state was not saved: {result.problem}" if result.problem else ""
+    return "\n".join(filter(None, (
+        done.summary,
+        f"{config.mode}: {count:,} trained numbers, {result.step} steps of {config.batch_size}, {took}",
+        f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
+        f"weights: {done.path}", f"state: {result.state_path}" if result.state_path else "", problem,
+    )))

@@ -19,6 +19,7 @@ from pack.motion.io.training.states import list_states
 from pack.motion.shell.main import main
 from pack.motion.training import job as jobs
 from pack.motion.training.job import TrainingJob, read_job, run_job
+from pack.motion.training.reports import Watcher
 
 FIELD = Path(__file__).resolve().parents[2] / "field"
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training" / "pan_left.yaml"
@@ -60,11 +61,12 @@ def test_another_pyav_is_told_on_resume_and_does_not_stand_in_its_way(tmp_path, 
         write_video(clips / f"{number}.mp4", frames, 24)
     common = {"generate": None, "clips": str(clips), "caption": "still"}
 
-    def stop(report):
-        raise KeyboardInterrupt
+    class Stopping(Watcher):
+        def step(self, report, losses):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_job(read_job(write_job(tmp_path, **common)), on_step=stop)
+        run_job(read_job(write_job(tmp_path, **common)), Stopping())
     (state,) = list_states(tmp_path / "out" / "a.states")
     assert json.loads((state / "state.json").read_text())["task"]["data"]["decoder"] == av.__version__
     real = av.__version__

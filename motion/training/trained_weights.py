@@ -1,0 +1,30 @@
+"""What a training leaves: the adapter, or in mode full the whole network, as tensors and as a file."""
+
+import os
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..io.adapters.adapter_file import save_adapter
+from ..io.networks.linear_video import save_linear_video
+from .latent_task import LatentTask
+
+
+def trained_tensors(task: LatentTask) -> dict[str, Tensor]:
+    """The trained weights under the names of their file, where they lie."""
+    return task.dit.state_dict() if task.adapter is None else task.adapter.tensors()
+
+
+def write_trained(
+    path: str | os.PathLike, task: LatentTask, metadata: Mapping[str, str], *, text_encoder=None,
+    of_model: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
+    """Write the adapter, or in mode full the model, whole or not at all.
+
+    text_encoder, of_model: weights and metadata that a model file keeps beside the network. Raises CheckpointError.
+    """
+    if task.adapter is not None:
+        save_adapter(path, task.adapter, metadata)
+    else:
+        save_linear_video(path, task.spec, task.dit.state_dict(), text_encoder, {**(of_model or {}), **metadata})
+
