@@ -14,7 +14,8 @@ from builtin_common import load_model, save, verdict
 from pack.motion.data.latent_dataset import WindowConfig, build_latent_dataset, builtin_encoders
 from pack.motion.data.sources.generated import generate_collection
 from pack.motion.training.config import TrainingConfig
-from pack.motion.training.latent_task import LatentTask
+from pack.motion.training.tasks.adapter_task import AdapterTask, adapter_task
+from pack.motion.training.trainees.linear_video import LinearVideoTrainee
 from pack.motion.training.trainer import SampleKey, Trainer
 
 WARM_UP = 3  # steps that are not counted
@@ -24,15 +25,17 @@ MODES = ("full", "lora")
 class BareLoop:
     """The same training in the fewest lines of plain torch."""
 
-    def __init__(self, task: LatentTask, config: TrainingConfig):
+    def __init__(self, task: AdapterTask, config: TrainingConfig):
         self.task, self.config = task, config
         self.values = list(task.parameters().values())
-        self.optimizer = torch.optim.AdamW(self.values, lr=config.learning_rate, betas=(config.beta1, config.beta2),
-                                           weight_decay=config.weight_decay)  # fmt: skip
+        told = config.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.values, lr=told.learning_rate, betas=(told.beta1, told.beta2), weight_decay=told.weight_decay
+        )
 
     def step(self, index: int) -> float:
         """One step; returns the loss."""
-        batch = self.task.draw([SampleKey(0, index, n) for n in range(self.config.batch_size)])
+        batch = self.task.draw([SampleKey(0, index, n) for n in range(self.config.loop.batch_size)])
         self.optimizer.zero_grad()
         loss = self.task.loss(batch).mean()
         loss.backward()
@@ -47,8 +50,8 @@ def measure(mode: str, arguments) -> dict:
     clips = generate_collection(8, motions=["pan left", "zoom in"], num_frames=arguments.frames, seed=1)
     windows = WindowConfig(num_frames=arguments.frames, stride_min=1, stride_max=1, windows_per_clip=1)
     dataset = build_latent_dataset(clips, model.spec, builtin_encoders(model), windows, cache_folder=None)
-    config = TrainingConfig(num_steps=arguments.steps + WARM_UP, batch_size=arguments.batch, mode=mode, ema_decay=0.0)
-    tasks = [LatentTask(copy.deepcopy(model.dit), model.spec, dataset, config) for _ in range(2)]
+    config = TrainingConfig.of(num_steps=arguments.steps + WARM_UP, batch_size=arguments.batch, mode=mode)
+    tasks = [adapter_task(LinearVideoTrainee(copy.deepcopy(model.dit), model.spec), dataset, config) for _ in range(2)]
     bare, rows, reports = BareLoop(tasks[1], config), [], []
     mark = time.process_time()
 

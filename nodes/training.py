@@ -54,7 +54,7 @@ class TrainMotionModel(io.ComfyNode):
         samples = _batch(done.strips)
         return io.NodeOutput(
             trained, lora, {"loss": list(done.result.losses)}, samples, report.value, done.path,
-            ui=_shown(cls, done, samples, report, request.config.num_steps),
+            ui=_shown(cls, done, samples, report, request.config.loop.num_steps),
         )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def _request(model, clip, vae, clips, settings: dict):
         raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
     return Request(
         model=model, clip=clip, vae=vae, clips=clips, spec=spec, config=read.config, windows=read.windows,
-        folders=plan_run(read.file_prefix, read.config.mode, read.resume_from),
+        folders=plan_run(read.file_prefix, read.config.adapter.mode, read.resume_from),
         allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
         sample_text=read.sample_text, shift=read.shift,
     )  # fmt: skip
@@ -222,7 +222,7 @@ def _trained(request, done) -> tuple:
     """The trained MODEL and the LoRA weights ({} in mode full). The model given stays as it is."""
     import comfy.sd
 
-    if request.config.mode == "lora":
+    if request.config.adapter.mode == "lora":
         trained, _ = comfy.sd.load_lora_for_models(request.model, None, done.weights, 1.0, 0.0)
         return trained, done.weights
     import torch

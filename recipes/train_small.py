@@ -33,7 +33,7 @@ def main() -> None:
     recipe = SmallRecipe(**recipe_changes(SmallRecipe, arguments.set))
     spec = small_spec(num_layers=arguments.layers)
     task = SceneTask(spec, *build_small(spec, recipe, arguments.seed, arguments.start), recipe)
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
         beta2=0.98, optimizer="muon", ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed,
         save_every=arguments.save_every,

@@ -40,7 +40,7 @@ def main() -> None:
     head = build_head(spec, arguments.seed)
     task = WeatherTask(head, encoder, words, recipe)
     print(f"gate fitted, every prompt at least {fit_gate(head, encoder, words):.1f} on its side", flush=True)
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
         beta2=0.98, ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed, weight_decay=0.0,
         save_every=arguments.save_every,

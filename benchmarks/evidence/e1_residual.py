@@ -67,9 +67,9 @@ def load_network(folder: Path, arm: str, seed: int) -> Network:
 
 def train_and_score(arm: str, seed: int, num_steps: int, pool, folder: Path) -> dict:
     """One run: its record for the results, its weights and a picture to look at beside it."""
-    config = TrainingConfig(**{**CONFIG, "num_steps": num_steps, "seed": seed})
+    config = TrainingConfig.of(**{**CONFIG, "num_steps": num_steps, "seed": seed})
     network = Network(seed)
-    trainer = Trainer(ArmTask(arm, network, pool, config.caption_dropout), config, on_step=report(arm, seed))
+    trainer = Trainer(ArmTask(arm, network, pool, config.objective.caption_dropout), config, on_step=report(arm, seed))
     cpu = time.process_time()
     result = trainer.run()
     train_cpu_s = time.process_time() - cpu

@@ -43,7 +43,7 @@ def main() -> None:
 def train(arguments) -> Path:
     """Train and write the averaged weights; returns the file."""
     task = PlainTask(seed=0)
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=30,
         beta2=0.98, optimizer="muon", ema_decay=0.98, mode="full", precision="bf16", save_every=100,
     )  # fmt: skip

@@ -60,10 +60,14 @@ class LatentDataset:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def sample(self, index: int) -> Tensor:
-        """Scaled latents of a sample (c, t, h, w), float32, frame 0 first; the caller may write into them."""
+    def sample(self, index: int) -> dict[str, Tensor]:
+        """A sample as tensors by name, which the caller may write into.
+
+        "latents" (c, t, h, w): scaled, float32, frame 0 first. "motion_bucket_id" (): long.
+        """
         with torch.inference_mode(False):
-            return self._load(index)
+            bucket = torch.tensor(self.samples[index].motion_bucket_id)
+            return {"latents": self._load(index), "motion_bucket_id": bucket}
 
     def text(self, caption: str) -> TextEntry:
         """An encoded caption; "" is always there. Raises ConfigError for a caption that no sample has."""

@@ -39,7 +39,7 @@ def _train(options) -> None:
         result = done.training
         if result.problem:
             say(f"note: the last state was not saved: {result.problem}", sys.stderr)
-        what = "LoRA" if job.training.mode == "lora" else "model"
+        what = "LoRA" if job.training.adapter.mode == "lora" else "model"
         say(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
 
 

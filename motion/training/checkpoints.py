@@ -46,7 +46,7 @@ class Checkpoints:
             return ""
         try:
             self.newest = states.save_state(self.folder, trainer.step, *trainer.state())
-            states.prune_states(self.folder, trainer.config.keep_states)
+            states.prune_states(self.folder, trainer.config.loop.keep_states)
         except (CheckpointError, ConfigError, OSError, MemoryError, RuntimeError) as error:
             self.problem = str(error) or type(error).__name__
             _log.warning("MotionBlocks training: the state of step %d was not saved: %s", trainer.step, self.problem)

@@ -1,7 +1,10 @@
-"""Settings of a training run: one frozen record, every rule checked together, strict to and from plain values."""
+"""Settings of a training run: one frozen record of four parts, every rule checked together, strict to and from values.
+
+Every setting has a name of its own, whatever its part, so files may hold them flat, as those of 0.1 do, or by part.
+"""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields, replace
 
 from ..errors import ConfigError
 from ..records import check_fields
@@ -23,12 +26,25 @@ FREE_TO_CHANGE = ("save_every", "keep_states", "sample_every", "gradient_checkpo
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Numbers and switches of one run."""
+class LoopConfig:
+    """Steps, batches, what is saved and when."""
 
     num_steps: int = 200  # optimizer steps in all, counted from the very start
     batch_size: int = 1  # samples a process takes through the network at once
     gradient_accumulation: int = 1  # such batches a step
+    ema_decay: float = 0.0  # share of the running average that a step keeps; 0 = no average
+    precision: str = "fp32"  # bf16: autocast; weights and optimizer stay float32
+    gradient_checkpointing: bool = False  # keep only the blocks' inputs and compute them twice: less memory
+    seed: int = 0  # of everything drawn at random
+    save_every: int = 100  # steps between saved states; 0 = only at the end
+    keep_states: int = 2  # whole states kept; at least 2, since the newest may be damaged
+    sample_every: int = 0  # steps between samples; 0 = none
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights follow gradients."""
+
     learning_rate: float = 1e-4  # at its highest, after the warm-up
     schedule: str = "cosine"  # cosine: half a wave down to 2 % of the peak; constant
     warmup_steps: int = 10  # steps over which the learning rate rises linearly
@@ -37,65 +53,144 @@ class TrainingConfig:
     beta2: float = 0.99  # AdamW's second moment
     optimizer: str = "adamw"  # muon: matrices of the blocks by Muon, the rest by AdamW
     max_gradient_norm: float = 1.0  # longer gradients are scaled down to this; 0 = never
-    ema_decay: float = 0.0  # share of the running average that a step keeps; 0 = no average
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is trained."""
+
+    mode: str = "lora"  # lora: train a small adapter; full: train all the weights
+    rank: int = 16  # of the adapter
+    alpha: float = 16.0  # adapter scale = alpha / rank
+    # Parts of names of adapted layers, or globs; none: those of the model's architecture.
+    targets: tuple[str, ...] = ("attn1", "attn_temporal", "attn2", "ff")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is drawn for a sample, and how errors are weighed."""
+
     caption_dropout: float = 0.1  # share of samples trained with the empty prompt
     sigma_sampling: str = "logit_normal"  # noise levels before the shift: logit_normal or uniform
     shift: float | None = None  # flow shift of the noise levels; none takes the model's own
     top_noise_share: float = 0.0  # share of samples at sigma 0.999, where sampling starts
-    mode: str = "lora"  # lora: train a small adapter; full: train all the weights
-    rank: int = 16  # of the adapter
-    alpha: float = 16.0  # adapter scale = alpha / rank
-    targets: tuple[str, ...] = ("attn1", "attn_temporal", "attn2", "ff")  # parts of names of adapted layers, or globs
-    precision: str = "fp32"  # bf16: autocast; weights and optimizer stay float32
-    gradient_checkpointing: bool = False  # keep only the blocks' inputs and compute them twice: less memory
     flow_weight: float = 20.0  # of the flow loss, for models with a flow head
-    seed: int = 0  # of everything drawn at random
-    save_every: int = 100  # steps between saved states; 0 = only at the end
-    keep_states: int = 2  # whole states kept; at least 2, since the newest may be damaged
-    sample_every: int = 0  # steps between samples; 0 = none
+
+
+PARTS = {"loop": LoopConfig, "optimizer": OptimizerConfig, "adapter": AdapterConfig, "objective": ObjectiveConfig}
+PART_OF = {item.name: part for part, kind in PARTS.items() for item in fields(kind)}  # by setting
+# The order settings have in files; states and weights of 0.1 hold them so.
+WRITTEN = (
+    "num_steps", "batch_size", "gradient_accumulation", "learning_rate", "schedule", "warmup_steps", "weight_decay",
+    "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
+    "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
+    "save_every", "keep_states", "sample_every",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Numbers and switches of one run. Raises ConfigError that names all bad settings at once."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self):
-        problems = [f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
-                    for name, known in CHOICES.items() if getattr(self, name) not in known]
-        problems += [f"{name} is {getattr(self, name)}; it must be {low:g} to {high:g}"
-                     for name, low, high in _RANGES if not low <= getattr(self, name) <= high]
-        problems += [f"{name} is {getattr(self, name)}; it must be 0 or more and below 1"
-                     for name in _BELOW_ONE if not 0 <= getattr(self, name) < 1]
-        if not self.learning_rate > 0:
-            problems.append(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if self.shift is not None and not 0 < self.shift <= 1000:
-            problems.append(f"shift is {self.shift}; it must be above 0 and up to 1000, or none")
-        if self.keep_states < 2:
-            problems.append(f"keep_states is {self.keep_states}; it must be 2 or more: the newest may be half-written")
-        if not isinstance(self.targets, tuple) or not all(isinstance(part, str) and part for part in self.targets):
-            problems.append(f"targets is {self.targets!r}; it must be a list of parts of layer names")
-        if self.mode == "lora" and not self.targets:
-            problems.append("targets is empty; mode lora needs at least one part of a layer name, such as attn1")
+        now = self._values()
+        problems = [f"{name} is {now[name]!r}; it must be one of {', '.join(known)}"
+                    for name, known in CHOICES.items() if now[name] not in known]
+        problems += [f"{name} is {now[name]}; it must be {low:g} to {high:g}"
+                     for name, low, high in _RANGES if not low <= now[name] <= high]
+        problems += [f"{name} is {now[name]}; it must be 0 or more and below 1"
+                     for name in _BELOW_ONE if not 0 <= now[name] < 1]
+        if not now["learning_rate"] > 0:
+            problems.append(f"learning_rate is {now['learning_rate']}; it must be above 0")
+        if now["shift"] is not None and not 0 < now["shift"] <= 1000:
+            problems.append(f"shift is {now['shift']}; it must be above 0 and up to 1000, or none")
+        if now["keep_states"] < 2:
+            problems.append(
+                f"keep_states is {now['keep_states']}; it must be 2 or more: the newest may be half-written"
+            )
+        targets = now["targets"]
+        if not isinstance(targets, tuple) or not all(isinstance(part, str) and part for part in targets):
+            problems.append(f"targets is {targets!r}; it must be a list of parts of layer names")
         if problems:
             raise ConfigError("training: " + "; ".join(problems))
 
+    @classmethod
+    def of(cls, **settings) -> "TrainingConfig":
+        """Build from settings by their own names. Raises ConfigError."""
+        return cls().changed(**settings)
+
+    def changed(self, **settings) -> "TrainingConfig":
+        """The same with other values of some settings, by their own names. Raises ConfigError."""
+        unknown = sorted(set(settings) - set(PART_OF))
+        if unknown:
+            raise ConfigError(f"training does not know {', '.join(unknown[:5])}; known: {', '.join(WRITTEN)}")
+        parts = {part: replace(getattr(self, part), **_belonging(part, settings)) for part in PARTS}
+        return type(self)(**parts)
+
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step 0, 1, …: linear warm-up, then constant or half a cosine down to 2 % of the peak."""
-        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        wave = 0.51 + 0.49 * math.cos(math.pi * step / self.num_steps) if self.schedule == "cosine" else 1.0
-        return self.learning_rate * warm * wave
+        optimizer, num_steps = self.optimizer, self.loop.num_steps
+        warm = min(1.0, (step + 1) / optimizer.warmup_steps) if optimizer.warmup_steps else 1.0
+        wave = 0.51 + 0.49 * math.cos(math.pi * step / num_steps) if optimizer.schedule == "cosine" else 1.0
+        return optimizer.learning_rate * warm * wave
 
     def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return {**asdict(self), "targets": list(self.targets)}
+        """Plain JSON values, flat, in the order of `WRITTEN`."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values().items()}
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainingConfig":
-        """Build from plain JSON values. Raises ConfigError for unknown names, wrong types and bad values."""
-        if not isinstance(values, dict) or "targets" not in values:
-            return cls(**check_fields(cls, values))
-        targets = values["targets"]
-        if not isinstance(targets, (list, tuple)):
-            raise ConfigError(f"TrainingConfig.targets is {str(targets)[:40]!r}; it needs a list of texts")
-        rest = {name: value for name, value in values.items() if name != "targets"}
-        return cls(**check_fields(cls, rest), targets=tuple(targets))
+        """Build from plain JSON values, flat or by part (`loop`, `optimizer`, …).
+
+        Raises ConfigError for unknown names, wrong types and bad values, and for a setting that is given twice.
+        """
+        flat, checked = flat_settings(values), {}
+        if unknown := sorted(str(name)[:40] for name in set(flat) - set(PART_OF)):
+            raise ConfigError(f"training does not know {', '.join(unknown[:5])}; a newer pack may have made this")
+        for part, kind in PARTS.items():
+            given = _belonging(part, flat)
+            targets = given.pop("targets", None)
+            checked |= check_fields(kind, given)
+            if targets is not None:
+                if not isinstance(targets, (list, tuple)):
+                    raise ConfigError(f"training.targets is {str(targets)[:40]!r}; it needs a list of texts")
+                checked["targets"] = tuple(targets)
+        return cls.of(**checked)
 
     def comparable(self) -> dict:
         """The settings that must be equal for a resumed run to be the same run."""
-        free = (*FREE_TO_CHANGE, *(("num_steps",) if self.schedule == "constant" else ()))
+        free = (*FREE_TO_CHANGE, *(("num_steps",) if self.optimizer.schedule == "constant" else ()))
         return {name: value for name, value in self.to_dict().items() if name not in free}
+
+    def _values(self) -> dict:
+        return {name: getattr(getattr(self, PART_OF[name]), name) for name in WRITTEN}
+
+
+def flat_settings(values: dict) -> dict:
+    """Settings that may stand by part, as settings by name. Raises ConfigError for one that is given twice."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"training is {str(values)[:40]!r}; names and values are needed")
+    flat = {name: value for name, value in values.items() if not _is_part(name, value)}
+    for part in (name for name, value in values.items() if _is_part(name, value)):
+        for name, value in values[part].items():
+            if PART_OF.get(name) != part:
+                near = f"; it belongs to {PART_OF[name]}" if name in PART_OF else ""
+                raise ConfigError(f"training.{part} does not know {str(name)[:60]!r}{near}; it has: "
+                                  f"{', '.join(item.name for item in fields(PARTS[part]))}")
+            if name in flat:
+                raise ConfigError(f"training: {name} is given twice, by itself and in {part}; keep one")
+            flat[name] = value
+    return flat
+
+
+def _is_part(name, value) -> bool:
+    return name in PARTS and isinstance(value, dict)  # `optimizer: muon` is a setting, `optimizer: {…}` a part
+
+
+def _belonging(part: str, settings: dict) -> dict:
+    return {name: value for name, value in settings.items() if PART_OF.get(name) == part}

@@ -24,11 +24,12 @@ from ..io.files.yaml_text import read_yaml
 from ..io.networks.builtin_names import BUILTIN_NAMES, builtin_path
 from ..io.networks.linear_video import LinearVideoFile, read_linear_video
 from ..records import check_fields
-from .config import TrainingConfig
-from .latent_task import LatentTask
+from .config import PARTS, WRITTEN, TrainingConfig
 from .processes import OneProcess, World
 from .run import TrainingOutcome, TrainingPlan, TrainingRun, Watcher
+from .tasks.adapter_task import AdapterTask, adapter_task
 from .trained_weights import write_trained
+from .trainees.linear_video import LinearVideoTrainee
 
 MAX_BYTES = 2**16
 LISTED = 5  # unknown names that are answered one by one
@@ -94,8 +95,9 @@ class TrainingJob:
             raise ConfigError(f"the job is a {type(values).__name__}; names and values are needed, such as 'output: …'")
         problems = _unknown("the job", values, [item.name for item in fields(cls)])
         parts = {"training": TrainingConfig, "windows": WindowConfig}
-        for name, kind in parts.items():
-            problems += _unknown(name, values.get(name) or {}, [item.name for item in fields(kind)])
+        known = {"training": [*WRITTEN, *PARTS], "windows": [item.name for item in fields(WindowConfig)]}
+        for name in parts:
+            problems += _unknown(name, values.get(name) or {}, known[name])
         if problems:
             raise ConfigError("; ".join(problems))
         if "output" not in values:
@@ -148,9 +150,9 @@ def run_job(
         dataset=lambda on_step: build_latent_dataset(
             clips, model.spec, builtin_encoders(model), job.windows, cache_folder=job.latents, on_step=on_step
         ),
-        task=lambda dataset: LatentTask(model.dit, model.spec, dataset, job.training),
+        task=lambda dataset: adapter_task(_trainee(job, model), dataset, job.training),
         write=lambda task, metadata: _write(job, file, task, metadata),
-        draw=(lambda task, step: _sample(job, model, clips, step)) if job.training.sample_every else None,
+        draw=(lambda task, step: _sample(job, model, clips, step)) if job.training.loop.sample_every else None,
     )  # fmt: skip
     return TrainingRun(plan, watcher).run()
 
@@ -175,7 +177,11 @@ def _open_clips(job: TrainingJob, check: Callable[[], None]) -> ClipCollection:
         raise ConfigError(f"generate: {error}") from error
 
 
-def _write(job: TrainingJob, file: LinearVideoFile, task: LatentTask, metadata: dict[str, str]) -> Path:
+def _trainee(job: TrainingJob, model: BuiltinModel) -> LinearVideoTrainee:
+    return LinearVideoTrainee(model.dit, model.spec, checkpointing=job.training.loop.gradient_checkpointing)
+
+
+def _write(job: TrainingJob, file: LinearVideoFile, task: AdapterTask, metadata: dict[str, str]) -> Path:
     """Write the LoRA, or in mode full the model with the text encoder and the words it came with."""
     of_model = {name: text for name, text in file.metadata.items() if name not in file.spec.to_metadata()}
     write_trained(job.output, task, metadata, text_encoder=file.text_encoder, of_model=of_model)
@@ -188,7 +194,7 @@ def _sample(job: TrainingJob, model: BuiltinModel, clips: ClipCollection, step: 
     from ..pipeline import animate_frames
 
     clip, folder = clips.clips[0], make_folder(Path(job.output).with_suffix(".samples"))
-    video = animate_frames(clip.frames([0])[0], motion=clip.caption, model=model, seed=job.training.seed)
+    video = animate_frames(clip.frames([0])[0], motion=clip.caption, model=model, seed=job.training.loop.seed)
     path = folder / f"step-{step:08d}.mp4"
     write_video(path, video, model.spec.sampling.fps, overwrite=True)
     return path

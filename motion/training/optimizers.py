@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .config import TrainingConfig
+from .config import OptimizerConfig
 from .muon import Muon
 
 SEPARATOR = "|"  # between a parameter's name and the name of its state
@@ -19,7 +19,7 @@ def block_matrices(parameters: Mapping[str, nn.Parameter]) -> set[str]:
 
 
 def build_optimizers(
-    parameters: Mapping[str, nn.Parameter], config: TrainingConfig, matrices: Collection[str] | None = None
+    parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, matrices: Collection[str] | None = None
 ) -> list[torch.optim.Optimizer]:
     """AdamW for everything; with "muon", Muon for `matrices` (default: those of the blocks) and AdamW for the rest."""
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}

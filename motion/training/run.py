@@ -102,7 +102,7 @@ class TrainingRun:
 
     def metadata(self) -> dict[str, str]:
         """What the weights' file says of their training."""
-        step, num_steps = self.trainer.step, self.plan.config.num_steps
+        step, num_steps = self.trainer.step, self.plan.config.loop.num_steps
         told = {"training": json.dumps(self.plan.config.to_dict()), "training_steps": str(step)}
         if step < num_steps:
             told["training_stopped_early"] = f"after step {step} of {num_steps}"
@@ -122,7 +122,7 @@ class TrainingRun:
         with torch.no_grad():
             picture = self.plan.draw(self.task, step)
         self._sampled_at = step
-        self.watcher.sample(step, self.plan.config.num_steps, picture)
+        self.watcher.sample(step, self.plan.config.loop.num_steps, picture)
 
     def _running(self):
         return getattr(self.task, "running", nullcontext)()

@@ -7,16 +7,16 @@ from torch import Tensor
 
 from ..io.adapters.adapter_file import save_adapter
 from ..io.networks.linear_video import save_linear_video
-from .latent_task import LatentTask
+from .tasks.adapter_task import AdapterTask
 
 
-def trained_tensors(task: LatentTask) -> dict[str, Tensor]:
+def trained_tensors(task: AdapterTask) -> dict[str, Tensor]:
     """The trained weights under the names of their file, where they lie."""
-    return task.dit.state_dict() if task.adapter is None else task.adapter.tensors()
+    return task.trainee.module.state_dict() if task.adapter is None else task.adapter.tensors()
 
 
 def write_trained(
-    path: str | os.PathLike, task: LatentTask, metadata: Mapping[str, str], *, text_encoder=None,
+    path: str | os.PathLike, task: AdapterTask, metadata: Mapping[str, str], *, text_encoder=None,
     of_model: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Write the adapter, or in mode full the model, whole or not at all.
@@ -26,5 +26,5 @@ def write_trained(
     if task.adapter is not None:
         save_adapter(path, task.adapter, metadata)
     else:
-        save_linear_video(path, task.spec, task.dit.state_dict(), text_encoder, {**(of_model or {}), **metadata})
-
+        network, told = task.trainee.module, {**(of_model or {}), **metadata}
+        save_linear_video(path, task.trainee.spec, network.state_dict(), text_encoder, told)

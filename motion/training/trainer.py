@@ -45,6 +45,7 @@ class Trainer:
         world: World | None = None, device: torch.device | str | None = None,
     ):  # fmt: skip
         self.task, self.config, self.world = task, config, world or OneProcess()
+        self.loop = config.loop
         self.on_step, self.on_save, self.on_sample = on_step, on_save, on_sample
         self.parameters = check_parameters(task.parameters())
         self.values = list(self.parameters.values())
@@ -54,8 +55,8 @@ class Trainer:
         self._batch, self._stepping, self._calling = None, False, False
         with torch.inference_mode(False):
             matrices = getattr(task, "matrices", lambda: None)()
-            self.optimizers = build_optimizers(self.parameters, config, matrices)
-            self.average = [value.detach().clone() for value in self.values] if config.ema_decay else None
+            self.optimizers = build_optimizers(self.parameters, config.optimizer, matrices)
+            self.average = [value.detach().clone() for value in self.values] if self.loop.ema_decay else None
         self.checkpoints = Checkpoints(self, folder, resume, allow_changes)
 
     @property
@@ -75,7 +76,7 @@ class Trainer:
             self.world.equalize([*self.values, *(self.average or ())])
             finished = False
             try:
-                while self.step < self.config.num_steps:
+                while self.step < self.loop.num_steps:
                     self._advance()
                 finished = True
             finally:
@@ -128,10 +129,10 @@ class Trainer:
         losses = state.tensors.get("log", {}).get("loss")
         if losses is None or losses.shape != (state.step,):
             raise CheckpointError(f"{state.path}: its log does not hold one loss a step; use an earlier state")
-        if state.step > self.config.num_steps:
-            raise ConfigError(f"{state.path} has {state.step} steps behind it; num_steps is {self.config.num_steps}")
+        if state.step > self.loop.num_steps:
+            raise ConfigError(f"{state.path} has {state.step} steps behind it; num_steps is {self.loop.num_steps}")
         before = state.record.get("config")
-        if isinstance(before, dict) and before.get("optimizer") == self.config.optimizer:
+        if isinstance(before, dict) and before.get("optimizer") == self.config.optimizer.optimizer:
             restore_optimizers(self.optimizers, self.parameters, state.tensors.get("optimizer", {}))
         with torch.no_grad():
             for name, value in self.parameters.items():
@@ -144,10 +145,10 @@ class Trainer:
         """One step, then what is due after it."""
         report = self._step()
         self._calling = True
-        config, main = self.config, self.world.rank == 0
-        if config.save_every and self.step % config.save_every == 0 and self.step < config.num_steps:
+        main = self.world.rank == 0
+        if self.loop.save_every and self.step % self.loop.save_every == 0 and self.step < self.loop.num_steps:
             self.checkpoints.keep_and_report()
-        if main and self.on_sample and config.sample_every and self.step % config.sample_every == 0:
+        if main and self.on_sample and self.loop.sample_every and self.step % self.loop.sample_every == 0:
             with torch.no_grad():
                 self.on_sample(self.step)
         if main and self.on_step:
@@ -163,7 +164,7 @@ class Trainer:
         loss = torch.cat(losses).sum().to(self.device) / self._global_batch()
         gradients = [value.grad for value in self.values if value.grad is not None]
         self.world.sum_([*gradients, loss])
-        norm = torch.nn.utils.clip_grad_norm_(self.values, config.max_gradient_norm or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.values, config.optimizer.max_gradient_norm or math.inf)
         loss, norm = torch.stack((loss, norm.to(loss))).tolist()  # the one place a step waits for the device
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._not_finite(loss, norm, losses)
@@ -172,7 +173,7 @@ class Trainer:
         self.losses.append(loss)
         seconds = time.perf_counter() - started
         self.seconds, self.data_seconds = self.seconds + seconds, self.data_seconds + data_seconds
-        return StepReport(self.step, config.num_steps, loss, rate, norm, seconds, data_seconds)
+        return StepReport(self.step, self.loop.num_steps, loss, rate, norm, seconds, data_seconds)
 
     def _together(self) -> tuple[list[Tensor], float]:
         """`_accumulate` on every process; when one of them fails, none waits for it."""
@@ -184,7 +185,7 @@ class Trainer:
             elsewhere = self.world.any_failed(failed)
         if elsewhere:
             raise CheckpointError(
-                f"another process of this run stopped at step {self.step + 1} of {self.config.num_steps}; its own "
+                f"another process of this run stopped at step {self.step + 1} of {self.loop.num_steps}; its own "
                 "message says why"
             )
         return done
@@ -192,12 +193,12 @@ class Trainer:
     def _accumulate(self) -> tuple[list[Tensor], float]:
         """Add up the gradients of this process's share of the step: (losses by sample, seconds spent drawing)."""
         losses, data_seconds = [], 0.0
-        for part in range(self.config.gradient_accumulation):
+        for part in range(self.loop.gradient_accumulation):
             keys, started = self._keys(part), time.perf_counter()
             with torch.no_grad():
                 self._batch = self.task.draw(keys)
             data_seconds += time.perf_counter() - started
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bf16"):
                 loss = self.task.loss(self._batch)
             if loss.shape != (len(keys),):
                 raise ShapeError(f"the task's loss is {tuple(loss.shape)}; ({len(keys)},) is needed, one a sample")
@@ -214,24 +215,24 @@ class Trainer:
                 group["lr"] = rate
             optimizer.step()
         if self.average is not None:
-            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            decay = min(self.loop.ema_decay, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, self.values, 1 - decay)
         self.step += 1
         self._stepping = False
 
     def _global_batch(self) -> int:
-        return self.config.batch_size * self.config.gradient_accumulation * self.world.size
+        return self.loop.batch_size * self.loop.gradient_accumulation * self.world.size
 
     def _keys(self, part: int) -> list[SampleKey]:
         """Keys of one batch: indices run over parts, then processes, then samples."""
-        size = self.config.batch_size
+        size = self.loop.batch_size
         first = (part * self.world.size + self.world.rank) * size
-        return [SampleKey(self.config.seed, self.step, first + index) for index in range(size)]
+        return [SampleKey(self.loop.seed, self.step, first + index) for index in range(size)]
 
     def _seed(self) -> None:
         """Seed torch's own generators from (seed, step, process), for tasks with dropout; nothing of them is stored."""
-        seed = SampleKey(self.config.seed, self.step, -2 - self.world.rank).generator().initial_seed()
+        seed = SampleKey(self.loop.seed, self.step, -2 - self.world.rank).generator().initial_seed()
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -239,13 +240,13 @@ class Trainer:
     def _not_finite(self, loss: float, norm: float, losses: list[Tensor]) -> CheckpointError:
         """Save the last good state, then say what happened and where it lies."""
         bad = [index for index, value in enumerate(torch.cat(losses).tolist()) if not math.isfinite(value)]
-        parts = sorted({index // self.config.batch_size for index in bad}) or range(self.config.gradient_accumulation)
+        parts = sorted({index // self.loop.batch_size for index in bad}) or range(self.loop.gradient_accumulation)
         with torch.no_grad():
             samples = "; ".join(self.task.describe(self.task.draw(self._keys(part))) for part in parts)
         self.checkpoints.keep()
         state = f"the last good state is {self.checkpoints.newest}" if self.checkpoints.newest else "no state was saved"
         return CheckpointError(
-            f"step {self.step + 1} of {self.config.num_steps}: loss {loss:g}, gradient norm {norm:g}, which is not "
+            f"step {self.step + 1} of {self.loop.num_steps}: loss {loss:g}, gradient norm {norm:g}, which is not "
             f"finite, on {samples}; the weights were not changed and {state}; lower the learning rate, use precision "
             "fp32, or take the sample out, then resume"
         )
@@ -255,7 +256,7 @@ class Trainer:
         batch, self._batch = self._batch, None
         for value in self.values:
             value.grad = None
-        at = f"step {self.step + 1} of {self.config.num_steps}"
+        at = f"step {self.step + 1} of {self.loop.num_steps}"
         if batch is not None:
             _log.warning("MotionBlocks training: %s stopped on %s", at, self.task.describe(batch))
         if self.is_torn:
@@ -264,7 +265,7 @@ class Trainer:
             self.checkpoints.keep()
         if self.checkpoints.newest:
             _log.warning("MotionBlocks training: stopped; resume from %s", self.checkpoints.newest)
-        if self._calling and self.step < self.config.num_steps:
+        if self._calling and self.step < self.loop.num_steps:
             self.world.any_failed(True)  # the others are on their way to the next step
 
 

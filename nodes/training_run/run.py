@@ -13,10 +13,11 @@ from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_lat
 from ...motion.io.files.atomic import new_output
 from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.training.config import TrainingConfig
-from ...motion.training.latent_task import LatentTask
 from ...motion.training.reports import TrainingResult
 from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
+from ...motion.training.tasks.adapter_task import AdapterTask, adapter_task
 from ...motion.training.trained_weights import trained_tensors, write_trained
+from ...motion.training.trainees.linear_video import LinearVideoTrainee
 from ..host import devices, progress
 from . import previews, trainable_copy
 from .encoders import host_encoders, text_parts
@@ -60,7 +61,7 @@ def train(request: Request, node_id: str | None) -> Outcome:
 
     The host's inference mode is left, and everything given is copied before it is used in a graph.
     """
-    page = Page(node_id, request.config.num_steps)
+    page = Page(node_id, request.config.loop.num_steps)
     with torch.inference_mode(False), torch.enable_grad():
         page.say("checking VAE, CLIP and folders")
         inside = _InsideHost(request)
@@ -83,15 +84,15 @@ class _InsideHost:
         """Refuse all that can be refused before anything is computed, and try the folders out."""
         self.request, self.device = request, devices.compute_device()
         trainable_copy.refuse_what_is_no_weight(request.model)
-        if request.config.mode == "lora":
-            target_names(request.model.model.diffusion_model, request.config.targets)
+        if request.config.adapter.mode == "lora":
+            target_names(request.model.model.diffusion_model, request.config.adapter.targets)
         captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
         self.encoders = host_encoders(request.vae, request.clip, request.spec, captions)
         empty = self.encoders.encode_text("")
         text = self.encoders.encode_text(request.sample_text or request.clips.clips[0].caption)
         prepare(request.folders)
         self.samples = previews.SamplePlan(
-            request.spec, request.vae, self._sample_photo(), text, empty, request.shift, request.config.seed
+            request.spec, request.vae, self._sample_photo(), text, empty, request.shift, request.config.loop.seed
         )
         self.network, self.tensors = None, {}
 
@@ -107,7 +108,7 @@ class _InsideHost:
 
     def outcome(self, done: TrainingOutcome, run: TrainingRun, page: Page) -> Outcome:
         """The node's outputs, and the whole curve on the page."""
-        page.curve(list(done.training.losses), self.request.config.num_steps)
+        page.curve(list(done.training.losses), self.request.config.loop.num_steps)
         count = sum(value.numel() for value in run.trainer.values)
         return Outcome(
             done.training, self.tensors, str(done.path), page.strips, _report(self.request.config, done, count),
@@ -123,13 +124,15 @@ class _InsideHost:
         self.samples = self.samples.of(dataset)
         return dataset
 
-    def _task(self, dataset: LatentDataset) -> LatentTask:
+    def _task(self, dataset: LatentDataset) -> AdapterTask:
         request = self.request
         devices.unload_models()
         self.network = trainable_copy.trainable_copy(request.model, request.spec, self.device)
-        return LatentTask(self.network, request.spec, dataset, request.config)
+        saving = request.config.loop.gradient_checkpointing
+        trainee = LinearVideoTrainee(self.network, request.spec, checkpointing=saving)
+        return adapter_task(trainee, dataset, request.config)
 
-    def _draw(self, task: LatentTask, step: int) -> Tensor:
+    def _draw(self, task: AdapterTask, step: int) -> Tensor:
         """One strip of sample frames; the network's mode comes back as it was."""
         progress.throw_if_cancelled()
         was_training = self.network.training
@@ -139,7 +142,7 @@ class _InsideHost:
         finally:
             self.network.train(was_training)
 
-    def _write(self, task: LatentTask, metadata: dict[str, str]) -> Path:
+    def _write(self, task: AdapterTask, metadata: dict[str, str]) -> Path:
         """Save under the next free name; nothing that is there is written over. Raises CheckpointError."""
         with new_output(self.request.folders.next_weights()) as output:
             text, of_model = text_parts(self.request.clip)
@@ -168,7 +171,7 @@ def _report(config: TrainingConfig, done: TrainingOutcome, count: int) -> str:
     problem = f"the last state was not saved: {result.problem}" if result.problem else ""
     return "\n".join(filter(None, (
         done.summary,
-        f"{config.mode}: {count:,} trained numbers, {result.step} steps of {config.batch_size}, {took}",
+        f"{config.adapter.mode}: {count:,} trained numbers, {result.step} steps of {config.loop.batch_size}, {took}",
         f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
         f"weights: {done.path}", f"state: {result.state_path}" if result.state_path else "", problem,
     )))

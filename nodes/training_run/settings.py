@@ -1,10 +1,10 @@
 """Widget values of the training node as the library's settings; every range is checked again."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ...motion.data.latent_dataset import WindowConfig
 from ...motion.errors import ConfigError
-from ...motion.training.config import TrainingConfig
+from ...motion.training.config import WRITTEN, TrainingConfig
 from ..host import checks
 
 SAME_NAME = (
@@ -59,10 +59,10 @@ def parse_settings(text: str) -> dict:
         if not line:
             continue
         name, sign, value = line.replace(":", "=", 1).partition("=")
-        name, known = name.strip(), [item.name for item in fields(TrainingConfig)]
-        if not sign or not value.strip() or name not in known:
+        name = name.strip()
+        if not sign or not value.strip() or name not in WRITTEN:
             raise ConfigError(f"more_settings: {line[:60]!r}; lines such as 'schedule = constant' are needed; known: "
-                              f"{', '.join(known)}")
+                              f"{', '.join(WRITTEN)}")
         if name in found:
             raise ConfigError(f"more_settings: {name} is given twice; keep one line")
         found[name] = _plain(value.strip())

@@ -17,7 +17,7 @@ from pack.motion.training.config import TrainingConfig  # noqa: E402
 from pack.motion.training.trainer import Trainer  # noqa: E402
 from training_toys import ToyTask  # noqa: E402
 
-CONFIG = TrainingConfig(num_steps=50, batch_size=2, learning_rate=1e-2, ema_decay=0.9, save_every=3)
+CONFIG = TrainingConfig.of(num_steps=50, batch_size=2, learning_rate=1e-2, ema_decay=0.9, save_every=3)
 
 
 def train(folder, **options):
@@ -39,7 +39,7 @@ def child(folder, pause):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    Trainer(ToyTask(), TrainingConfig(num_steps=1)).run()  # what is imported late is imported now
+    Trainer(ToyTask(), TrainingConfig.of(num_steps=1)).run()  # what is imported late is imported now
     for line in sys.stdin:
         pid = child(Path(sys.argv[1]), float(line))
         print(pid, flush=True)

@@ -123,7 +123,9 @@ def graphs() -> dict:
 
 def jobs() -> dict:
     """Job files of 0.1 as they are understood."""
-    return {path.name: json.loads(json.dumps(asdict(read_job(path)))) for path in sorted((HERE / "jobs").iterdir())}
+    read = {path.name: read_job(path) for path in sorted((HERE / "jobs").iterdir())}
+    plain = {name: {**asdict(job), "training": job.training.to_dict()} for name, job in read.items()}
+    return json.loads(json.dumps(plain))
 
 
 def make(folder: Path) -> dict:

@@ -23,4 +23,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 2 and world.rank == 1:
         failing = {int(sys.argv[2]): RuntimeError("out of luck")}
     task = ToyTask(seed=world.rank, fail=failing)  # process 1 starts from other weights, which must not count
-    Trainer(task, TrainingConfig(batch_size=1, **SETTINGS), folder=Path(sys.argv[1]), world=world).run()
+    Trainer(task, TrainingConfig.of(batch_size=1, **SETTINGS), folder=Path(sys.argv[1]), world=world).run()

@@ -4,9 +4,52 @@ import torch
 from pack.motion.data.latent_dataset import LatentDataset, SampleInfo, TextEntry
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
+from pack.motion.training.config import TrainingConfig
+from pack.motion.training.objectives.table import own_objective
+from pack.motion.training.task import SampleKey
+from pack.motion.training.tasks.adapter_task import adapter_task
+from pack.motion.training.trainees.linear_video import LinearVideoTrainee
 from pack.recipes.tiny import builtin_spec
 
 TEXT = 12
+SHAPE = (4, 3, 4, 4)
+FULL = TrainingConfig.of(mode="full", num_steps=4, learning_rate=1e-3, warmup_steps=0)
+
+
+def keys(count, step=0, seed=0):
+    """Sample keys of one step."""
+    return [SampleKey(seed, step, index) for index in range(count)]
+
+
+def task_of(spec=None, shapes=(SHAPE,) * 4, config=FULL, data=None, seed=0):
+    """A tiny motion model and random latents as the task that the settings ask for."""
+    spec = spec or tiny_spec()
+    trainee = LinearVideoTrainee(tiny_dit(spec, seed), spec, checkpointing=config.loop.gradient_checkpointing)
+    return adapter_task(trainee, data or toy_dataset(*shapes), config)
+
+
+class Answering:
+    """Stands for a network whose head says `raw` whatever it is shown, which it keeps."""
+
+    def __init__(self, raw, config):
+        self.raw, self.config, self.seen = raw, config, None
+
+    def parameters(self):
+        return iter([torch.zeros((), dtype=self.raw.dtype)])
+
+    def predict_raw(self, latents, timestep, conditions, *, run_block=None):
+        self.seen, self.timestep, self.conditions = latents, timestep, conditions
+        return self.raw
+
+    __call__ = predict_raw
+
+
+def losses_of(raw, batch, spec, **settings):
+    """Losses of a batch where the head of a network of this spec says `raw`, and what it was shown."""
+    trainee = LinearVideoTrainee(Answering(raw, spec.config), spec)
+    told = {"context": torch.zeros(len(raw), 1, TEXT), "motion_bucket_id": torch.zeros(len(raw), dtype=torch.long)}
+    objective = own_objective(trainee, TrainingConfig.of(**settings).objective)
+    return objective.loss(trainee, {**told, **batch}), trainee.module.seen
 
 
 class ToyTask:

@@ -69,7 +69,7 @@ def test_the_head_learns_to_tell_weather_from_noise_and_the_text_stays(task):
     head.load_state_dict(task.head.state_dict())
     learner = WeatherTask(head, task.encoder, task.vocabulary.words, RECIPE)
     before = task.encoder.embedding.weight.clone()
-    config = TrainingConfig(num_steps=20, batch_size=4, learning_rate=8e-3, warmup_steps=2, mode="full", save_every=0)
+    config = TrainingConfig.of(num_steps=20, batch_size=4, learning_rate=8e-3, warmup_steps=2, mode="full")
     losses = Trainer(learner, config).run().losses
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
     assert torch.equal(task.encoder.embedding.weight, before)

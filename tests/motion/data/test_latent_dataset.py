@@ -82,7 +82,7 @@ def test_samples_are_scaled_latents_of_the_windows_frames():
         frames = clip.read([start + stride * n for n in range(4)])
         sized = resize_short_side(frames, 32, 8)
         truth = vae.frames(sized.movedim(0, 1).unsqueeze(0))[0] * SVD.latent.scale_factor
-        torch.testing.assert_close(data.sample(index), truth)
+        torch.testing.assert_close(data.sample(index)["latents"], truth)
         assert info.shape == tuple(truth.shape) == (4, 4, 4, 5) and info.caption == "pan left"
 
 
@@ -141,12 +141,12 @@ def test_windows_do_not_depend_on_the_other_clips():
 def test_samples_are_the_callers_own_and_can_be_trained_on_when_built_in_inference_mode():
     with torch.inference_mode():
         data = build([sliding_clip()])
-        first = data.sample(0)
+        first = data.sample(0)["latents"]
     again = first.clone()
     first.zero_()
-    torch.testing.assert_close(data.sample(0), again)
+    torch.testing.assert_close(data.sample(0)["latents"], again)
     weight = torch.ones(1, requires_grad=True)
-    ((data.sample(0) * weight).sum() + (data.text("").context * weight).sum()).backward()
+    ((data.sample(0)["latents"] * weight).sum() + (data.text("").context * weight).sum()).backward()
     assert weight.grad is not None
 
 
@@ -157,7 +157,7 @@ def test_second_build_encodes_nothing(tmp_path):
     assert vae.calls == 3 and vae.texts == ["", "pan left"]
     assert one.samples == two.samples and one.fingerprint == two.fingerprint
     for index in range(3):
-        assert torch.equal(one.sample(index), two.sample(index))
+        assert torch.equal(one.sample(index)["latents"], two.sample(index)["latents"])
     assert "cache: 3 samples found, 0 made" in two.summary()
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_entry_is_made_again_and_counted(tmp_path, damage):
         (tmp_path / MANIFEST).write_text("{")
     again = build([sliding_clip()], tmp_path, vae=vae)
     assert vae.calls == (6 if damage == "unlisted" else 4)
-    assert all(torch.equal(truth.sample(i), again.sample(i)) for i in range(3))
+    assert all(torch.equal(truth.sample(i)["latents"], again.sample(i)["latents"]) for i in range(3))
     assert damage == "unlisted" or "1 damaged and made again" in again.summary()
 
 
@@ -197,7 +197,7 @@ def test_an_entry_that_cannot_be_a_sample_is_made_again_although_its_sum_is_righ
         listed["entries"][path.stem] = {"size": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest()}
     (tmp_path / MANIFEST).write_text(json.dumps(listed))
     again = build([sliding_clip()], tmp_path, vae=vae)
-    assert vae.calls == 6 and all(torch.equal(truth.sample(i), again.sample(i)) for i in range(3))
+    assert vae.calls == 6 and all(torch.equal(truth.sample(i)["latents"], again.sample(i)["latents"]) for i in range(3))
 
 
 def test_a_list_of_entries_too_long_to_be_read_is_refused_and_not_lost(tmp_path):
@@ -273,7 +273,7 @@ def test_a_build_killed_half_way_goes_on_with_what_was_listed(tmp_path):
     assert finished >= 4 and vae.calls == 9 - finished
     plain = build(clips)
     assert data.fingerprint == plain.fingerprint
-    assert all(torch.equal(data.sample(i), plain.sample(i)) for i in range(9))
+    assert all(torch.equal(data.sample(i)["latents"], plain.sample(i)["latents"]) for i in range(9))
 
 
 def test_a_vae_of_another_model_is_refused_by_its_channels():
@@ -313,11 +313,11 @@ def test_large_data_sets_are_read_from_the_cache_and_say_when_it_was_emptied(tmp
     truth = build([sliding_clip()])
     monkeypatch.setattr(latent_dataset, "KEEP_BYTES", 0)
     data = build([sliding_clip()], tmp_path)
-    assert all(torch.equal(data.sample(i), truth.sample(i)) for i in range(3))
+    assert all(torch.equal(data.sample(i)["latents"], truth.sample(i)["latents"]) for i in range(3))
     for path in tmp_path.glob("*.safetensors"):
         path.unlink()
     with pytest.raises(CheckpointError, match="changed or gone since it was made; build the data set again"):
-        data.sample(0)
+        data.sample(0)["latents"]
 
 
 def test_a_changed_data_set_is_told_apart_line_by_line():
@@ -358,7 +358,7 @@ def test_builtin_samples_carry_the_true_flow_where_it_is_known():
     windows = WindowConfig(num_frames=5, stride_min=2, stride_max=2, windows_per_clip=1)
     clips = ClipCollection((square_clip(flow),))
     data = build_latent_dataset(clips, model.spec, builtin_encoders(model), windows, cache_folder=None)
-    found = FlowCodec(64).flow_of(data.sample(0).unsqueeze(0))[0]
+    found = FlowCodec(64).flow_of(data.sample(0)["latents"].unsqueeze(0))[0]
     truth = flow([0, 2, 4, 6, 8])
     torch.testing.assert_close(found, truth.contiguous())
     assert data.samples[0].shape == (200, 5, 8, 8)
@@ -370,7 +370,7 @@ def test_builtin_samples_carry_an_estimated_flow_where_it_is_not():
     windows = WindowConfig(num_frames=5, stride_min=1, stride_max=1, windows_per_clip=1)
     clips = ClipCollection((square_clip(),))
     data = build_latent_dataset(clips, model.spec, builtin_encoders(model), windows, cache_folder=None)
-    found = FlowCodec(64).flow_of(data.sample(0).unsqueeze(0))[0]
+    found = FlowCodec(64).flow_of(data.sample(0)["latents"].unsqueeze(0))[0]
     assert found[4, 0].median() == pytest.approx(-4, abs=0.1) and found[4, 1].abs().median() < 0.1
     assert found[0].abs().max() == 0
 

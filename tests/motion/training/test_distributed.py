@@ -40,7 +40,7 @@ def launch(*arguments):
 def test_two_processes_with_one_sample_each_equal_one_process_with_two(tmp_path):
     done = launch(TOY, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    alone = Trainer(ToyTask(), TrainingConfig(batch_size=2, **SETTINGS))
+    alone = Trainer(ToyTask(), TrainingConfig.of(batch_size=2, **SETTINGS))
     alone.run()
     state = read_state(list_states(tmp_path)[0])
     assert state.record["num_processes"] == 2 and state.step == SETTINGS["num_steps"]

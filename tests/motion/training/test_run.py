@@ -46,7 +46,7 @@ def plan(folder, task=None, written=None, **changes):
         written.append(({name: value.clone() for name, value in task.parameters().items()}, metadata))
         return folder / "weights"
 
-    config = TrainingConfig(**{**SETTINGS, **changes.pop("config", {})})
+    config = TrainingConfig.of(**{**SETTINGS, **changes.pop("config", {})})
     return TrainingPlan(
         config=config, task=lambda _: task, states=folder, write=None if written is None else write, **changes
     )

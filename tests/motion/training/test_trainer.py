@@ -7,12 +7,12 @@ import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.training.states import list_states, read_state
-from pack.motion.training.config import TrainingConfig
+from pack.motion.training.config import PART_OF, WRITTEN, OptimizerConfig, TrainingConfig
 from pack.motion.training.optimizers import block_matrices, build_optimizers
 from pack.motion.training.trainer import SampleKey, Trainer
 from training_toys import ToyTask, tiny_dit, tiny_spec
 
-CONFIG = TrainingConfig(num_steps=10, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.9, save_every=3)
+CONFIG = TrainingConfig.of(num_steps=10, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.9, save_every=3)
 
 
 class Cancelled(Exception):
@@ -38,18 +38,20 @@ def same(one, two):
 
 
 def test_learning_rate_warms_up_then_falls_along_half_a_cosine_or_stays():
-    wave, flat = (TrainingConfig(num_steps=100, learning_rate=2.0, schedule=name) for name in ("cosine", "constant"))
+    wave, flat = (TrainingConfig.of(num_steps=100, learning_rate=2.0, schedule=name) for name in ("cosine", "constant"))
     assert wave.learning_rate_at(0) == pytest.approx(0.2) and flat.learning_rate_at(4) == pytest.approx(1.0)
     assert flat.learning_rate_at(9) == flat.learning_rate_at(99) == 2.0
     assert wave.learning_rate_at(50) == pytest.approx(2 * 0.51) and wave.learning_rate_at(100) == pytest.approx(0.04)
-    assert TrainingConfig(warmup_steps=0, schedule="constant").learning_rate_at(0) == 1e-4
+    assert TrainingConfig.of(warmup_steps=0, schedule="constant").learning_rate_at(0) == 1e-4
 
 
 def test_settings_are_refused_together_and_by_name():
+    bad = {"num_steps": 0, "learning_rate": float("nan"), "schedule": "linear", "keep_states": 1, "targets": ("",),
+           "seed": -1}  # fmt: skip
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig(num_steps=0, learning_rate=float("nan"), schedule="linear", keep_states=1, targets=(), seed=-1)
+        TrainingConfig.of(**bad)
     for part in ("num_steps is 0", "learning_rate is nan", "schedule is 'linear'", "keep_states is 1", "seed is -1",
-                 "targets is empty"):  # fmt: skip
+                 "targets is ('',)"):  # fmt: skip
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="does not know lerning_rate"):
         TrainingConfig.from_dict({"lerning_rate": 1.0})
@@ -57,8 +59,22 @@ def test_settings_are_refused_together_and_by_name():
         TrainingConfig.from_dict({"num_steps": "7"})
     with pytest.raises(ConfigError, match="targets is 'attn1'; it needs a list"):
         TrainingConfig.from_dict({"targets": "attn1"})
-    config = TrainingConfig(targets=("ff",), shift=None)
+    config = TrainingConfig.of(targets=("ff",), shift=None)
     assert TrainingConfig.from_dict(config.to_dict()) == config
+
+
+def test_settings_stand_flat_or_by_part_and_mean_the_same():
+    flat = {"num_steps": 7, "optimizer": "muon", "rank": 4, "targets": ["ff"], "flow_weight": 3}
+    by_part = {"loop": {"num_steps": 7}, "optimizer": {"optimizer": "muon"}, "adapter": {"rank": 4, "targets": ["ff"]},
+               "objective": {"flow_weight": 3}}  # fmt: skip
+    made = TrainingConfig.from_dict(flat)
+    assert made == TrainingConfig.from_dict(by_part) == TrainingConfig.of(**{**flat, "targets": ("ff",)})
+    assert made.loop.num_steps == 7 and made.optimizer.optimizer == "muon" and made.objective.flow_weight == 3.0
+    assert set(made.to_dict()) == set(PART_OF) == set(WRITTEN)
+    with pytest.raises(ConfigError, match="num_steps is given twice, by itself and in loop"):
+        TrainingConfig.from_dict({"num_steps": 7, "loop": {"num_steps": 7}})
+    with pytest.raises(ConfigError, match="training.loop does not know 'rank'; it belongs to adapter"):
+        TrainingConfig.from_dict({"loop": {"rank": 7}})
 
 
 def test_keys_give_the_same_numbers_always_and_others_to_their_neighbours():
@@ -70,7 +86,7 @@ def test_keys_give_the_same_numbers_always_and_others_to_their_neighbours():
 
 def test_one_step_is_that_of_plain_torch():
     task, twin = ToyTask(), ToyTask()
-    config = TrainingConfig(num_steps=1, batch_size=3, learning_rate=1e-2, warmup_steps=0, max_gradient_norm=0.5)
+    config = TrainingConfig.of(num_steps=1, batch_size=3, learning_rate=1e-2, warmup_steps=0, max_gradient_norm=0.5)
     report = []
     Trainer(task, config, on_step=report.append).run()
     optimizer = torch.optim.AdamW(twin.net.parameters(), lr=1e-2, betas=(0.9, 0.99), weight_decay=0.01)
@@ -85,7 +101,8 @@ def test_one_step_is_that_of_plain_torch():
 def test_two_batches_of_two_train_like_one_batch_of_four():
     tasks = [ToyTask(), ToyTask()]
     for task, (size, parts) in zip(tasks, ((4, 1), (2, 2))):
-        Trainer(task, TrainingConfig(num_steps=3, batch_size=size, gradient_accumulation=parts, warmup_steps=0)).run()
+        config = TrainingConfig.of(num_steps=3, batch_size=size, gradient_accumulation=parts, warmup_steps=0)
+        Trainer(task, config).run()
     assert tasks[0].seen == tasks[1].seen
     torch.testing.assert_close(list(tasks[0].net.parameters()), list(tasks[1].net.parameters()))
 
@@ -109,7 +126,7 @@ def test_average_follows_the_weights_and_is_lent_only():
     with pytest.raises(Cancelled), trainer.averaged():
         raise Cancelled
     assert same(after, trainer.values)
-    without = Trainer(ToyTask(), TrainingConfig(num_steps=1))
+    without = Trainer(ToyTask(), TrainingConfig.of(num_steps=1))
     with without.averaged():
         pass
 
@@ -119,10 +136,10 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
     chosen = block_matrices(parameters)
     assert "transformer_blocks.0.attn1.to_q.weight" in chosen and "transformer_blocks.1.ff.conv_point.weight" in chosen
     assert not any("conv_depth" in name or "table" in name or "bias" in name or "patch" in name for name in chosen)
-    muon, adamw = build_optimizers(parameters, TrainingConfig(optimizer="muon", beta2=0.98))
+    muon, adamw = build_optimizers(parameters, OptimizerConfig(optimizer="muon", beta2=0.98))
     assert len(muon.param_groups[0]["params"]) == len(chosen) and adamw.defaults["betas"] == (0.9, 0.98)
     assert len(adamw.param_groups[0]["params"]) == len(parameters) - len(chosen)
-    own = build_optimizers(parameters, TrainingConfig(optimizer="muon"), {"proj_out.weight"})
+    own = build_optimizers(parameters, OptimizerConfig(optimizer="muon"), {"proj_out.weight"})
     assert len(own[0].param_groups[0]["params"]) == 1
 
 
@@ -283,7 +300,7 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32_weights():
             return (out - batch[1]).float().square().mean(1)
 
     task = Watching()
-    result = Trainer(task, TrainingConfig(num_steps=2, precision="bf16")).run()
+    result = Trainer(task, TrainingConfig.of(num_steps=2, precision="bf16")).run()
     assert set(seen) == {torch.bfloat16} and task.net[0].weight.dtype == torch.float32
     assert all(math.isfinite(loss) for loss in result.losses)
 

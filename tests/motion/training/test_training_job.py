@@ -40,7 +40,8 @@ def write_job(folder, name="job.json", **changes):
 @pytest.mark.slow
 def test_shipped_example_is_read_as_it_stands_and_trains_a_lora_that_loads(tmp_path):
     job = read_job(EXAMPLE)
-    assert job.training.learning_rate == 1e-3 and job.training.mode == "lora" and job.model == "motionblocks-tiny"
+    assert job.training.optimizer.learning_rate == 1e-3 and job.training.adapter.mode == "lora"
+    assert job.model == "motionblocks-tiny"
     text = EXAMPLE.read_text().replace("num_clips: 24", "num_clips: 2").replace("num_steps: 200", "num_steps: 2")
     path = tmp_path / "short.yaml"
     path.write_text(text.replace("demo/", f"{tmp_path}/demo/").replace("num_frames: 16", "num_frames: 3"))
@@ -240,4 +241,4 @@ def test_numbers_like_1e_4_are_numbers_in_yaml_and_json_says_the_same(tmp_path):
               "training": {"learning_rate": 1e-4, "weight_decay": 0, "targets": ["ff"]}}  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps(values))
     assert read_job(tmp_path / "a.yaml") == read_job(tmp_path / "a.json") == TrainingJob.from_dict(values)
-    assert read_job(tmp_path / "a.yaml").training.weight_decay == 0.0
+    assert read_job(tmp_path / "a.yaml").training.optimizer.weight_decay == 0.0

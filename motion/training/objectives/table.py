@@ -1,0 +1,15 @@
+"""The objectives that kinds of models are trained by, by name."""
+
+from ..config import ObjectiveConfig
+from ..trainee import Trainee
+from .clean_estimate import CleanEstimate
+from .flow import Flow
+from .objective import Objective
+from .residual import Residual
+
+OBJECTIVES = {kind.name: kind for kind in (Residual, Flow, CleanEstimate)}
+
+
+def own_objective(trainee: Trainee, config: ObjectiveConfig) -> Objective:
+    """What this network's kind of model is trained by, with these settings."""
+    return OBJECTIVES[trainee.own_objective].of(config, trainee)

@@ -1,0 +1,1 @@
+"""What a trainer can train, one file a kind of task."""

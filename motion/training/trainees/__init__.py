@@ -1,0 +1,1 @@
+"""Networks as the tasks see them, one file an architecture."""
