@@ -74,7 +74,7 @@ BOUND_BY = {
     FlowCodec.encode: "test_flow_codec.py",
     fit_square: "test_flow_codec.py",
     resample_flow: "test_flow_codec.py",
-    compose_clean: "test_latent_task.py",
+    compose_clean: "test_clean_estimate.py",
     open_weights: "test_weight_folder.py",
     bundle: "test_pipeline.py",
     builtin_path: "test_file_motions.py",

@@ -62,7 +62,7 @@ def main() -> None:
     import scipy.ndimage  # noqa: F401
     import torch._dynamo  # noqa: F401  (the first registered operator needs it)
 
-    for module in ("pipeline", "training.trainer", "training.latent_task", "io.media.video",
+    for module in ("pipeline", "training.trainer", "training.tasks.adapter_task", "io.media.video",
                    "io.networks.video_model"):
         importlib.import_module(f"pack.motion.{module}")
     found_is_enough = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # no failure is made smaller

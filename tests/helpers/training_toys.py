@@ -44,9 +44,10 @@ class Answering:
     __call__ = predict_raw
 
 
-def losses_of(raw, batch, spec, **settings):
+def losses_of(raw, batch, spec, *, skip_head=None, **settings):
     """Losses of a batch where the head of a network of this spec says `raw`, and what it was shown."""
     trainee = LinearVideoTrainee(Answering(raw, spec.config), spec)
+    trainee.module.skip_head = skip_head
     told = {"context": torch.zeros(len(raw), 1, TEXT), "motion_bucket_id": torch.zeros(len(raw), dtype=torch.long)}
     objective = own_objective(trainee, TrainingConfig.of(**settings).objective)
     return objective.loss(trainee, {**told, **batch}), trainee.module.seen

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...adapters.lora import LoRA
+from ...adapters.protocol import Adapter
 from ...data.latent_dataset import LatentDataset, TextEntry
 from ...errors import ConfigError
 from ..config import TrainingConfig
@@ -34,7 +35,7 @@ class AdapterTask:
     """
 
     def __init__(
-        self, trainee: Trainee, adapter: LoRA | None, dataset: LatentDataset, objective: Objective, *,
+        self, trainee: Trainee, adapter: Adapter | None, dataset: LatentDataset, objective: Objective, *,
         caption_dropout: float = 0.1,
     ):  # fmt: skip
         check_fit(trainee, dataset, objective)
@@ -115,7 +116,7 @@ class AdapterTask:
 
 
 def adapter_task(
-    trainee: Trainee, dataset: LatentDataset, config: TrainingConfig, adapter: LoRA | None = None
+    trainee: Trainee, dataset: LatentDataset, config: TrainingConfig, adapter: Adapter | None = None
 ) -> AdapterTask:
     """The task that settings ask for: the network's own objective, and in mode lora a fresh LoRA, or `adapter`.
 

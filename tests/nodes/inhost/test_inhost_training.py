@@ -377,15 +377,15 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(train, monk
         return original(final, **more)
 
     monkeypatch.setattr(atomic, "_staged", refuse)
-    monkeypatch.setattr("pack.nodes.training_run.run._Run", None)
+    monkeypatch.setattr("pack.nodes.training_run.run.TrainingRun", None)
     with pytest.raises(ValueError, match="loras: Permission denied; nothing that was there has changed"):
         train("readonly")
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_samples_and_finite_weights(train, monkeypatch):
-    from pack.motion.training import latent_task
+    from pack.motion.training.tasks.adapter_task import AdapterTask
 
-    original = latent_task.LatentTask.loss
+    original = AdapterTask.loss
     calls = []
 
     def poisoned(self, batch):
@@ -393,7 +393,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_samples_and_finite_weights(tr
         loss = original(self, batch)
         return loss * float("nan") if len(calls) == 3 else loss
 
-    monkeypatch.setattr(latent_task.LatentTask, "loss", poisoned)
+    monkeypatch.setattr(AdapterTask, "loss", poisoned)
     with pytest.raises(ValueError, match=r"step 3 of 4: loss nan.*clip\d.*state-00000002"):
         train("poisoned")
     path = Path(folder_paths.get_output_directory()) / "loras" / "poisoned_00001.safetensors"
@@ -401,9 +401,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_samples_and_finite_weights(tr
 
 
 def test_out_of_memory_passes_as_the_hosts_own_and_a_smaller_run_follows(train, monkeypatch, caplog):
-    from pack.motion.training import latent_task
+    from pack.motion.training.tasks.adapter_task import AdapterTask
 
-    original = latent_task.LatentTask.loss
+    original = AdapterTask.loss
     calls = []
 
     def starved(self, batch):
@@ -412,7 +412,7 @@ def test_out_of_memory_passes_as_the_hosts_own_and_a_smaller_run_follows(train, 
             raise comfy.model_management.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 2.00 GiB")
         return original(self, batch)
 
-    monkeypatch.setattr(latent_task.LatentTask, "loss", starved)
+    monkeypatch.setattr(AdapterTask, "loss", starved)
     with caplog.at_level(logging.WARNING), pytest.raises(comfy.model_management.OOM_EXCEPTION):
         train("starved")
     assert "clip" in caplog.text and "latents of 200 channels" in caplog.text

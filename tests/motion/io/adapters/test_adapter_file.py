@@ -10,7 +10,8 @@ from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter, sav
 from pack.motion.io.files.atomic import write_safetensors
 from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.training.config import TrainingConfig
-from pack.motion.training.latent_task import LatentTask
+from pack.motion.training.tasks.adapter_task import adapter_task
+from pack.motion.training.trainees.linear_video import LinearVideoTrainee
 from pack.motion.training.trainer import Trainer
 from torch import nn
 from training_toys import tiny_dit, tiny_spec, toy_dataset
@@ -103,8 +104,8 @@ def test_an_adapter_of_mixed_ranks_trains_on_is_saved_and_loads_again(tmp_path):
     save_adapter(tmp_path / "a.safetensors", mixed(dit))
     lora = load_adapter(tmp_path / "a.safetensors", dit)
     before = {name: value.detach().clone() for name, value in lora.parameters().items()}
-    config = TrainingConfig(mode="lora", num_steps=2, learning_rate=1e-2, warmup_steps=0)
-    task = LatentTask(dit, spec, toy_dataset((4, 3, 4, 4)), config, adapter=lora)
+    config = TrainingConfig.of(mode="lora", num_steps=2, learning_rate=1e-2, warmup_steps=0)
+    task = adapter_task(LinearVideoTrainee(dit, spec), toy_dataset((4, 3, 4, 4)), config, adapter=lora)
     Trainer(task, config).run()
     after = lora.parameters()
     assert all(not torch.equal(before[name], after[name]) for name in before)

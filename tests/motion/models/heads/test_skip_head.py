@@ -10,8 +10,7 @@ from pack.motion.models.conditions import Conditions
 from pack.motion.models.heads.skip_head import SkipHead, scalings, to_coefficients, to_pixels
 from pack.motion.models.linear_video.config import LinearVideoDiTConfig
 from pack.motion.models.linear_video.network import LinearVideoDiT
-from pack.motion.training.objectives import sample_losses
-from training_toys import flow_spec
+from training_toys import flow_spec, losses_of
 
 SKIP = replace(flow_spec().config, skip_channels=8, skip_deviation=0.3)
 
@@ -164,8 +163,10 @@ def test_without_a_flow_head_the_network_gives_the_residual(inputs):
 def test_training_counts_what_the_head_adds(inputs):
     spec, clean, noise = replace(flow_spec(), config=SKIP), inputs["latents"], numbers(2, 200, 4, 4, 4, seed=11)
     sigma, raw = torch.tensor([0.4, 0.9]), numbers(2, 200, 4, 4, 4, seed=12)
-    losses = partial(sample_losses, raw, clean, noise, sigma, spec, flow_weight=0.0)
-    assert losses(add_detail=lambda found: clean).abs().max() == 0 < losses().min()
+    batch = {"latents": clean, "noise": noise, "sigma": sigma}
+    losses = partial(losses_of, raw, batch, spec, flow_weight=0.0)
+    assert losses(skip_head=lambda found, **told: clean)[0].abs().max() == 0
+    assert losses(skip_head=lambda found, **told: found)[0].min() > 0
 
 
 @pytest.mark.parametrize("change", [{"prediction": "velocity", "flow_channels": 0}, {"pooled_text_embedding": False},
