@@ -90,12 +90,12 @@ def sample(
     seeds = [seeds] * b if isinstance(seeds, int) else list(seeds)
     noise = torch.cat([make_noise((1, 200, num_frames, *first.shape[3:]), seed) for seed in seeds])
     told = replace(model.encode(prompts), motion_bucket_id=torch.as_tensor(buckets).expand(b),
-                   first_latent=first * spec.latent.scale_factor)
+                   first_latent=spec.space.scaled(first))
     if frames is not None:
         noise, told = noise[:, :, frames], told.at_places(torch.tensor([frames, frames], dtype=torch.float32))
     solve = {"flow_dpm_2m": flow_dpm_2m, "euler": euler}[solver]
-    return draw(model.dit, noise, told, spec.sampling, num_steps=num_steps, guidance_scale=1.0,
-                solver=solve) / spec.latent.scale_factor
+    drawn = draw(model.dit, noise, told, spec.sampling, num_steps=num_steps, guidance_scale=1.0, solver=solve)
+    return spec.space.unscaled(drawn)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -136,14 +136,14 @@ def animate_frames(
     words = model.vocabulary.motions(motion) if edges is not None else ()
     bucket = motion_bucket(safe_bucket(words, dynamics), model.spec.dynamics.num_buckets)
     with torch.no_grad():
-        first = model.codec.encode(rearrange(photo, "c h w -> 1 c 1 h w")) * model.spec.latent.scale_factor
+        first = model.spec.space.scaled(model.codec.encode(rearrange(photo, "c h w -> 1 c 1 h w")))
         positive = replace(model.encode([motion]), motion_bucket_id=bucket, first_latent=first).at_places(places)
         latents = draw(
             model.dit, make_noise((1, first.shape[1], num_frames, *first.shape[3:]), seed), positive,
             model.spec.sampling, negative=positive.with_text_of(model.encode([""])), num_steps=num_steps,
             guidance_scale=guidance_scale, text_cache=TextCache(), on_step=on_step,
         )  # fmt: skip
-    latents = latents / model.spec.latent.scale_factor
+    latents = model.spec.space.unscaled(latents)
     if edges is None:
         return AnimatedFrames(photo, latents, model.codec)
     player = PhotoPlayer(model.codec, latents, photo, edges=edges, region=region)

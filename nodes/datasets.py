@@ -52,9 +52,10 @@ class LoadClips(io.ComfyNode):
                     "videos. After adding one, refresh the node definitions (press R).",
                 ),
                 inp(
-                    io.Float.Input, "fps", default=24.0, min=1.0, max=MAX_FPS, step=0.5,
+                    io.Float.Input, "fps", default=24.0, min=0.0, max=MAX_FPS, step=0.5,
                     tooltip="Frame rate all clips are brought to. The trainer takes every stride-th of these frames: "
-                    "24 with a stride of 3 gives the 8 frames a second that the built-in models know.",
+                    "24 with a stride of 3 gives the 8 frames a second that the built-in models know. 0 = clips keep "
+                    "their own times, and the trainer brings them to the rate its model wants.",
                 ),
                 inp(
                     io.String.Input, "default_caption", default="", optional=True,
@@ -86,7 +87,7 @@ class LoadClips(io.ComfyNode):
     def execute(cls, folder, fps=24.0, default_caption="", require_captions=False) -> io.NodeOutput:
         from ..motion.data.sources.folder import open_clip_folder
 
-        checks.in_range("fps", fps, 1.0, MAX_FPS)
+        checks.in_range("fps", fps, 1.0 if fps else 0.0, MAX_FPS)
         caption = checks.whole_text("default_caption", default_caption)
         caption = None if require_captions else " ".join(caption.split())
         path = folder_path(folder)

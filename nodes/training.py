@@ -124,16 +124,17 @@ def _advanced_widgets() -> list:
     more = {"optional": True, "advanced": True}
     return [
         inp(
-            io.Int.Input, "num_frames", default=16, min=2, max=1024, **more,
-            tooltip="Frames of a training window. The built-in model knows 16.",
+            io.Int.Input, "num_frames", default=16, min=0, max=1024, **more,
+            tooltip="Frames of a training window; 0 = the model's own. The built-in model knows 16.",
         ),
         inp(
-            io.Int.Input, "stride_min", default=3, min=1, max=1000, **more,
-            tooltip="Fewest frames of the clip from one frame of a window to the next; less where a clip is too short.",
+            io.Int.Input, "stride_min", default=3, min=0, max=1000, **more,
+            tooltip="Fewest frames of the clip from one frame of a window to the next; less where a clip is too short. "
+            "0 = the model's own.",
         ),
         inp(
-            io.Int.Input, "stride_max", default=10, min=1, max=1000, **more,
-            tooltip="Most frames of the clip from one frame of a window to the next.",
+            io.Int.Input, "stride_max", default=10, min=0, max=1000, **more,
+            tooltip="Most frames of the clip from one frame of a window to the next; 0 = the model's own.",
         ),
         inp(
             io.Int.Input, "windows_per_clip", default=4, min=1, max=10000, **more,
@@ -145,7 +146,8 @@ def _advanced_widgets() -> list:
         ),
         inp(
             io.String.Input, "targets", default=TARGETS, **more,
-            tooltip="Layers that get a LoRA: parts of their names, with commas. attn_temporal alone = timing only.",
+            tooltip="Layers that get a LoRA: parts of their names, with commas. attn_temporal alone = timing "
+            "only. Empty = the model's own.",
         ),
         inp(
             io.Float.Input, "caption_dropout", default=0.1, min=0.0, max=1.0, step=0.01, **more,

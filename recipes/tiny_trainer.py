@@ -86,7 +86,7 @@ def draw_batch(
     scenes, bucket = label_scenes(draw_scenes(num_clips, generator), spec.dynamics, generator)
     frame_indices = draw_frame_indices(num_clips, num_targets, recipe, generator)
     pictures, flow = scenes.render(frame_indices)
-    clean = FlowCodec(spec.latent.working_size).encode(pictures, flow) * spec.latent.scale_factor
+    clean = spec.space.scaled(FlowCodec(spec.latent.working_size).encode(pictures, flow))
     dropped = torch.rand(num_clips, generator=generator) < recipe.caption_dropout
     vocabulary = MotionVocabulary()
     ids = [vocabulary.tokenize("" if drop else text) for drop, text in zip(dropped.tolist(), scenes.captions)]

@@ -6,7 +6,7 @@ Where the frames come from (a video file, the procedural generator) is the busin
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...kernels.foreign_text import safe_text
 from ..errors import ConfigError, ShapeError
+from .resampling import RULE_VERSION, nearest_frames, slow_notes, too_short
 
 PREVIEW_SIDE = 256  # px, long side of preview pictures
 SHOWN = 8  # names listed in a summary before "and … more"
@@ -21,7 +22,7 @@ SHOWN = 8  # names listed in a summary before "and … more"
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip at a fixed frame rate. Frames are numbered 0 to num_frames - 1."""
+    """One clip. Frames are numbered 0 to num_frames - 1; they lie 1/fps apart, or where `times` says."""
 
     name: str
     caption: str
@@ -33,6 +34,20 @@ class Clip:
     read: Callable[[Sequence[int]], Tensor] = field(repr=False)  # indices -> (t, 3, height, width) in [0, 1]
     # True backward flow of those frames against the first of them, (t, 2, g, g) px of the clip, where it is known.
     flow: Callable[[Sequence[int]], Tensor] | None = field(default=None, repr=False)
+    times: tuple[float, ...] | None = field(default=None, repr=False)  # of a file, in seconds from its first frame
+
+    def at_rate(self, fps: float) -> "Clip":
+        """The clip of a file resampled by its own times; a clip without times is what it is.
+
+        Raises ConfigError for more than 2^20 frames.
+        """
+        if self.times is None:
+            return self
+        places, read = nearest_frames(self.times, fps), self.read
+        return replace(
+            self, num_frames=len(places), fps=fps, fingerprint=digest("file", str(RULE_VERSION), self.fingerprint,
+            str(fps)), read=lambda indices: read([places[index] for index in indices]), times=None,
+        )  # fmt: skip
 
     def frames(self, indices: Sequence[int]) -> Tensor:
         """Read frames, checked: (t, 3, height, width) float32 in [0, 1]. Raises ShapeError."""
@@ -49,11 +64,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipCollection:
-    """Clips of one frame rate, and what was left out and why."""
+    """Clips, and what was left out and why."""
 
     clips: tuple[Clip, ...]
     skipped: tuple[tuple[str, str], ...] = ()  # (name, why)
-    fps: float = 8.0
+    fps: float = 8.0  # of all of them; 0 = each has the times of its file
     notes: tuple[str, ...] = ()  # further lines for the summary: variable rates, captions that were missing
     decoder: str = ""  # version of PyAV, where frames come from video files
 
@@ -71,12 +86,28 @@ class ClipCollection:
         lines = [f"{clip.fingerprint} {clip.num_frames} {clip.fps} {clip.caption}" for clip in self.clips]
         return digest(*lines)
 
+    def at_rate(self, fps: float, *, min_frames: int = 2) -> "ClipCollection":
+        """The same, clips with times of their own resampled by them, once; those too short for it are skipped."""
+        if self.fps:
+            return self
+        clips, skipped, fps = [], list(self.skipped), float(fps)
+        for clip in self.clips:
+            made = clip.at_rate(fps)
+            if made.num_frames < min_frames:
+                skipped.append((clip.name, too_short(made.num_frames, min_frames, fps)))
+            else:
+                clips.append(made)
+        notes = (*self.notes, *slow_notes({clip.name: clip.fps for clip in self.clips if clip.times}, fps))
+        return replace(self, clips=tuple(clips), skipped=tuple(skipped), fps=fps, notes=notes)
+
     def summary(self) -> str:
         """Lines of text: how many clips, frames, rate, sizes, captions, and what was skipped and why."""
-        lengths = [clip.num_frames for clip in self.clips]
+        lengths, rates = [clip.num_frames for clip in self.clips], [f"{clip.fps:.3g}" for clip in self.clips]
+        own = _span(min(rates, key=float), max(rates, key=float))
+        rate = f"{self.fps:g} fps" if self.fps else f"the times of their files, {own} fps"
         captions = Counter(clip.caption for clip in self.clips)
         lines = [
-            f"{_count(len(self.clips), 'clip')}, {_count(sum(lengths), 'frame')} at {self.fps:g} fps "
+            f"{_count(len(self.clips), 'clip')}, {_count(sum(lengths), 'frame')} at {rate} "
             f"({_span(min(lengths), max(lengths))} a clip)",
             "sizes: " + _tally(Counter(f"{clip.width}x{clip.height}" for clip in self.clips)),
             "captions: " + _tally(Counter({text or "(none)": count for text, count in captions.items()})),
@@ -129,7 +160,7 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _span(low: int, high: int) -> str:
+def _span(low: int | str, high: int | str) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 

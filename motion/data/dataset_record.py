@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 
-from ..models.model_spec import LinearVideoSpec
+from ..models.model_spec import ModelSpec
 from .clips import ClipCollection, digest
 from .windows import WindowConfig
 
 
 def dataset_record(
-    collection: ClipCollection, spec: LinearVideoSpec, encoders: str, windows: WindowConfig, keys: Sequence[str]
+    collection: ClipCollection, spec: ModelSpec, encoders: str, windows: WindowConfig, keys: Sequence[str]
 ) -> dict:
     """Plain JSON values that name everything that went in. encoders: their fingerprint; keys: of the samples.
 
     "decoder" stands beside it, the version of PyAV that read the clips: told, never compared.
     """
     clips = [{"name": clip.name, "caption": clip.caption, "fingerprint": clip.fingerprint} for clip in collection.clips]
-    latent = {**spec.latent.to_dict(), **{f"dynamics {k}": v for k, v in spec.dynamics.to_dict().items()}}
+    latent = spec.latent_facts()
     whole = digest(collection.fingerprint, str(sorted(latent.items())), *keys)
     return {"fingerprint": whole, "clips": clips, "windows": windows.to_dict(), "encoders": encoders,
             "latent": latent, **({"decoder": collection.decoder} if collection.decoder else {})}  # fmt: skip

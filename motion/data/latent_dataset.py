@@ -21,8 +21,11 @@ from ..layers.block_dct import APPEARANCE_CHANNELS
 from ..layers.letterbox import fit_square
 from ..layers.warp import fold_grid
 from ..metrics.dynamics import degree_to_bucket, dynamics_degree
+from ..models.architecture import TrainingDefaults
+from ..models.architectures import ARCHITECTURES
 from ..models.heads.flow_codec import FLOW_UNIT
-from ..models.model_spec import LinearVideoSpec
+from ..models.latent_spaces import LatentSpace
+from ..models.model_spec import ModelSpec
 from .clips import ClipCollection, digest
 from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders
@@ -98,39 +101,47 @@ class LatentDataset:
 
 
 def build_latent_dataset(
-    collection: ClipCollection, spec: LinearVideoSpec, encoders: Encoders, windows: WindowConfig, *,
-    cache_folder: Path | None, on_step: OnStep | None = None,
+    collection: ClipCollection, spec: ModelSpec, encoders: Encoders, windows: WindowConfig, *,
+    cache_folder: Path | None, on_step: OnStep | None = None, own: TrainingDefaults | None = None,
 ) -> LatentDataset:  # fmt: skip
     """Cut, encode and measure every window; with a cache folder, only what is not there whole already.
 
+    Clips with the times of their files are resampled once, to the rate that the model's architecture is trained at.
     cache_folder: is made when missing; None keeps the latents in memory. on_step(done, total) is called after every
-    window; what it raises passes through, and what was finished by then is found again by the next build.
+    window; what it raises passes through, and what was finished by then is found again by the next build. own: numbers
+    of the architecture for what `windows` leaves to it; None takes those of its row.
     Raises ConfigError for unusable clips, ShapeError for encoders that do not fit the model, CheckpointError
     when the disk refuses.
     """
-    at_least = 2 if spec.objective == "i2v_residual" else 1
-    cut = [window for clip in collection.clips for window in cut_windows(clip, windows, at_least=at_least)]
+    own, ratio = own or ARCHITECTURES.of(spec).training, spec.space.temporal_ratio
+    windows, notes = windows.resolved(own, spec.space)
+    at_least = (spec.least_frames - 1) * ratio + 1
+    if not collection.fps:
+        collection = collection.at_rate(own.fps, min_frames=at_least)
+        notes = (*notes, f"clips resampled to {own.fps:g} fps: the model's own")
+    cut = [window for clip in collection.clips
+           for window in cut_windows(clip, windows, at_least=at_least, temporal_ratio=ratio)]  # fmt: skip
     captions = ["", *sorted({clip.caption for clip in collection.clips} - {""})]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         cache = stack.enter_context(LatentCache(cache_folder)) if cache_folder is not None else None
         texts = {caption: _text_entry(caption, encoders, cache) for caption in captions}
-        store = _Store(cache, spec.latent.scale_factor)
+        store = _Store(cache, spec.space)
         samples = []
         for done, window in enumerate(cut, 1):
             samples.append(store.add(window, _window_key(window, spec, encoders, windows), spec, encoders, windows))
             if on_step is not None:
                 on_step(done, len(cut))
     record = dataset_record(collection, spec, encoders.fingerprint, windows, store.keys)
-    return LatentDataset(samples, texts, store.load, record, _report(collection, cut, samples, windows, store))
+    return LatentDataset(samples, texts, store.load, record, _report(collection, cut, samples, windows, store, notes))
 
 
 class _Store:
     """Latents of the samples in order, in memory while they are few, else by their place in the cache."""
 
-    def __init__(self, cache: LatentCache | None, scale: float):
-        self.cache, self.scale = cache, scale
+    def __init__(self, cache: LatentCache | None, space: LatentSpace):
+        self.cache, self.space = cache, space
         self.keys: list[str] = []
         self.num_reused = 0
         self._kept: dict[int, Tensor] = {}
@@ -162,15 +173,16 @@ class _Store:
                     f"{self.cache.path(self.keys[index])}: changed or gone since it was made; build the data set again"
                 )
             latents = found[0]["latents"]
-        return latents * self.scale
+        return self.space.scaled(latents)
 
 
-def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: LinearVideoSpec) -> bool:
+def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: ModelSpec) -> bool:
     """Whether a cached entry can be what `_encode` made."""
     bucket, latents = metadata.get("bucket", ""), tensors.get("latents")
     fits = latents is not None and latents.ndim == 4 and latents.dtype == torch.float32 and latents.numel() > 0
-    known = bucket.isdecimal() and len(bucket) < 5 and int(bucket) < spec.dynamics.num_buckets
-    return known and fits and latents.shape[0] == spec.latent.channels
+    num_buckets = spec.dynamics.num_buckets if spec.dynamics is not None else 1
+    known = bucket.isdecimal() and len(bucket) < 5 and int(bucket) < num_buckets
+    return known and fits and latents.shape[0] == spec.space.channels
 
 
 def _is_text(tensors: dict[str, Tensor]) -> bool:
@@ -180,36 +192,37 @@ def _is_text(tensors: dict[str, Tensor]) -> bool:
     return fits and (mask is None or mask.shape == context.shape[:1])
 
 
-def _window_key(window: Window, spec: LinearVideoSpec, encoders: Encoders, windows: WindowConfig) -> str:
+def _window_key(window: Window, spec: ModelSpec, encoders: Encoders, windows: WindowConfig) -> str:
     """Fingerprint of all that the stored latents and bucket depend on."""
-    size = spec.latent.working_size or windows.resolution
-    flow = "" if spec.latent.kind != "builtin" else "true" if window.clip.flow else f"estimated {FLOW_VERSION}"
+    size = spec.working_size or windows.resolution
+    flow = "" if spec.space.kind != "builtin" else "true" if window.clip.flow else f"estimated {FLOW_VERSION}"
     place = f"{window.start} {window.stride} {window.num_frames}"
-    made = f"{spec.latent.kind} {spec.latent.channels} {size} {encoders.spatial_multiple} flow {flow}"
-    scale = str(sorted(spec.dynamics.to_dict().items()))
+    made = f"{spec.space.kind} {spec.space.channels} {size} {encoders.spatial_multiple} flow {flow}"
+    scale = str(sorted(spec.dynamics.to_dict().items())) if spec.dynamics is not None else ""
     return digest("window", str(ENTRY_VERSION), window.clip.fingerprint, place, made, scale, encoders.fingerprint)
 
 
-def _encode(window: Window, spec: LinearVideoSpec, encoders: Encoders, windows: WindowConfig) -> tuple[Tensor, int]:
+def _encode(window: Window, spec: ModelSpec, encoders: Encoders, windows: WindowConfig) -> tuple[Tensor, int]:
     """Unscaled latents (c, t, h, w) float32 and the motion bucket of a window."""
     frames = window.clip.frames(window.indices)
     bucket = 0
-    if len(frames) > 1:
+    if len(frames) > 1 and spec.dynamics is not None:
         degree = dynamics_degree(frames.unsqueeze(0), measure_size=spec.dynamics.measure_size)
         bucket = int(degree_to_bucket(degree, spec.dynamics))
-    is_builtin = spec.latent.kind == "builtin"
+    space, is_builtin = spec.space, spec.space.kind == "builtin"
+    need = (1, space.channels, space.latent_frames(len(frames)))
     sized = frames if is_builtin else resize_short_side(frames, windows.resolution, encoders.spatial_multiple)
     latents = encoders.encode_frames(rearrange(sized, "t c h w -> 1 c t h w"))
-    if latents.ndim != 5 or tuple(latents.shape[:3]) != (1, spec.latent.channels, len(frames)):
+    if latents.ndim != 5 or tuple(latents.shape[:3]) != need:
         raise ShapeError(
-            f"{window.name}: the VAE gave latents {tuple(latents.shape)}; this model needs (1, {spec.latent.channels}, "
-            f"{len(frames)}, h, w), one a frame; use the VAE that belongs to the model"
+            f"{window.name}: the VAE gave latents {tuple(latents.shape)}; this model needs ({need[0]}, {need[1]}, "
+            f"{need[2]}, h, w) of {len(frames)} frames; use the VAE that belongs to the model"
         )
     latents = latents[0].detach().to("cpu", torch.float32).clone()
     if not latents.isfinite().all():
         raise ShapeError(f"{window.name}: the VAE gave NaN or infinity; use it in float32 or bfloat16")
-    if is_builtin and spec.latent.channels > APPEARANCE_CHANNELS and len(frames) > 1:
-        latents[APPEARANCE_CHANNELS:] = _flow_channels(window, frames, spec.latent.working_size)
+    if is_builtin and space.channels > APPEARANCE_CHANNELS and len(frames) > 1:
+        latents[APPEARANCE_CHANNELS:] = _flow_channels(window, frames, spec.working_size)
     return latents, bucket
 
 
@@ -254,7 +267,10 @@ def _text_entry(caption: str, encoders: Encoders, cache: LatentCache | None) -> 
     return TextEntry(**parts)
 
 
-def _report(collection, cut: list[Window], samples: list[SampleInfo], windows: WindowConfig, store: _Store) -> str:
+def _report(
+    collection, cut: list[Window], samples: list[SampleInfo], windows: WindowConfig, store: _Store,
+    notes: tuple[str, ...],
+) -> str:  # fmt: skip
     strides, buckets = [window.stride for window in cut], [sample.motion_bucket_id for sample in samples]
     lowered = {window.clip.name for window in cut if window.stride < windows.stride_min}
     short = {window.clip.name for window in cut if window.num_frames < windows.num_frames}
@@ -263,6 +279,7 @@ def _report(collection, cut: list[Window], samples: list[SampleInfo], windows: W
         f"{len(samples)} samples of {len(collection)} clips, stride {min(strides)} to {max(strides)}, motion bucket "
         f"{min(buckets)} to {max(buckets)}",
         "latents: " + ", ".join(f"{size} ({count})" for size, count in sizes.most_common(8)),
+        *notes,
     ]
     if lowered:
         lines.append(f"{len(lowered)} clips are too short for a stride of {windows.stride_min}; theirs was lowered")

@@ -7,9 +7,20 @@ on their latents (Wan 2.1: cells of 8 px, patches of 2).
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..errors import ConfigError, ShapeError
 
 MAX_FRAMES = 1024
+# Per channel, of the Wan 2.1 VAE's latents of natural videos; its published config states them.
+WAN21_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+WAN21_DEVIATION = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,29 @@ class LatentSpace:
     spatial_ratio: int  # px per latent cell
     temporal_ratio: int  # frames per latent frame; the first frame has a latent of its own
     multiple: int  # px, what both sides must divide by
+    scale_factor: float = 1.0  # scaled latents = (unscaled - mean) / deviation · scale_factor
+    mean: tuple[float, ...] = ()  # per channel; none: 0
+    deviation: tuple[float, ...] = ()  # per channel; none: 1
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Latents (…, c, t, h, w) of the VAE as networks see them."""
+        if self.mean:
+            latents = (latents - self._channels(self.mean, latents)) / self._channels(self.deviation, latents)
+        return latents * self.scale_factor
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """The way back of `scaled`."""
+        latents = latents / self.scale_factor
+        if self.mean:
+            latents = latents * self._channels(self.deviation, latents) + self._channels(self.mean, latents)
+        return latents
+
+    def holds(self, num_frames: int) -> bool:
+        """Whether a video of so many frames fits whole latent frames."""
+        return num_frames >= 1 and (num_frames - 1) % self.temporal_ratio == 0
+
+    def _channels(self, values: tuple[float, ...], latents: Tensor) -> Tensor:
+        return latents.new_tensor(values).view(-1, 1, 1, 1)
 
     def check_size(self, width: int, height: int, what: str) -> None:
         """Refuse sides that would be cropped without a word. Raises ShapeError naming the two nearest sizes."""
@@ -42,7 +76,9 @@ SPACES = {
     space.kind: space
     for space in (
         LatentSpace("dcae", "DC-AE f32c32", "DC-AE", 32, 32, 1, 32),
-        LatentSpace("wan21", "Wan 2.1 VAE", "Wan 2.1 VAE", 16, 8, 4, 16),
+        LatentSpace(
+            "wan21", "Wan 2.1 VAE", "Wan 2.1 VAE", 16, 8, 4, 16, mean=WAN21_MEAN, deviation=WAN21_DEVIATION
+        ),
         LatentSpace("ltx2", "LTX-2 VAE", "LTX-2 VAE", 128, 32, 8, 32),
         LatentSpace("svd", "Stable Video Diffusion VAE", "SVD VAE", 4, 8, 1, 16),
         LatentSpace("builtin", "built-in VAE", "", 200, 8, 1, 1),

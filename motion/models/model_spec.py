@@ -12,7 +12,6 @@ from .linear_video.config import LinearVideoDiTConfig, NetworkConfig
 FORMAT_VERSION = 1
 FAMILY = "linear_video_dit"
 OBJECTIVES = ("i2v_residual", "t2v")
-LATENT_KINDS = ("dcae", "svd", "builtin")
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,20 @@ class SamplingDefaults(PlainRecord):
 class LatentSpec(PlainRecord):
     """The latent space the model works in."""
 
-    kind: str = "dcae"  # dcae: DC-AE f32c32; svd: SVD temporal-decoder VAE; builtin: FlowCodec
+    kind: str = "dcae"  # of the table in latent_spaces.py
     channels: int = 32
     spatial_ratio: int = 32  # pixels per latent cell
-    scale_factor: float = 0.41407  # scaled latents = unscaled · scale_factor
+    scale_factor: float = 0.41407  # of the scaled latents; 1.0 where the space has means and deviations of its own
     working_size: int | None = None  # builtin only: side of the square the model sees, px
 
     def __post_init__(self):
         problems = []
-        if self.kind not in LATENT_KINDS:
-            problems.append(f"kind is {self.kind!r}; known kinds are {', '.join(LATENT_KINDS)}")
+        space = SPACES.get(self.kind)
+        if space is None:
+            problems.append(f"kind is {self.kind!r}; known kinds are {', '.join(SPACES)}")
+        elif space.mean and (self.channels != space.channels or self.scale_factor != 1.0):
+            problems.append(f"kind {self.kind} has {space.channels} channels with their own scales; scale_factor must "
+                            "be 1.0")
         if not 1 <= self.channels <= 4096 or not 1 <= self.spatial_ratio <= 256:
             problems.append(f"channels {self.channels}, spatial_ratio {self.spatial_ratio} are out of range")
         if not 0.0 < self.scale_factor <= 1000.0:
@@ -92,7 +95,7 @@ class ModelSpec:
     """What the specs of all architectures have: `config`, `sampling` and `space`; the rest is theirs who say so.
 
     dynamics: how motion strength is measured; None for models that are not told any. working_size: side in px of the
-    square that the model sees, whatever the photo's size.
+    square that the model sees, whatever the photo's size. least_frames: latent frames that a clip must have.
     """
 
     config: NetworkConfig
@@ -100,6 +103,13 @@ class ModelSpec:
     space: LatentSpace
     dynamics: DynamicsSpec | None = None
     working_size: int | None = None
+    least_frames: int = 1
+
+    def latent_facts(self) -> dict:
+        """Plain values of what encoded clips depend on beside the encoders; a training state keeps them."""
+        measured = {} if self.dynamics is None else self.dynamics.to_dict()
+        space = {"kind": self.space.kind, "channels": self.space.channels, "scale_factor": self.space.scale_factor}
+        return {**space, **{f"dynamics {name}": value for name, value in measured.items()}}
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,19 @@ class LinearVideoSpec(ModelSpec):
         if latent.kind == "builtin":
             return known
         multiple = latent.spatial_ratio * self.config.patch_size
-        return replace(known, channels=latent.channels, spatial_ratio=latent.spatial_ratio, multiple=multiple)
+        return replace(
+            known, channels=latent.channels, spatial_ratio=latent.spatial_ratio, multiple=multiple,
+            scale_factor=latent.scale_factor,
+        )  # fmt: skip
+
+    @property
+    def least_frames(self) -> int:
+        """A residual against frame 1 needs a second frame."""
+        return 2 if self.objective == "i2v_residual" else 1
+
+    def latent_facts(self) -> dict:
+        """See `ModelSpec`."""
+        return {**self.latent.to_dict(), **{f"dynamics {name}": v for name, v in self.dynamics.to_dict().items()}}
 
     @property
     def working_size(self) -> int | None:

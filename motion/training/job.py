@@ -56,7 +56,7 @@ class TrainingJob:
     clips: str | None = None  # folder of video files with captions, or
     generate: dict | None = None  # what the procedural generator draws: num_clips, motions, num_frames, size, fps, seed
     caption: str | None = None  # for clips that have none; without it they are refused
-    fps: float = 24.0  # frame rate that clips are resampled to
+    fps: float = 24.0  # frame rate that clips are resampled to; 0 = the model's own
     training: TrainingConfig = field(default_factory=TrainingConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     resume: str | None = None  # "latest", or the folder of a state

@@ -55,7 +55,7 @@ class TrainingOutcome:
 
     training: TrainingResult
     path: Path | None  # of the weights' file; None where none is written, as in processes that are not the main one
-    summary: str  # of the data, "" where the task draws its own
+    summary: str  # of the data and of what was chosen for the user, "" where there is nothing to say
     metadata: dict[str, str]
 
 
@@ -73,6 +73,8 @@ class TrainingRun:
                 self.dataset = plan.dataset(self.watcher.encoding)
             self.watcher.say(self.dataset.summary())
         self.task = plan.task(self.dataset)
+        for note in getattr(self.task, "notes", ()):
+            self.watcher.say(note)
         self.trainer = Trainer(
             self.task, plan.config, folder=plan.states, resume=plan.resume, allow_changes=plan.allow_changes,
             on_step=lambda report: self.watcher.step(report, self.trainer.losses),
@@ -97,8 +99,8 @@ class TrainingRun:
         if self.plan.draw is not None and is_main and self._sampled_at != result.step:
             with self._running():
                 self._sample(result.step)
-        summary = self.dataset.summary() if self.dataset is not None else ""
-        return TrainingOutcome(result, path, summary, self.metadata())
+        lines = [self.dataset.summary()] if self.dataset is not None else []
+        return TrainingOutcome(result, path, "\n".join([*lines, *getattr(self.task, "notes", ())]), self.metadata())
 
     def metadata(self) -> dict[str, str]:
         """What the weights' file says of their training."""

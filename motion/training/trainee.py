@@ -18,12 +18,14 @@ class Trainee(Protocol):
     """A network with all that must be known to train it. Its weights stay where they are, and are never copied.
 
     own_objective: of the table in `objectives/table.py`, what its kind of model is trained by.
+    own_targets: parts of names of the layers that get an adapter where nobody chooses.
     """
 
     module: nn.Module  # its layers have the names that adapters and files use
     space: LatentSpace
     sampling: SamplingDefaults
     own_objective: str
+    own_targets: tuple[str, ...]
 
     def conditions(self, batch: Mapping[str, Tensor], *, first_latent: Tensor | None = None) -> Conditions:
         """What the network is told about a batch of named tensors. first_latent (b, c, 1, h, w), scaled."""

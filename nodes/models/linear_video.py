@@ -37,11 +37,18 @@ class MotionLatent(latent_formats.LatentFormat):
     latent_dimensions = 3
 
     def __init__(self, spec: LinearVideoSpec):
+        self.space = spec.space
         self.latent_channels = spec.latent.channels
         self.scale_factor = spec.latent.scale_factor
         self.spacial_downscale_ratio = spec.latent.spatial_ratio
         if spec.latent.kind == "builtin":
             self.latent_rgb_factors = rgb_factors()
+
+    def process_in(self, latent):
+        return self.space.scaled(latent)
+
+    def process_out(self, latent):
+        return self.space.unscaled(latent)
 
 
 class HostLinearVideo(HostNetwork, LinearVideoDiT):

@@ -39,7 +39,7 @@ class SamplePlan:
         shape = self.shape if first is None else (*self.shape[:2], *first.shape[3:])
         latents = self._sample(network, first, shape, device)
         chosen = sorted({0, shape[1] // 2, shape[1] - 1})[:SHOWN]
-        frames = self._decode(latents[:, :, chosen] / self.spec.latent.scale_factor)
+        frames = self._decode(self.spec.space.unscaled(latents[:, :, chosen]))
         return torch.cat(list(frames), dim=1).clamp(0, 1)
 
     def _first(self, device: torch.device) -> Tensor:
@@ -50,7 +50,7 @@ class SamplePlan:
             with torch.inference_mode():
                 latents = self.vae.encode(self.photo[0].movedim(0, -1).contiguous())
             latents = latents.unsqueeze(2) if latents.ndim == 4 else latents[:, :, :1]
-        return latents.clone().to(device, torch.float32) * self.spec.latent.scale_factor
+        return self.spec.space.scaled(latents.clone().to(device, torch.float32))
 
     def _sample(self, network, first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
         from ...motion.conditioning.motion_bucket import motion_bucket

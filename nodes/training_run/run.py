@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...motion.adapters.lora import target_names
 from ...motion.data.clips import ClipCollection
 from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
 from ...motion.io.files.atomic import new_output
+from ...motion.models.architectures import ARCHITECTURES
 from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.training.config import TrainingConfig
 from ...motion.training.reports import TrainingResult
 from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
-from ...motion.training.tasks.adapter_task import AdapterTask, adapter_task
+from ...motion.training.tasks.adapter_task import AdapterTask, adapter_task, chosen_targets
 from ...motion.training.trained_weights import trained_tensors, write_trained
 from ...motion.training.trainees.linear_video import LinearVideoTrainee
 from ..host import devices, progress
@@ -85,7 +85,8 @@ class _InsideHost:
         self.request, self.device = request, devices.compute_device()
         trainable_copy.refuse_what_is_no_weight(request.model)
         if request.config.adapter.mode == "lora":
-            target_names(request.model.model.diffusion_model, request.config.adapter.targets)
+            own = ARCHITECTURES.of(request.spec).training.targets
+            chosen_targets(request.config.adapter.targets, request.model.model.diffusion_model, own)
         captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
         self.encoders = host_encoders(request.vae, request.clip, request.spec, captions)
         empty = self.encoders.encode_text("")

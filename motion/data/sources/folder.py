@@ -7,21 +7,20 @@ from pathlib import Path
 from ...errors import ConfigError
 from ...io.media.video import check_fps
 from ..clips import SHOWN, Clip, ClipCollection, digest
+from ..resampling import RULE_VERSION, slow_notes, some_of, too_short
 from .captions import LIST_NAME, read_captions
 from .video_container import UnusableVideo, pyav_version
 from .video_file import VideoFile, go_on
 from .video_index import index_video
 from .video_names import LINK_OUT, find_videos
 
-RULE_VERSION = 2  # of how frames are chosen and turned; part of every clip's fingerprint
-SLOWER = 0.98  # a file with less than this share of the wanted rate has frames repeated
-
 
 def open_clip_folder(
     folder: str | os.PathLike, *, fps: float = 24.0, default_caption: str | None = None, min_frames: int = 2,
     on_step: Callable[[int, int], None] | None = None, check: Callable[[], None] = go_on,
 ) -> ClipCollection:  # fmt: skip
-    """The videos of a folder and its sub-folders, by name, each resampled by its own time stamps to `fps`.
+    """The videos of a folder and its sub-folders, by name, each resampled by its own time stamps to `fps`; 0 leaves
+    each at its own times, for whoever uses the clips to resample.
 
     Captions: see `read_captions`; default_caption stands in for missing ones, None refuses them. Files that cannot be
     read, are cut off or have fewer than min_frames frames are skipped, with the reason in the summary.
@@ -29,7 +28,7 @@ def open_clip_folder(
     wanted; what they raise passes through.
     Raises ConfigError for a folder that is not there or has no usable clip, and for missing captions.
     """
-    folder, fps = Path(folder), check_fps(fps)
+    folder, fps = Path(folder), check_fps(fps) if fps else 0.0
     names, skipped = find_videos(folder)
     videos, places = {}, {}
     for done, name in enumerate(names, 1):
@@ -46,7 +45,7 @@ def open_clip_folder(
     missing = [name for name in videos if name not in captions]
     if missing and default_caption is None:
         raise ConfigError(
-            f"{folder}: {len(missing)} of {len(videos)} clips have no caption ({_some(missing)}); write clip.txt "
+            f"{folder}: {len(missing)} of {len(videos)} clips have no caption ({some_of(missing)}); write clip.txt "
             f"beside clip.mp4 or lines in {LIST_NAME}, or give a default caption"
         )
     clips = tuple(
@@ -57,20 +56,25 @@ def open_clip_folder(
 
 
 def _usable(path: Path, fps: float, min_frames: int, check: Callable[[], None]) -> tuple[VideoFile, list[int]]:
-    """A video with enough frames, and the frames that a clip at `fps` takes of it."""
+    """A video with enough frames, and the frames that a clip at `fps` takes of it; none where fps is 0."""
     try:
         video = index_video(path, check)
     except OSError as error:
         raise UnusableVideo(f"cannot be opened ({error.strerror})") from error
     if len(video.times) < min_frames:
         raise UnusableVideo(f"only {len(video.times)} of the {min_frames} frames that are needed")
+    if not fps:
+        return video, []
     places = video.resampled(fps)
     if len(places) < min_frames:
-        raise UnusableVideo(f"only {len(places)} of the {min_frames} frames that are needed, at {fps:g} fps")
+        raise UnusableVideo(too_short(len(places), min_frames, fps))
     return video, places
 
 
 def _clip(name: str, caption: str, video: VideoFile, places: list[int], fps: float) -> Clip:
+    if not fps:
+        own = (len(video.times), video.fps, video.height, video.width, video.fingerprint, video.read)
+        return Clip(name, caption, *own, times=video.times)
     mark = digest("file", str(RULE_VERSION), video.fingerprint, str(fps))
     return Clip(name, caption, len(places), fps, video.height, video.width, mark,
                 lambda indices: video.read([places[index] for index in indices]))  # fmt: skip
@@ -79,7 +83,7 @@ def _clip(name: str, caption: str, video: VideoFile, places: list[int], fps: flo
 def _notes(videos: dict[str, VideoFile], fps: float, missing: list[str], default: str | None, unknown: list[str]):
     """Further lines of the summary."""
     if missing:
-        yield f"{len(missing)} without a caption of their own ({_some(missing)}): {default!r} is used"
+        yield f"{len(missing)} without a caption of their own ({some_of(missing)}): {default!r} is used"
     varying = [(name, video.rates) for name, video in videos.items() if len(video.times) > 2 and video.rates]
     for name, (low, high) in varying[:SHOWN]:
         yield f"{name}: variable rate, {low:.3g} to {high:.3g} fps; resampled by its time stamps"
@@ -89,12 +93,7 @@ def _notes(videos: dict[str, VideoFile], fps: float, missing: list[str], default
     yield from noted[:SHOWN]
     if len(noted) > SHOWN:
         yield f"and {len(noted) - SHOWN} more such notes"
-    slow = [name for name, video in videos.items() if video.fps < SLOWER * fps]
-    if slow:
-        yield f"{len(slow)} slower than {fps:g} fps ({_some(slow)}): their frames are repeated"
+    if fps:
+        yield from slow_notes({name: video.fps for name, video in videos.items()}, fps)
     if unknown:
-        yield f"{LIST_NAME} names {len(unknown)} clips that are not there ({_some(unknown)})"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield f"{LIST_NAME} names {len(unknown)} clips that are not there ({some_of(unknown)})"

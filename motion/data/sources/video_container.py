@@ -9,7 +9,6 @@ from ...errors import ShapeError, ToldError
 from ...limits import MAX_SIDE
 from ...metrics.dynamics import MAX_ASPECT
 
-MAX_FRAMES = 1 << 20  # of one file, and of one clip once it is resampled
 MIN_SIDE = 16  # px
 # Containers only: a play list under a video's name could make FFmpeg open other files.
 _CONTAINERS = "mov,matroska,webm,avi,gif,mpegts"

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ShapeError
+from ...errors import ConfigError, ShapeError
 from ...io.media.pictures import rgb_picture
-from .video_container import MAX_FRAMES, UnusableVideo, decoded, opened, stream_of
+from ..resampling import nearest_frames
+from .video_container import UnusableVideo, decoded, opened, stream_of
 from .video_orientation import Orientation
 
 UNEVEN = 1.5  # a gap this much longer or shorter than the median makes a rate variable
-STAMP_ERROR = 1e-3  # s; several containers count in milliseconds
 SEEK_FROM = 32  # frames to skip from which on seeking pays
 _HASH_BLOCK, _HASH_BLOCKS = 1 << 20, 64
 
@@ -61,17 +61,11 @@ class VideoFile:
         return 1 / max(gaps), 1 / max(min(gaps), 1e-3)
 
     def resampled(self, fps: float) -> list[int]:
-        """For each frame of a clip at `fps`, the frame of the file that is nearest in time, the earlier one of two.
-
-        Raises UnusableVideo for more than 2^20 frames.
-        """
-        count = int((self.times[-1] + STAMP_ERROR) * fps) + 1
-        if count > MAX_FRAMES:
-            raise UnusableVideo(f"{count} frames at {fps:g} fps; up to {MAX_FRAMES} go; cut it into clips")
-        times, wanted = np.asarray(self.times), np.arange(count) / fps
-        after = np.searchsorted(times, wanted).clip(max=len(times) - 1)
-        before = (after - 1).clip(min=0)
-        return np.where(times[after] - wanted < wanted - times[before] - 1e-6, after, before).tolist()
+        """See `nearest_frames`. Raises UnusableVideo for too many frames."""
+        try:
+            return nearest_frames(self.times, fps)
+        except ConfigError as error:
+            raise UnusableVideo(str(error)) from error
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Frames of the file by their index, in the order asked for: (t, 3, height, width) in [0, 1].

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ....kernels.foreign_text import safe_text
 from ...errors import ShapeError
-from .video_container import MAX_FRAMES, UnusableVideo, check_sides, decoded, films, opened, stream_of
+from ..resampling import MAX_FRAMES
+from .video_container import UnusableVideo, check_sides, decoded, films, opened, stream_of
 from .video_file import SEEK_FROM, VideoFile, file_fingerprint, go_on
 from .video_orientation import Orientation, orientation_of, shown_size
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...adapters.lora import LoRA
+from ...adapters.lora import LoRA, target_names
 from ...adapters.protocol import Adapter
 from ...data.latent_dataset import LatentDataset, TextEntry
 from ...errors import ConfigError
-from ..config import TrainingConfig
+from ..config import AdapterConfig, TrainingConfig
 from ..objectives.objective import Objective
 from ..objectives.table import own_objective
 from ..task import SampleKey
@@ -30,17 +30,17 @@ class AdapterTask:
     """A network, what is trained of it, the data and the objective; see `Task` for the methods.
 
     adapter: is trained while the network stays frozen, where it lies and as it is; None trains the network itself.
-    caption_dropout: share of samples that are trained with the empty prompt.
+    caption_dropout: share of samples that are trained with the empty prompt. notes: lines on what was chosen for it.
     Raises ConfigError for parts that do not fit together.
     """
 
     def __init__(
         self, trainee: Trainee, adapter: Adapter | None, dataset: LatentDataset, objective: Objective, *,
-        caption_dropout: float = 0.1,
+        caption_dropout: float = 0.1, notes: tuple[str, ...] = (),
     ):  # fmt: skip
         check_fit(trainee, dataset, objective)
         self.trainee, self.adapter, self.dataset, self.objective = trainee, adapter, dataset, objective
-        self.caption_dropout = caption_dropout
+        self.caption_dropout, self.notes = caption_dropout, notes
         self._shapes = tuple(dataset.shapes.items())
         self._fingerprint = {
             **trainee.fingerprint(with_weights=adapter is not None), "data": dataset.record(),
@@ -122,15 +122,38 @@ def adapter_task(
 
     Raises ConfigError for settings that do not fit.
     """
-    told = config.adapter
+    told, notes = config.adapter, ()
     if adapter is not None and told.mode != "lora":
         raise ConfigError("an adapter is given but mode is full; use mode lora")
     if adapter is None and told.mode == "lora":
-        adapter = LoRA(
-            trainee.module, targets=told.targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed
-        )
+        targets, notes = chosen_targets(told.targets, trainee.module, trainee.own_targets)
+        adapter = LoRA(trainee.module, targets=targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed)
     objective = own_objective(trainee, config.objective)
-    return AdapterTask(trainee, adapter, dataset, objective, caption_dropout=config.objective.caption_dropout)
+    dropout = config.objective.caption_dropout
+    return AdapterTask(trainee, adapter, dataset, objective, caption_dropout=dropout, notes=notes)
+
+
+def chosen_targets(
+    asked: tuple[str, ...], module: nn.Module, own: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The layers that get an adapter, as parts of names, and a line where the architecture chose them.
+
+    It chooses where nothing is asked for, and where only the default is, of which a part fits no layer here.
+    Raises ConfigError with what there is when none fits.
+    """
+    is_default = asked == AdapterConfig().targets
+    if asked and not (is_default and asked != own and not all(_fits_any(module, part) for part in asked)):
+        target_names(module, asked)
+        return asked, ()
+    target_names(module, own)
+    return own, (f"targets {', '.join(own)}: the model's own",)
+
+
+def _fits_any(module: nn.Module, part: str) -> bool:
+    try:
+        return bool(target_names(module, (part,)))
+    except ConfigError:
+        return False
 
 
 def check_fit(trainee: Trainee, dataset: LatentDataset, objective: Objective) -> None:

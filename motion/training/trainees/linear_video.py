@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import ConfigError
 from ...models.conditions import Conditions
 from ...models.heads.flow_head import compose_clean
+from ...models.linear_video.architecture import LINEAR_VIDEO
 from ...models.linear_video.network import LinearVideoDiT
 from ...models.model_spec import LinearVideoSpec
 from ...sampling.schedules import sigma_to_timestep
@@ -37,6 +38,7 @@ class LinearVideoTrainee:
             )
         self.module, self.spec, self.space, self.sampling = dit, spec, spec.space, spec.sampling
         self.is_residual, self.flow_channels = spec.objective == "i2v_residual", config.flow_channels
+        self.own_targets = LINEAR_VIDEO.training.targets
         self._run_block = _run_checkpointed if checkpointing else None
 
     @property

@@ -126,7 +126,7 @@ def test_a_clip_shorter_than_a_window_gives_one_shorter_window_not_four_equal_on
 
 
 def test_one_frame_cannot_teach_a_residual():
-    with pytest.raises(ConfigError, match="a.mp4: windows of 1 frame; a motion residual needs at least 2"):
+    with pytest.raises(ConfigError, match="a.mp4: windows of 1 frame; this model needs at least 2"):
         build([sliding_clip(num_frames=1)])
     still = dataclasses.replace(SVD, objective="t2v")
     assert build([sliding_clip(num_frames=1)], spec=still).samples[0].motion_bucket_id == 0
@@ -341,8 +341,8 @@ def test_windows_are_read_strictly_from_plain_values():
     assert WindowConfig.from_dict(WindowConfig().to_dict()) == WindowConfig()
     with pytest.raises(ConfigError, match="does not know frames"):
         WindowConfig.from_dict({"frames": 8})
-    with pytest.raises(ConfigError, match="num_frames is 0.*stride_min 9 is above stride_max 2"):
-        WindowConfig(num_frames=0, stride_min=9, stride_max=2)
+    with pytest.raises(ConfigError, match="num_frames is -1.*stride_min 9 is above stride_max 2"):
+        WindowConfig(num_frames=-1, stride_min=9, stride_max=2)
 
 
 def square_clip(flow=None):

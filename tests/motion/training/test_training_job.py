@@ -17,9 +17,9 @@ from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.linear_video import read_linear_video
 from pack.motion.io.training.states import list_states
 from pack.motion.shell.main import main
-from pack.motion.training import job as jobs
 from pack.motion.training.job import TrainingJob, read_job, run_job
 from pack.motion.training.reports import Watcher
+from pack.motion.training.trainer import Trainer
 
 FIELD = Path(__file__).resolve().parents[2] / "field"
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training" / "pan_left.yaml"
@@ -129,14 +129,14 @@ def test_full_training_writes_a_model_that_loads_with_its_text_encoder(tmp_path,
 
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_step_saves_and_the_job_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
-    class Interrupted(jobs.Trainer):
+    class Interrupted(Trainer):
         def _update(self, rate):
             super()._update(rate)
             if self.step == 2:
                 signal.raise_signal(signal.SIGINT)
 
     path = write_job(tmp_path)
-    monkeypatch.setattr(jobs, "Trainer", Interrupted)
+    monkeypatch.setattr("pack.motion.training.run.Trainer", Interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert main(["train", "--config", str(path), "--quiet"]) == 130
     assert signal.getsignal(signal.SIGINT) is before

@@ -309,7 +309,7 @@ def test_folders_are_offered_when_videos_lie_in_them_and_not_too_deep(tmp_path):
     assert folders_with_videos(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1000])
+@pytest.mark.parametrize("fps", [-1, float("nan"), 1000])
 def test_impossible_rates_are_refused(tmp_path, fps):
     with pytest.raises(ConfigError, match="fps is"):
         open_clip_folder(tmp_path, fps=fps)
@@ -539,3 +539,24 @@ def test_names_and_captions_cannot_write_lines_of_their_own_into_the_summary(tmp
         pytest.skip("this file system takes no such name")
     lines = open_clip_folder(tmp_path / "clips", fps=8).summary().splitlines()
     assert "  a skipped 9.wmv: .wmv files are not read; save it as mp4" in lines
+
+
+def test_clips_at_their_own_times_are_resampled_once_to_the_same_frames_as_at_once(tmp_path):
+    folder = tmp_path / "clips"
+    put_clip(folder, "even.mp4", 24, fps=24)
+    put_at_times(folder / "uneven.mp4", [0, 100, 500, 600, 1000, 1100])
+    put_clip(folder, "short.mp4", 3, fps=24)
+    (folder / "uneven.txt").write_text("still")
+    kept = open_clip_folder(folder, fps=0)
+    assert kept.fps == 0 and len(kept) == 3 and "frames at the times of their files, 4.55 to 24 fps" in kept.summary()
+    even = next(clip for clip in kept.clips if clip.name == "even.mp4")
+    assert whole(even) == list(range(24)) and even.times[1] == pytest.approx(1 / 24)
+    for fps in (8, 10):
+        once, later = open_clip_folder(folder, fps=fps), kept.at_rate(fps)
+        assert later.fingerprint == once.fingerprint and later.fps == once.fps == fps
+        assert [(clip.name, clip.num_frames, clip.fingerprint) for clip in later.clips] == [
+            (clip.name, clip.num_frames, clip.fingerprint) for clip in once.clips
+        ]  # fmt: skip
+        assert [whole(clip) for clip in later.clips] == [whole(clip) for clip in once.clips]
+        assert dict(later.skipped) == dict(once.skipped) and "short.mp4" in dict(later.skipped)
+        assert later.at_rate(3) is later

@@ -1,0 +1,127 @@
+"""A causal VAE of four frames a latent through data set, task and run: 17 frames, 5 latents, scales of their own."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pack.motion.adapters.lora import LoRA
+from pack.motion.data.clips import Clip, ClipCollection
+from pack.motion.data.encoders import Encoders, TextEntry
+from pack.motion.data.latent_dataset import build_latent_dataset
+from pack.motion.data.resampling import nearest_frames
+from pack.motion.data.windows import WindowConfig
+from pack.motion.errors import ConfigError, ShapeError
+from pack.motion.io.adapters.adapter_file import load_adapter
+from pack.motion.models.architecture import TrainingDefaults
+from pack.motion.models.latent_spaces import WAN21_DEVIATION, WAN21_MEAN
+from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
+from pack.motion.training.config import TrainingConfig
+from pack.motion.training.run import TrainingPlan, TrainingRun
+from pack.motion.training.tasks.adapter_task import adapter_task, chosen_targets
+from pack.motion.training.trained_weights import write_trained
+from pack.motion.training.trainees.linear_video import LinearVideoTrainee
+from training_toys import TEXT, tiny_dit, tiny_spec
+
+SPEC = LinearVideoSpec(
+    replace(tiny_spec().config, in_channels=16), latent=LatentSpec("wan21", 16, 8, scale_factor=1.0)
+)
+OWN = TrainingDefaults(num_frames=17, stride_min=1, stride_max=1, fps=16.0, targets=("attn1",))
+WINDOWS = WindowConfig(num_frames=0, stride_min=0, stride_max=0, windows_per_clip=2, resolution=32)
+COLOURS = torch.linspace(-1, 1, 48).view(16, 3)
+
+
+def encode_causally(frames):
+    """(1, 3, t, h, w) -> (1, 16, 1 + (t - 1) / 4, h / 8, w / 8): the first frame alone, then means of four."""
+    small = F.avg_pool3d(frames, (1, 8, 8))
+    later = F.avg_pool3d(small[:, :, 1:], (4, 1, 1)) if frames.shape[2] > 1 else small[:, :, 1:]
+    return torch.einsum("dc,bcthw->bdthw", COLOURS, torch.cat((small[:, :, :1], later), 2))
+
+
+def encoders(encode=encode_causally):
+    text = torch.randn(2, TEXT, generator=torch.Generator().manual_seed(1))
+    return Encoders(encode, lambda caption: TextEntry(text + len(caption)), "toy causal VAE", spatial_multiple=16)
+
+
+def filmed(name, seed, *, num_frames=30):
+    """A clip at its own times, 24 fps, whose picture brightens frame by frame."""
+    picture = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(seed))
+    return Clip(
+        name, "brightens", num_frames, 24.0, 32, 48, f"{name} {seed}",
+        lambda indices: torch.stack([picture * index / num_frames for index in indices]),
+        times=tuple(n / 24 for n in range(num_frames)),
+    )  # fmt: skip
+
+
+def built(*clips, encode=encode_causally, **options):
+    return build_latent_dataset(
+        ClipCollection(clips, fps=0.0), SPEC, encoders(encode), WINDOWS, cache_folder=None, own=OWN, **options
+    )
+
+
+def test_seventeen_frames_are_five_latents_scaled_by_channel_and_resampled_once():
+    clip = filmed("a", 0)
+    data = built(clip)
+    assert set(data.shapes) == {(16, 5, 4, 6)}
+    places = nearest_frames(clip.times, 16.0)
+    start = int(data.samples[0].name.split()[2])
+    truth = encode_causally(clip.frames([places[start + n] for n in range(17)]).movedim(0, 1).unsqueeze(0))[0]
+    mean, deviation = (torch.tensor(values).view(16, 1, 1, 1) for values in (WAN21_MEAN, WAN21_DEVIATION))
+    torch.testing.assert_close(data.sample(0)["latents"], (truth - mean) / deviation)
+    assert "num_frames 17: the model's own" in data.summary() and "clips resampled to 16 fps" in data.summary()
+    assert data.record()["windows"]["num_frames"] == 17
+
+
+def test_a_vae_that_gives_a_latent_a_frame_is_refused_here():
+    with pytest.raises(ShapeError, match=r"needs \(1, 16, 5, h, w\) of 17 frames"):
+        built(filmed("a", 0), encode=lambda frames: F.avg_pool3d(frames, (1, 8, 8)).repeat(1, 6, 1, 1, 1)[:, :16])
+
+
+def test_clips_too_short_for_the_rate_are_skipped_and_all_of_them_refused():
+    data = built(filmed("a", 0), filmed("b", 1, num_frames=4))
+    assert all(sample.name.startswith("a") for sample in data.samples)
+    with pytest.raises(ConfigError, match="b: only 3 of the 5 frames that are needed, at 16 fps"):
+        built(filmed("b", 1, num_frames=4))
+
+
+@pytest.mark.slow
+def test_such_clips_train_a_lora_through_the_run_and_a_killed_run_ends_the_same(tmp_path):
+    config = TrainingConfig.of(
+        num_steps=24, warmup_steps=0, learning_rate=3e-3, rank=4, alpha=4.0, targets=(), save_every=4, batch_size=2,
+        schedule="constant",
+    )  # fmt: skip
+
+    def plan(name, **more):
+        def write(task, metadata):
+            write_trained(tmp_path / f"{name}.safetensors", task, metadata)
+            return tmp_path / f"{name}.safetensors"
+
+        return TrainingPlan(
+            config=config, states=tmp_path / name.removesuffix("-on"), write=write,
+            dataset=lambda on_step: built(filmed("a", 0), filmed("b", 1), on_step=on_step),
+            task=lambda data: adapter_task(LinearVideoTrainee(tiny_dit(SPEC), SPEC), data, config), **more,
+        )  # fmt: skip
+
+    done = TrainingRun(plan("whole")).run()
+    losses = done.training.losses
+    assert sum(losses[-8:]) < sum(losses[:8])
+    assert "targets attn1, attn_temporal, attn2, ff: the model's own" in done.summary
+    broken = TrainingRun(plan("cut"))
+    broken.watcher.step = lambda report, losses: (_ for _ in ()).throw(KeyboardInterrupt) if report.step == 5 else None
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    again = TrainingRun(plan("cut-on", resume="latest")).run()
+    one, two = (load_adapter(path, tiny_dit(SPEC)) for path in (done.path, again.path))
+    assert all(torch.equal(value, two.parameters()[name]) for name, value in one.parameters().items())
+    assert isinstance(one, LoRA) and again.training.losses == losses
+
+
+def test_targets_are_those_asked_for_or_the_models_own_where_only_the_default_does_not_fit():
+    net = torch.nn.ModuleDict({"self_attn": torch.nn.Linear(2, 2), "ffn": torch.nn.Linear(2, 2)})
+    default = TrainingConfig().adapter.targets
+    assert chosen_targets(("ffn",), net, ("self_attn",)) == (("ffn",), ())
+    for asked in ((), default):
+        chosen, notes = chosen_targets(asked, net, ("self_attn",))
+        assert chosen == ("self_attn",) and notes == ("targets self_attn: the model's own",)
+    with pytest.raises(ConfigError, match="no layer's name holds any of sefl_attn"):
+        chosen_targets(("sefl_attn",), net, ("self_attn",))
