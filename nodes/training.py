@@ -3,6 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
+from ..motion.limits import MAX_DATA_SEED
 from .host import pixels
 from .host.compat import inp, out, schema, unique_id
 from .host.text_under import text_under
@@ -13,7 +14,6 @@ MODES = ("lora", "full")
 PRECISIONS = ("fp32", "bf16")
 SIGMAS = ("logit_normal", "uniform")
 MAX_STEPS = 1_000_000
-MAX_SEED = 2**63 - 1
 TARGETS = "attn1, attn_temporal, attn2, ff"
 
 
@@ -94,7 +94,7 @@ def _main_widgets() -> list:
             tooltip="Size of the LoRA: how much it can hold. Without effect in full.",
         ),
         inp(
-            io.Int.Input, "seed", default=0, min=0, max=MAX_SEED, control_after_generate=False,
+            io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
             tooltip="Of everything drawn at random. Stays fixed: another one trains all over again.",
         ),
         inp(

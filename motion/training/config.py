@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass, field, fields, replace
 
 from ..errors import ConfigError
+from ..limits import MAX_SEED
 from ..records import check_fields
 
 CHOICES = {
     "schedule": ("cosine", "constant"), "optimizer": ("adamw", "muon"), "sigma_sampling": ("logit_normal", "uniform"),
     "mode": ("lora", "full"), "precision": ("fp32", "bf16"),
 }  # fmt: skip
-MAX_SEED = 2**64 - 1
 _RANGES = (
     ("num_steps", 1, 10**7), ("batch_size", 1, 4096), ("gradient_accumulation", 1, 4096), ("learning_rate", 0.0, 10.0),
     ("warmup_steps", 0, 10**7), ("weight_decay", 0.0, 10.0), ("max_gradient_norm", 0.0, 1e9), ("rank", 1, 4096),

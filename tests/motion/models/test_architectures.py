@@ -276,7 +276,7 @@ def test_settings_that_name_nothing_train_linear_video_as_its_row_says():
     assert (own.num_frames, own.stride_min, own.stride_max) == (
         windows.num_frames, windows.stride_min, windows.stride_max
     )  # fmt: skip
-    assert own.targets == TrainingConfig().targets and own.fps == job["fps"]
+    assert own.targets == TrainingConfig().adapter.targets and own.fps == job["fps"]
 
 
 def test_widgets_of_the_training_node_start_at_what_the_row_says():
