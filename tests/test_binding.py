@@ -19,7 +19,7 @@ from pack.motion.io.adapters.adapter_file import load_adapter
 from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
-from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.files.safetensors import read_header, read_safetensors
 from pack.motion.io.files.weight_folder import open_weights
 from pack.motion.io.media.photo import read_photo
 from pack.motion.io.media.video import write_video
@@ -60,6 +60,7 @@ BOUND_BY = {
     flow_dpm_2m: "test_sampling_solvers.py",
     warp: "test_flow_codec.py",
     read_safetensors: "test_hostile_safetensors.py",
+    read_header: "test_hostile_safetensors.py",
     write_json: "test_atomic.py",
     write_safetensors: "test_atomic.py",
     new_output: "test_atomic.py",

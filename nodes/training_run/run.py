@@ -128,7 +128,9 @@ class _InsideHost:
     def _task(self, dataset: LatentDataset) -> AdapterTask:
         request = self.request
         devices.unload_models()
-        self.network = trainable_copy.trainable_copy(request.model, request.spec, self.device)
+        self.network = trainable_copy.trainable_copy(
+            request.model, request.spec, self.device, frozen=request.config.adapter.mode == "lora"
+        )
         saving = request.config.loop.gradient_checkpointing
         trainee = LinearVideoTrainee(self.network, request.spec, checkpointing=saving)
         return adapter_task(trainee, dataset, request.config)

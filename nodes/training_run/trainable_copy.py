@@ -1,7 +1,7 @@
-"""A trainable copy of the network inside a MODEL: plain torch layers, float32, with every weight patch worked in.
+"""The network inside a MODEL for a training: plain torch layers, float32, with every weight patch worked in.
 
-The host's own layers cast and stream weights and its model may be shared with other graphs, so training never touches
-them. Call these functions outside inference mode.
+The host's own layers cast and stream weights and its model may be shared with other graphs, so training never changes
+them. A base that stays frozen may lie in the host's own tensors. Call these functions outside inference mode.
 """
 
 import torch
@@ -9,19 +9,27 @@ from torch import Tensor
 
 from ...motion.errors import ConfigError
 from ...motion.models.model_spec import ModelSpec
+from ...motion.models.module_weights import PLAIN_TENSORS
 
 NETWORK = "diffusion_model."
 
 
-def patched_weights(patcher, prefix: str = ""):
-    """Yield (name without prefix, float32 CPU tensor of its own) for every weight, as the patcher would apply it.
+def patched_weights(patcher, prefix: str = "", *, frozen: bool = False):
+    """Yield (name without prefix, float32 tensor) for every weight, as the patcher would apply it.
 
-    Weight patches (LoRA, merges) are computed in float32, as the host does when it loads the model; what the host
-    keeps meanwhile is not changed.
+    Weight patches (LoRA, merges) are computed in float32 on the CPU, as the host does when it loads the model; what
+    the host keeps meanwhile is not changed. frozen: plain float32 weights without patches come as they lie, for
+    somebody who never writes into them; else every tensor is a copy on the CPU.
     """
     with torch.no_grad():
         for key, chain in patcher.get_key_patches(prefix).items():
-            yield key.removeprefix(prefix), worked_in(key, chain)
+            (stored, _), *patches = chain
+            as_it_is = frozen and not patches and _is_plain(stored)
+            yield key.removeprefix(prefix), stored.detach() if as_it_is else worked_in(key, chain)
+
+
+def _is_plain(stored: Tensor) -> bool:
+    return type(stored) in PLAIN_TENSORS and stored.dtype == torch.float32 and not stored.is_inference()
 
 
 def worked_in(key: str, chain: list) -> Tensor:
@@ -34,10 +42,11 @@ def worked_in(key: str, chain: list) -> Tensor:
     return weight.clone() if weight.is_inference() else weight
 
 
-def trainable_copy(model, spec: ModelSpec, device: torch.device):
-    """The network with copies of the model's weights, float32, on the device. Raises ConfigError.
+def trainable_copy(model, spec: ModelSpec, device: torch.device, *, frozen: bool = False):
+    """The network with the model's weights, float32, on the device. Raises ConfigError.
 
-    It runs the backend of the operators that the MODEL was loaded with, where that works in float32 too.
+    frozen: for adapters beside it; its weights are then the host's own tensors where those fit, and not copies. It runs
+    the backend of the operators that the MODEL was loaded with, where that works in float32 too.
     """
     from ...kernels.self_test import resolve_kernels
     from ...motion.io.networks.linear_video import fill_module
@@ -47,7 +56,8 @@ def trainable_copy(model, spec: ModelSpec, device: torch.device):
     architecture = architecture_of(model)
     kernels = resolve_kernels(kernels_of(model), device, torch.float32, architecture.operators)
     network = architecture.network()(spec.config, kernels=kernels, dtype=torch.float32, device="meta")
-    return fill_module(network, dict(patched_weights(model, NETWORK)), dtype=torch.float32, device=device)
+    weights = dict(patched_weights(model, NETWORK, frozen=frozen))
+    return fill_module(network, weights, dtype=torch.float32, device=device, copy=False)
 
 
 def kernels_of(model) -> str:

@@ -124,9 +124,14 @@ def build_linear_video(
     return fill_module(model, file.state_dict, dtype=dtype, device=device)
 
 
-def fill_module(module: nn.Module, state: Mapping[str, Tensor], *, dtype: torch.dtype, device) -> nn.Module:
-    """Give a module made on the meta device copies of these weights. Raises CheckpointError; never fills half."""
-    copies = {name: tensor.to(device=device, dtype=dtype, copy=True) for name, tensor in state.items()}
+def fill_module(
+    module: nn.Module, state: Mapping[str, Tensor], *, dtype: torch.dtype, device, copy: bool = True
+) -> nn.Module:
+    """Give a module made on the meta device copies of these weights; without copy, the weights where they fit as is.
+
+    Raises CheckpointError; never fills half.
+    """
+    copies = {name: tensor.to(device=device, dtype=dtype, copy=copy) for name, tensor in state.items()}
     try:
         module.load_state_dict(copies, strict=True, assign=True)
     except RuntimeError as error:

@@ -77,8 +77,8 @@ def test_folders_that_are_not_offered_are_refused(ours, name):
 
 
 def test_an_impossible_rate_is_refused(ours):
-    with pytest.raises(ValueError, match="fps is 0; it must be 1.0 to 240.0"):
-        ours["LoadClips"].execute(SHIPPED, 0)
+    with pytest.raises(ValueError, match="fps is 0.5; it must be 1.0 to 240.0"):
+        ours["LoadClips"].execute(SHIPPED, 0.5)
 
 
 def test_cancel_stops_the_reading(ours):

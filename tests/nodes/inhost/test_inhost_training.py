@@ -473,3 +473,30 @@ def test_training_copy_computes_what_the_hosts_model_computes(builtin):
     theirs = load_builtin().dit.state_dict()
     assert isinstance(copied, LinearVideoDiT) and same(dict(copied.state_dict()), dict(theirs))
     assert not any(value.is_inference() for value in copied.parameters())
+
+
+def test_a_frozen_base_lies_in_the_hosts_own_tensors_and_a_base_that_is_trained_does_not(builtin):
+    from pack.nodes.training_run.trainable_copy import trainable_copy
+
+    theirs = {value.data_ptr() for value in builtin[0].model.diffusion_model.state_dict().values()}
+    for frozen in (True, False):
+        with torch.inference_mode(False):
+            copied = trainable_copy(builtin[0], load_builtin().spec, torch.device("cpu"), frozen=frozen)
+        shared = [value.data_ptr() in theirs for value in copied.parameters()]
+        assert all(shared) if frozen else not any(shared)
+
+
+def test_clips_that_keep_their_times_train_as_those_brought_to_the_models_own_rate(ours, train):
+    shipped = {fps: ours["LoadClips"].execute("shipped: jelly", fps).args[0] for fps in (0.0, 24.0)}
+    assert shipped[0.0].fps == 0
+    done = {fps: train(f"rate_{fps:g}", clips=clips, steps=2) for fps, clips in shipped.items()}
+    assert same(done[0.0]["lora"], done[24.0]["lora"]) and done[0.0]["loss"] == done[24.0]["loss"]
+    assert "clips resampled to 24 fps: the model's own" in done[0.0]["report"]
+    assert "the model's own" not in done[24.0]["report"]
+
+
+def test_zeros_and_an_empty_text_mean_the_models_own_and_the_report_says_which(train):
+    done = train("own", num_frames=0, stride_min=0, stride_max=0, targets="", steps=1)
+    for line in ("num_frames 16: the model's own", "stride_min 3: the model's own", "stride_max 10: the model's own",
+                 "targets attn1, attn_temporal, attn2, ff: the model's own"):  # fmt: skip
+        assert line in done["report"]

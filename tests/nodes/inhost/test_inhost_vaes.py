@@ -428,3 +428,13 @@ def test_training_encodes_with_dcae_and_refuses_the_vae_of_another_space(dcae, t
     dcae.latent_space = SPACES["wan21"]
     with pytest.raises(ShapeError, match="as Wan 2.1 VAE does; .*DC-AE f32c32.; .*docs/models.md, row DC-AE"):
         check_vae(dcae, spec)
+
+
+def test_latents_are_scaled_by_channel_as_the_hosts_own_format_scales_them():
+    from comfy import latent_formats
+    from pack.motion.models.latent_spaces import SPACES
+
+    latents = torch.randn(2, 16, 3, 2, 2)
+    host, ours_ = latent_formats.Wan21(), SPACES["wan21"]
+    torch.testing.assert_close(ours_.scaled(latents), host.process_in(latents))
+    torch.testing.assert_close(ours_.unscaled(latents), host.process_out(latents))
