@@ -1,12 +1,9 @@
 """The node that trains a motion model, or a LoRA for one, on the user's own clips."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ..motion.errors import ConfigError
 from ..motion.limits import MAX_DATA_SEED
-from .host import pixels
 from .host.compat import inp, out, schema, unique_id
-from .host.text_under import text_under
 from .training_run.folders import LATEST, NEW, listed_states
 
 CATEGORY = "MotionBlocks/training"
@@ -44,18 +41,12 @@ class TrainMotionModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, clips, **settings) -> io.NodeOutput:
+        from .training_run.outputs import node_output
+        from .training_run.request import read_request
         from .training_run.run import train
 
-        request = _request(model, clip, vae, clips, settings)
-        node_id = unique_id(cls)
-        done = train(request, node_id)
-        trained, lora = _trained(request, done)
-        report = text_under(cls, done.report)
-        samples = _batch(done.strips)
-        return io.NodeOutput(
-            trained, lora, {"loss": list(done.result.losses)}, samples, report.value, done.path,
-            ui=_shown(cls, done, samples, report, request.config.loop.num_steps),
-        )  # fmt: skip
+        request = read_request(model, clip, vae, clips, settings)
+        return node_output(cls, request, train(request, unique_id(cls)))
 
 
 def _sockets() -> list:
@@ -183,72 +174,3 @@ def _advanced_widgets() -> list:
             "gradient_accumulation = 4, alpha = 8, flow_weight = 10. A wrong name lists the known ones.",
         ),
     ]  # fmt: skip
-
-
-def _request(model, clip, vae, clips, settings: dict):
-    """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
-    from .models.base import architecture_of, spec_of
-    from .sampling import flow_shift
-    from .training_run.folders import plan_run
-    from .training_run.run import Request
-    from .training_run.settings import read_settings
-
-    architecture, spec = architecture_of(model), spec_of(model)
-    if architecture is None or architecture.training is None:
-        raise ConfigError(
-            "model is not a linear video model that is trained here (SANA-Video is not); connect one from Load Motion "
-            "Model, Inflate Image Model or Load Built-in Motion Model, or train others with the core node Train LoRA"
-        )
-    check_clips(clips)
-    read = read_settings(settings, flow_shift(model))
-    photo = settings.get("sample_photo")
-    if photo is not None and spec.objective == "t2v":
-        raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
-    return Request(
-        model=model, clip=clip, vae=vae, clips=clips, spec=spec, config=read.config, windows=read.windows,
-        folders=plan_run(read.file_prefix, read.config.adapter.mode, read.resume_from),
-        allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
-        sample_text=read.sample_text, shift=read.shift,
-    )  # fmt: skip
-
-
-def check_clips(clips) -> None:
-    """Raises ConfigError for anything but a clip collection."""
-    from ..motion.data.clips import ClipCollection
-
-    if not isinstance(clips, ClipCollection):
-        raise ConfigError(f"clips is {type(clips).__name__}; connect the clips output of Load Clips or Generate Clips")
-
-
-def _trained(request, done) -> tuple:
-    """The trained MODEL and the LoRA weights ({} in mode full). The model given stays as it is."""
-    import comfy.sd
-
-    if request.config.adapter.mode == "lora":
-        trained, _ = comfy.sd.load_lora_for_models(request.model, None, done.weights, 1.0, 0.0)
-        return trained, done.weights
-    import torch
-
-    from ..motion.io.networks.linear_video import LinearVideoFile
-    from .models.linear_video import build_patcher
-    from .training_run.trainable_copy import kernels_of
-
-    with torch.inference_mode(False):
-        file = LinearVideoFile(request.spec, done.weights, None, done.metadata)
-        return build_patcher(file, done.path, kernels=kernels_of(request.model)), {}
-
-
-def _batch(strips: list):
-    """Strips (h, w, 3) as one IMAGE; all have one size, since all start from one photo."""
-    import torch
-
-    return torch.stack(strips)
-
-
-def _shown(cls, done, samples, report, num_steps: int) -> dict:
-    """Report, strips and loss curve under the node."""
-    from .training_run.live_view import curve_of
-
-    curve = curve_of(list(done.result.losses), num_steps)
-    shown = ui.PreviewImage(samples, cls=cls).as_dict() | report.as_dict()
-    return shown | {"motionblocks_loss": [curve]}

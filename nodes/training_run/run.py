@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...motion.data.clips import ClipCollection
-from ...motion.data.latent_dataset import LatentDataset, WindowConfig, build_latent_dataset
+from ...motion.data.latent_dataset import LatentDataset, build_latent_dataset
 from ...motion.io.files.atomic import new_output
 from ...motion.models.architectures import ARCHITECTURES
-from ...motion.models.model_spec import LinearVideoSpec
 from ...motion.training.config import TrainingConfig
 from ...motion.training.reports import TrainingResult
 from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
@@ -21,26 +19,9 @@ from ...motion.training.trainees.linear_video import LinearVideoTrainee
 from ..host import devices, progress
 from . import previews, trainable_copy
 from .encoders import host_encoders, text_parts
-from .folders import RunFolders, prepare
+from .folders import prepare
 from .live_view import Page
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, checked."""
-
-    model: object
-    clip: object
-    vae: object
-    clips: ClipCollection
-    spec: LinearVideoSpec
-    config: TrainingConfig
-    windows: WindowConfig
-    folders: RunFolders
-    allow_changes: bool
-    photo: Tensor | None  # (1, h, w, 3) in [0, 1]
-    sample_text: str
-    shift: float
+from .request import Request
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pack.motion.models.sana_video.architecture import SANA_VIDEO
 from pack.motion.models.step_memory import MixFFNMemory
 from pack.nodes.measuring import _scale
 from pack.nodes.models import base, load
-from pack.nodes.training import _request
+from pack.nodes.training_run.request import read_request
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,6 @@ def test_what_a_row_says_of_operators_and_memory_is_what_the_host_does(models, m
 def test_nodes_that_need_what_a_row_lacks_refuse_its_models(models):
     sana = models[SANA_VIDEO.name]
     with pytest.raises(ConfigError, match=r"not a linear video model that is trained here \(SANA-Video is not\)"):
-        _request(sana, None, None, None, {})
+        read_request(sana, None, None, None, {})
     with pytest.raises(ConfigError, match="no dynamics scale of its own"):
         _scale(sana, 256)
