@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..models.latent_spaces import SPACES
+from ..models.wan.vae import WanVAE
 from .clips import digest
 
 
@@ -30,7 +32,6 @@ class Encoders:
 
 def builtin_encoders(model) -> Encoders:
     """The codec and text encoder of a built-in model (`motion.builtin_model.BuiltinModel`)."""
-    weights = [f"{name} {_tensor_digest(value)}" for name, value in sorted(model.text_encoder.state_dict().items())]
     place = next(model.text_encoder.parameters()).device
 
     def encode_text(caption: str) -> TextEntry:
@@ -38,8 +39,26 @@ def builtin_encoders(model) -> Encoders:
         context, pooled, mask = (part[0].cpu() for part in model.text_encoder(ids))
         return TextEntry(context, mask, pooled)
 
-    made_of = digest("builtin", str(model.codec.working_size), *model.vocabulary.words, *weights)
+    made_of = digest("builtin", str(model.codec.working_size), *model.vocabulary.words, *_weights(model.text_encoder))
     return Encoders(model.codec.encode, encode_text, made_of)
+
+
+def wan_encoders(vae: WanVAE, encode_text: Callable[[str], TextEntry], text_fingerprint: str) -> Encoders:
+    """The Wan 2.1 VAE with whatever encodes captions. Clips have 4k + 1 frames, and sides that are cropped to 16 px.
+
+    text_fingerprint: changes with what encode_text gives. The VAE is fingerprinted by every bit of its weights.
+    """
+
+    def encode_frames(video: Tensor) -> Tensor:
+        return vae.encode(video * 2 - 1)
+
+    made_of = digest("wan21", *_weights(vae), text_fingerprint)
+    return Encoders(encode_frames, encode_text, made_of, SPACES["wan21"].multiple)
+
+
+def _weights(module: nn.Module) -> list[str]:
+    """A line for each weight that changes with every bit of it."""
+    return [f"{name} {_tensor_digest(value)}" for name, value in sorted(module.state_dict().items())]
 
 
 def _tensor_digest(tensor: Tensor) -> str:

@@ -1,0 +1,30 @@
+"""Encoders of the data set: what the Wan VAE makes of frames, and when its fingerprint changes."""
+
+import torch
+from pack.motion.data.encoders import TextEntry, wan_encoders
+from pack.motion.models.wan.vae import WanVAE
+
+
+def encoders(vae, text="text"):
+    return wan_encoders(vae, lambda caption: TextEntry(torch.full((1, 2), float(len(caption)))), text)
+
+
+def test_wan_encoders_give_unscaled_latents_of_pixels_from_0_to_1():
+    torch.manual_seed(0)
+    vae = WanVAE(2)
+    made = encoders(vae)
+    frames = torch.rand(1, 3, 5, 16, 32)
+    kept = frames.clone()
+    latents = made.encode_frames(frames)
+    assert latents.shape == (1, 16, 2, 2, 4) and not latents.requires_grad and torch.equal(frames, kept)
+    assert torch.equal(latents, vae.encode(frames * 2 - 1)) and made.spatial_multiple == 16
+    assert made.encode_text("ab").context.tolist() == [[2.0, 2.0]]
+
+
+def test_one_bit_of_the_vae_or_another_text_changes_the_fingerprint():
+    torch.manual_seed(0)
+    vae = WanVAE(2)
+    before = encoders(vae).fingerprint
+    assert encoders(vae).fingerprint == before != encoders(vae, "other").fingerprint
+    vae.decoder.head[2].bias.data.view(torch.int32)[1] ^= 1
+    assert encoders(vae).fingerprint != before
