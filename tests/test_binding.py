@@ -20,7 +20,7 @@ from pack.motion.io.files.atomic import make_folder, new_output, write_json, wri
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
 from pack.motion.io.files.safetensors import read_header, read_safetensors
-from pack.motion.io.files.weight_folder import open_weights
+from pack.motion.io.files.weight_folder import open_weights, pointing_to
 from pack.motion.io.media.photo import read_photo
 from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.builtin_names import builtin_path
@@ -77,6 +77,7 @@ BOUND_BY = {
     resample_flow: "test_flow_codec.py",
     compose_clean: "test_clean_estimate.py",
     open_weights: "test_weight_folder.py",
+    pointing_to: "test_vae_file.py",
     bundle: "test_pipeline.py",
     builtin_path: "test_file_motions.py",
     MotionDenoiser.__call__: "test_sampling_residual.py",

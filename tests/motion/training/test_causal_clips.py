@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from pack.motion.adapters.lora import LoRA
 from pack.motion.data.clips import Clip, ClipCollection
-from pack.motion.data.encoders import Encoders, TextEntry
+from pack.motion.data.encoders import Encoders, TextEntry, wan_encoders
 from pack.motion.data.latent_dataset import build_latent_dataset
 from pack.motion.data.resampling import nearest_frames
 from pack.motion.data.windows import WindowConfig
@@ -16,6 +16,7 @@ from pack.motion.io.adapters.adapter_file import load_adapter
 from pack.motion.models.architecture import TrainingDefaults
 from pack.motion.models.latent_spaces import WAN21_DEVIATION, WAN21_MEAN
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
+from pack.motion.models.wan.vae import WanVAE
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.run import TrainingPlan, TrainingRun
 from pack.motion.training.tasks.adapter_task import adapter_task, chosen_targets
@@ -53,9 +54,9 @@ def filmed(name, seed, *, num_frames=30):
     )  # fmt: skip
 
 
-def built(*clips, encode=encode_causally, **options):
+def built(*clips, encode=encode_causally, made=None, **options):
     return build_latent_dataset(
-        ClipCollection(clips, fps=0.0), SPEC, encoders(encode), WINDOWS, cache_folder=None, own=OWN, **options
+        ClipCollection(clips, fps=0.0), SPEC, made or encoders(encode), WINDOWS, cache_folder=None, own=OWN, **options
     )
 
 
@@ -70,6 +71,18 @@ def test_seventeen_frames_are_five_latents_scaled_by_channel_and_resampled_once(
     torch.testing.assert_close(data.sample(0)["latents"], (truth - mean) / deviation)
     assert "num_frames 17: the model's own" in data.summary() and "clips resampled to 16 fps" in data.summary()
     assert data.record()["windows"]["num_frames"] == 17
+
+
+@pytest.mark.slow
+def test_the_wan_vae_of_our_own_fills_the_data_set():
+    torch.manual_seed(0)
+    vae, clip = WanVAE(2), filmed("a", 0)
+    data = built(clip, made=wan_encoders(vae, encoders().encode_text, "text"))
+    assert set(data.shapes) == {(16, 5, 4, 6)}
+    places, start = nearest_frames(clip.times, 16.0), int(data.samples[0].name.split()[2])
+    frames = clip.frames([places[start + n] for n in range(17)]).movedim(0, 1).unsqueeze(0)
+    mean, deviation = (torch.tensor(values).view(16, 1, 1, 1) for values in (WAN21_MEAN, WAN21_DEVIATION))
+    torch.testing.assert_close(data.sample(0)["latents"], (vae.encode(frames * 2 - 1)[0] - mean) / deviation)
 
 
 def test_a_vae_that_gives_a_latent_a_frame_is_refused_here():
