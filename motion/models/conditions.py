@@ -26,6 +26,8 @@ class Conditions:
     frame_indices: Tensor | None = None  # (t,) or (b, t), may be fractional; None: 0..t-1
     detail_indices: Tensor | None = None  # the same for detail, whole numbers; None: frame_indices
     curve: FrameCurve | None = None  # what a flow head sees of frames between whole places
+    concat_latents: Tensor | None = None  # (b or 1, c, t, h, w): beside the latents, a start video: its mask, then it
+    image_tokens: Tensor | None = None  # (b or 1, n, d): CLIP vision tokens of the start image
 
     def check(self, name: str) -> "Conditions":
         """Return the record. name: what messages call the prompt. Raises ShapeError for a text that does not fit."""
@@ -44,14 +46,18 @@ class Conditions:
                 f"{name}: pooled is {tuple(pooled.shape)}, context {tuple(context.shape)}; pooled must be (b, d) with "
                 "the same b; take both from one call of the text encoder"
             )
+        for part, axes in (("concat_latents", "(b, c, t, h, w)"), ("image_tokens", "(b, n, d)")):
+            value = getattr(self, part)
+            if value is not None and value.ndim != axes.count(",") + 1:
+                raise ShapeError(f"{name}: {part} are {tuple(value.shape)}; {axes} is needed; encode the image again")
         return self
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Conditions":
-        """The same on a device; dtype: of text and start image. Masks, buckets and places keep their types."""
+        """The same on a device; dtype: of text and images. Masks, buckets and places keep their types."""
         moved = {item.name: getattr(self, item.name) for item in fields(self)}
         moved = {name: value.to(device) for name, value in moved.items() if value is not None}
         if dtype is not None:
-            moved |= {name: moved[name].to(dtype) for name in ("context", "pooled", "first_latent") if name in moved}
+            moved |= {name: moved[name].to(dtype) for name in ("context", "pooled", *_IMAGES) if name in moved}
         return replace(self, **moved)
 
     def with_text_of(self, other: "Conditions") -> "Conditions":
@@ -67,11 +73,11 @@ class Conditions:
 
         Raises ShapeError for conditions of neither 1 nor b rows.
         """
-        named = dict.fromkeys(TEXT, "prompt") | {"motion_bucket_id": "motion_bucket_id", "first_latent": "first_latent"}
-        rows = {name: getattr(self, name) for name in named}
+        rows = {name: getattr(self, name) for name in _BATCHED}
         if rows["first_latent"] is not None:
             rows["first_latent"] = rows["first_latent"][:, :, :1]
-        return replace(self, **{name: _repeated(value, b, named[name]) for name, value in rows.items()})
+        named = dict.fromkeys(TEXT, "prompt")
+        return replace(self, **{name: _repeated(value, b, named.get(name, name)) for name, value in rows.items()})
 
     def fits_beside(self, other: "Conditions") -> bool:
         """Whether one call of a network can answer the rows of both: equal shapes, frames at the same places."""
@@ -90,7 +96,8 @@ class Conditions:
         return replace(self, **both)
 
 
-_BATCHED = (*TEXT, "motion_bucket_id", "first_latent")
+_IMAGES = ("first_latent", "concat_latents", "image_tokens")
+_BATCHED = (*TEXT, "motion_bucket_id", *_IMAGES)
 _SHARED = ("frame_indices", "detail_indices", "curve")
 
 

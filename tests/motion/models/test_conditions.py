@@ -20,6 +20,7 @@ def whole(rows=1, tokens=3, seed=0):
     return Conditions(
         numbers(rows, tokens, 4, seed=seed), torch.ones(rows, tokens), numbers(rows, 4, seed=seed + 1),
         torch.arange(rows) + 3, numbers(rows, 2, 5, 2, 2, seed=seed + 2),
+        concat_latents=numbers(rows, 6, 5, 2, 2, seed=seed + 3), image_tokens=numbers(rows, 3, 4, seed=seed + 4),
     ).at_places(PLACES)  # fmt: skip
 
 
@@ -27,8 +28,10 @@ def test_one_row_stands_for_all_and_other_counts_are_named():
     told = whole().for_rows(3)
     assert [len(getattr(told, name)) for name in ("context", "attention_mask", "pooled", "motion_bucket_id")] == [3] * 4
     assert told.first_latent.shape == (3, 2, 1, 2, 2) and told.frame_indices.shape == (5,)
+    assert told.concat_latents.shape == (3, 6, 5, 2, 2) and told.image_tokens.shape == (3, 3, 4)
     assert torch.equal(whole(2).for_rows(2).context, whole(2).context)
-    for field, name in (("pooled", "prompt"), ("motion_bucket_id",) * 2, ("first_latent",) * 2):
+    named = ("motion_bucket_id", "first_latent", "concat_latents", "image_tokens")
+    for field, name in (("pooled", "prompt"), *zip(named, named)):
         with pytest.raises(ShapeError, match=f"{name} has 2 rows, the latents 3"):
             replace(whole(), **{field: getattr(whole(2), field)}).for_rows(3)
 
@@ -36,7 +39,7 @@ def test_one_row_stands_for_all_and_other_counts_are_named():
 def test_a_number_type_is_that_of_text_and_image_alone():
     told, half = whole(), whole().to("cpu", torch.bfloat16)
     kinds = {item.name: getattr(half, item.name).dtype for item in fields(half) if item.name != "curve"}
-    changed = {"context", "pooled", "first_latent"}
+    changed = {"context", "pooled", "first_latent", "concat_latents", "image_tokens"}
     assert {name for name, kind in kinds.items() if kind == torch.bfloat16} == changed
     assert all(torch.equal(getattr(half, name), getattr(told, name)) for name in kinds.keys() - changed)
     assert all(part.device.type == "meta" for part in (*told.to("meta").curve, told.to("meta").detail_indices))
@@ -50,15 +53,16 @@ def test_joined_rows_are_those_of_one_and_then_the_other():
     other = replace(other, frame_indices=PLACES, detail_indices=None, curve=None)
     assert one.fits_beside(replace(other, frame_indices=one.frame_indices))
     both = one.joined(other)
-    for name in ("context", "attention_mask", "pooled", "motion_bucket_id", "first_latent"):
+    for name in ("context", "attention_mask", "pooled", "motion_bucket_id", "first_latent", "concat_latents",
+                 "image_tokens"):  # fmt: skip
         assert torch.equal(getattr(both, name), torch.cat((getattr(one, name), getattr(other, name))))
     assert torch.equal(both.frame_indices, torch.cat((PLACES, PLACES)))
 
 
 @pytest.mark.parametrize("change", [
     {"context": numbers(1, 7, 4), "attention_mask": torch.ones(1, 7)}, {"pooled": None}, {"motion_bucket_id": None},
-    {"frame_indices": PLACES[0] + 1}, {"curve": None},
-], ids=["length", "pooled", "bucket", "places", "curve"])  # fmt: skip
+    {"frame_indices": PLACES[0] + 1}, {"curve": None}, {"image_tokens": None},
+], ids=["length", "pooled", "bucket", "places", "curve", "image"])  # fmt: skip
 def test_guidance_makes_two_calls_where_one_cannot_answer_both_and_tells_each_its_own(change):
     heard = []
 
@@ -83,3 +87,13 @@ def test_with_text_of_another_prompt_everything_else_stays():
     assert mixed.first_latent is told.first_latent and mixed.curve is told.curve
     with pytest.raises(FrozenInstanceError):
         told.pooled = None
+
+
+@pytest.mark.parametrize("part, shape, words", [
+    ("concat_latents", (1, 6, 2, 2), r"prompt: concat_latents are \(1, 6, 2, 2\); \(b, c, t, h, w\) is needed"),
+    ("image_tokens", (3, 4), r"prompt: image_tokens are \(3, 4\); \(b, n, d\) is needed; encode the image again"),
+], ids=["start video", "image tokens"])  # fmt: skip
+def test_images_of_another_number_of_axes_are_refused(part, shape, words):
+    assert whole().check("prompt")
+    with pytest.raises(ShapeError, match=words):
+        replace(whole(), **{part: numbers(*shape)}).check("prompt")

@@ -1,0 +1,172 @@
+"""The Wan transformer block, in parts that may be called one by one, so that an adapter can stand between them.
+
+Tokens are (b, n, d), n = t·h·w: frame by frame, row by row. What is told of frames is (b, t or 1, …) and holds for
+the n / t tokens of a frame. Modules and weights have the names of the host's own Wan.
+Source: Wan, arXiv 2503.20314, Sec. 4.2, and its published code.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import EPS, WanConfig
+from .rotary import WanRotary, turned
+
+Attention = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], Tensor]  # called like `torch_attention`
+
+
+class WanInputs(NamedTuple):
+    """What all blocks of one call share."""
+
+    embedding: Tensor  # (b, t or 1, d), of the timestep
+    modulation: Tensor  # (b, t or 1, 6, d), made of it; each block adds a table of its own
+    text: Tensor  # (b, m, d)
+    image: Tensor | None  # (b, m', d): embedded CLIP vision tokens
+    rotary: WanRotary
+    grid: tuple[int, int, int]  # frames, rows and columns of tokens
+
+
+class BlockRows(NamedTuple):
+    """One block's shifts, scales and gates, (b, t or 1, d) each."""
+
+    attention_shift: Tensor
+    attention_scale: Tensor
+    attention_gate: Tensor
+    ffn_shift: Tensor
+    ffn_scale: Tensor
+    ffn_gate: Tensor
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x · (1 + scale) + shift; x (b, n, d), the rows (b, t or 1, d)."""
+    by_frame = x.unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift.unsqueeze(2), by_frame, 1 + scale.unsqueeze(2)).flatten(1, 2)
+
+
+def gated_sum(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x + gate · y; x and y (b, n, d), gate (b, t or 1, d)."""
+    frames = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, frames), y.unflatten(1, frames), gate.unsqueeze(2)).flatten(1, 2)
+
+
+def drawn_rows(rows: int, config: WanConfig, *, dtype=None, device=None) -> nn.Parameter:
+    """A table (1, rows, d), normal with deviation 1/√d; on the meta device nothing is drawn."""
+    table = torch.empty(1, rows, config.width, dtype=dtype, device=device)
+    if not table.is_meta:
+        nn.init.normal_(table, std=config.width**-0.5)
+    return nn.Parameter(table)
+
+
+class WanAttention(nn.Module):
+    """Projections q, k, v and o; q and k are normed over the full width, heads lie side by side."""
+
+    def __init__(self, config: WanConfig, attention: Attention, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory, width = {"dtype": dtype, "device": device}, config.width
+        self.num_heads, self.attention = config.num_attention_heads, attention
+        self.q = operations.Linear(width, width, **factory)
+        self.k = operations.Linear(width, width, **factory)
+        self.v = operations.Linear(width, width, **factory)
+        self.o = operations.Linear(width, width, **factory)
+        self.norm_q = operations.RMSNorm(width, eps=EPS, **factory)
+        self.norm_k = operations.RMSNorm(width, eps=EPS, **factory)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Softmax attention: q (b, n, d), k and v (b, m, d) -> (b, n, d), before `o`."""
+        return self.attention(q, k, v, self.num_heads, None)
+
+
+class WanSelfAttention(WanAttention):
+    """From every token to all tokens of all frames."""
+
+    def query(self, x: Tensor, rotary: WanRotary) -> Tensor:
+        """x (b, n, d), modulated -> queries (b, n, d), normed and turned."""
+        return turned(self.norm_q(self.q(x)), rotary, self.num_heads)
+
+    def key(self, x: Tensor, rotary: WanRotary) -> Tensor:
+        """x (b, n, d), modulated -> keys (b, n, d), normed and turned."""
+        return turned(self.norm_k(self.k(x)), rotary, self.num_heads)
+
+    def project(self, x: Tensor, rotary: WanRotary) -> tuple[Tensor, Tensor, Tensor]:
+        """x (b, n, d), modulated -> q, k, v (b, n, d), ready for `attend`."""
+        return self.query(x, rotary), self.key(x, rotary), self.v(x)
+
+    def forward(self, x: Tensor, rotary: WanRotary) -> Tensor:
+        """x (b, n, d), modulated -> what the tokens gather, (b, n, d), before the gate."""
+        return self.o(self.attend(*self.project(x, rotary)))
+
+
+class WanCrossAttention(WanAttention):
+    """From every token to the text, and, in networks with image tokens, to those by keys of their own."""
+
+    def __init__(self, config: WanConfig, attention: Attention, *, operations, dtype=None, device=None):
+        super().__init__(config, attention, operations=operations, dtype=dtype, device=device)
+        factory, width = {"dtype": dtype, "device": device}, config.width
+        if config.image_tokens:
+            self.k_img = operations.Linear(width, width, **factory)
+            self.v_img = operations.Linear(width, width, **factory)
+            self.norm_k_img = operations.RMSNorm(width, eps=EPS, **factory)
+
+    def query(self, x: Tensor) -> Tensor:
+        """x (b, n, d), normed -> queries (b, n, d), the same for text and image."""
+        return self.norm_q(self.q(x))
+
+    def read_text(self, query: Tensor, text: Tensor) -> Tensor:
+        """What queries (b, n, d) find in the text (b, m, d): (b, n, d), before `o`."""
+        return self.attend(query, self.norm_k(self.k(text)), self.v(text))
+
+    def read_image(self, query: Tensor, image: Tensor) -> Tensor:
+        """What queries (b, n, d) find in the image tokens (b, m', d): (b, n, d), before `o`."""
+        return self.attend(query, self.norm_k_img(self.k_img(image)), self.v_img(image))
+
+    def forward(self, x: Tensor, text: Tensor, image: Tensor | None = None) -> Tensor:
+        """x (b, n, d), normed -> what the tokens find, (b, n, d), to be added to them."""
+        query = self.query(x)
+        found = self.read_text(query, text)
+        if image is not None:
+            found = found + self.read_image(query, image)
+        return self.o(found)
+
+
+class WanBlock(nn.Module):
+    """Self-attention, text attention, feed-forward; the first and the last shifted, scaled and gated by noise level."""
+
+    def __init__(self, config: WanConfig, attention: Attention, *, operations, dtype=None, device=None):
+        super().__init__()
+        factory, width = {"dtype": dtype, "device": device}, config.width
+        make = {"operations": operations, **factory}
+        self.norm1 = operations.LayerNorm(width, eps=EPS, elementwise_affine=False, **factory)
+        self.self_attn = WanSelfAttention(config, attention, **make)
+        self.norm3 = operations.LayerNorm(width, eps=EPS, **factory)
+        self.cross_attn = WanCrossAttention(config, attention, **make)
+        self.norm2 = operations.LayerNorm(width, eps=EPS, elementwise_affine=False, **factory)
+        self.ffn = nn.Sequential(
+            operations.Linear(width, config.hidden_width, **factory), nn.GELU(approximate="tanh"),
+            operations.Linear(config.hidden_width, width, **factory),
+        )  # fmt: skip
+        self.modulation = drawn_rows(6, config, **factory)
+
+    def rows(self, around: WanInputs) -> BlockRows:
+        """This block's shifts, scales and gates: its table added to what the noise level says."""
+        return BlockRows(*(self.modulation.to(around.modulation) + around.modulation).unbind(2))
+
+    def attention_input(self, x: Tensor, rows: BlockRows) -> Tensor:
+        """Tokens (b, n, d) -> what `self_attn` reads, (b, n, d), normed and modulated."""
+        return modulated(self.norm1(x), rows.attention_shift, rows.attention_scale)
+
+    def read_text(self, x: Tensor, around: WanInputs) -> Tensor:
+        """Tokens (b, n, d) -> what they find in text and image, (b, n, d), to be added to them."""
+        return self.cross_attn(self.norm3(x), around.text, around.image)
+
+    def feed_forward(self, x: Tensor, rows: BlockRows) -> Tensor:
+        """Tokens (b, n, d) -> the feed-forward's answer, (b, n, d), before its gate."""
+        return self.ffn(modulated(self.norm2(x), rows.ffn_shift, rows.ffn_scale))
+
+    def forward(self, x: Tensor, around: WanInputs) -> Tensor:
+        """Tokens (b, n, d) -> tokens (b, n, d)."""
+        rows = self.rows(around)
+        x = gated_sum(x, self.self_attn(self.attention_input(x, rows), around.rotary), rows.attention_gate)
+        x = x + self.read_text(x, around)
+        return gated_sum(x, self.feed_forward(x, rows), rows.ffn_gate)

@@ -1,0 +1,45 @@
+"""Rotary places of the Wan networks: a head turns by frame, row and column, each anywhere on its axis.
+
+Source: Su et al. 2021, arXiv 2104.09864, Eq. 34, on three axes as in the published Wan code.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....kernels.temporal_cosine_attention import rotary_angles
+
+
+class WanRotary(NamedTuple):
+    """Where the two numbers of each pair (2i, 2i+1) of a head go: (b or 1, n, 1, dh/2, 2) each."""
+
+    first: Tensor  # cosine, sine
+    second: Tensor  # -sine, cosine
+
+
+def wan_rotary(
+    frames: Tensor, rows: Tensor, columns: Tensor, axes: Sequence[int], *, dtype: torch.dtype = torch.float32
+) -> WanRotary:  # fmt: skip
+    """The turns of tokens at all frames, rows and columns, in this order: n = t·h·w.
+
+    frames: (t,) or (b, t), rows: (h,), columns: (w,): any real places, such as 0.5. axes: even numbers of a head that
+    turn with each. Angles are float64 where the device has it, dtype is that of the tables.
+    """
+    angles = [rotary_angles(places, width) for places, width in zip((frames, rows, columns), axes, strict=True)]
+    turns = [torch.stack((angle.cos(), angle.sin()), dim=-1).to(dtype) for angle in angles]  # (…, dh_axis/2, 2)
+    t, h, w = (turn.shape[-3] for turn in turns)
+    frame = turns[0].reshape(-1, t, 1, 1, *turns[0].shape[-2:])
+    parts = (frame, turns[1][:, None], turns[2])
+    first = torch.cat([part.expand(len(frame), t, h, w, *part.shape[-2:]) for part in parts], dim=-2)
+    first = first.flatten(1, 3).unsqueeze(2)
+    cosine, sine = first.unbind(-1)
+    return WanRotary(first, torch.stack((-sine, cosine), dim=-1))
+
+
+def turned(x: Tensor, rotary: WanRotary, num_heads: int) -> Tensor:
+    """x (b, n, d), heads side by side, with its pairs turned, in x's type; computed in that of the tables."""
+    pairs = x.to(rotary.first.dtype).unflatten(-1, (num_heads, -1, 2))
+    even, odd = pairs.split(1, dim=-1)
+    return (rotary.first * even).addcmul_(rotary.second, odd).flatten(2).to(x.dtype)
