@@ -12,9 +12,9 @@ from .muon import Muon
 SEPARATOR = "|"  # between a parameter's name and the name of its state
 
 
-def block_matrices(parameters: Mapping[str, nn.Parameter]) -> set[str]:
-    """Names of the matrices inside transformer blocks: what Muon is made for. Tables and depthwise filters are not."""
-    return {name for name, value in parameters.items() if value.ndim in (2, 4) and "transformer_blocks" in name
+def block_matrices(parameters: Mapping[str, nn.Parameter], blocks: str = "transformer_blocks") -> set[str]:
+    """Names of the matrices inside the list `blocks`: what Muon is made for. Tables and depthwise filters are not."""
+    return {name for name, value in parameters.items() if value.ndim in (2, 4) and blocks in name.split(".")
             and "conv_depth" not in name and "table" not in name}  # fmt: skip
 
 

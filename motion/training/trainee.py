@@ -19,6 +19,7 @@ class Trainee(Protocol):
 
     own_objective: of the table in `objectives/table.py`, what its kind of model is trained by.
     own_targets: parts of names of the layers that get an adapter where nobody chooses.
+    blocks: name of its list of blocks.
     """
 
     module: nn.Module  # its layers have the names that adapters and files use
@@ -26,6 +27,7 @@ class Trainee(Protocol):
     sampling: SamplingDefaults
     own_objective: str
     own_targets: tuple[str, ...]
+    blocks: str
 
     def conditions(self, batch: Mapping[str, Tensor], *, first_latent: Tensor | None = None) -> Conditions:
         """What the network is told about a batch of named tensors. first_latent (b, c, 1, h, w), scaled."""

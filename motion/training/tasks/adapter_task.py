@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ..config import AdapterConfig, TrainingConfig
 from ..objectives.objective import Objective
 from ..objectives.table import own_objective
+from ..optimizers import block_matrices
 from ..task import SampleKey
 from ..trainee import Trainee
 
@@ -50,6 +51,10 @@ class AdapterTask:
     def parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's weights, or all of the network's."""
         return dict(self.trainee.module.named_parameters()) if self.adapter is None else self.adapter.parameters()
+
+    def matrices(self) -> set[str]:
+        """Names of what Muon takes: the matrices inside the network's blocks, or those beside them."""
+        return block_matrices(self.parameters(), self.trainee.blocks)
 
     def fingerprint(self) -> dict:
         """Model, data, an objective that is not the model's own and, where they stay frozen, the base weights."""

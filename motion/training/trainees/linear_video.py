@@ -38,7 +38,7 @@ class LinearVideoTrainee:
             )
         self.module, self.spec, self.space, self.sampling = dit, spec, spec.space, spec.sampling
         self.is_residual, self.flow_channels = spec.objective == "i2v_residual", config.flow_channels
-        self.own_targets = LINEAR_VIDEO.training.targets
+        self.own_targets, self.blocks = LINEAR_VIDEO.training.targets, LINEAR_VIDEO.adapters.blocks
         self._run_block = _run_checkpointed if checkpointing else None
 
     @property

@@ -139,6 +139,16 @@ def test_an_adapter_is_trained_beside_a_base_that_stays_where_it_lies_and_is_tol
     assert any(float(layer.up.detach().abs().max()) > 0 for layer in task.adapter.layers.values())
 
 
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_muon_takes_the_matrices_of_the_blocks_as_the_trainee_names_them(mode):
+    task = task_of(config=FULL.changed(mode=mode, rank=2, alpha=2.0))
+    chosen = task.matrices()
+    assert chosen and all(name.startswith("transformer_blocks.") and "table" not in name for name in chosen)
+    assert all(task.parameters()[name].ndim in (2, 4) for name in chosen)
+    task.trainee.blocks = "blocks"
+    assert not task.matrices()
+
+
 class SecondHalf:
     """An objective that nobody here has: the velocity of the later half of the frames."""
 
