@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,26 @@ def read_safetensors(
     return {name: tensors[name] for name in header.tensors}, header.metadata
 
 
+@contextmanager
+def opened_tensors(path: str | os.PathLike) -> Iterator[tuple[SafetensorsHeader, Callable[[str], Tensor]]]:
+    """The header of a file, and what reads one tensor by its name while the block lasts, in any order.
+
+    Raises CheckpointError as `read_safetensors` does, then when a tensor is read.
+    """
+    path = Path(path)
+    with _opened(path) as handle:
+        with _named(path):
+            header = _checked_header(handle, path, MAX_HEADER)
+
+        def read(name: str) -> Tensor:
+            with _named(path):
+                tensor = _read_tensor(handle, header.data_start, name, header.tensors[name], path)
+            check_values(name, tensor, path)
+            return tensor
+
+        yield header, read
+
+
 def check_values(name: str, tensor: Tensor, path: Path) -> None:
     """Refuse NaN and Inf. Raises CheckpointError naming the tensor."""
     if not tensor.is_floating_point():
@@ -103,24 +124,40 @@ def safetensors_chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
     Raises ConfigError for what the format cannot hold.
     """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise ConfigError(f"tensor {shown(name)} ({tensor.dtype}, {tensor.layout}) cannot be saved")
+    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    yield from streamed_chunks(kinds, tensors.__getitem__, metadata)
+
+
+def streamed_chunks(
+    kinds: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], read: Callable[[str], Tensor],
+    metadata: Mapping[str, str],
+) -> Iterator[bytes]:  # fmt: skip
+    """As `safetensors_chunks`, of tensors that are asked for one by one as they are written.
+
+    kinds: number type and shape of each by name, which `read` then keeps to. Raises ConfigError.
+    """
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise ConfigError(f"metadata entry {shown(str(key))} is not text; metadata holds text only")
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name))
     header, position = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}, 0
     for name in order:
-        tensor = tensors[name]
-        if tensor.dtype not in _CODES or tensor.layout != torch.strided or name == "__metadata__":
-            raise ConfigError(f"tensor {shown(name)} ({tensor.dtype}, {tensor.layout}) cannot be saved")
-        size = tensor.numel() * tensor.element_size()
-        entry = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape)}
-        header[name] = {**entry, "data_offsets": [position, position + size]}
+        dtype, shape = kinds[name]
+        if dtype not in _CODES or name == "__metadata__":
+            raise ConfigError(f"tensor {shown(name)} ({dtype}) cannot be saved")
+        size = math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [position, position + size]}
         position += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        yield tensors[name].detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        tensor = read(name)
+        assert (tensor.dtype, tuple(tensor.shape)) == kinds[name], name
+        yield tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _opened(path: Path):
@@ -171,6 +208,8 @@ def _checked_header(handle, path: Path, max_header: int) -> SafetensorsHeader:
 
 
 def _way_out(seems: str) -> str:
+    if "GGUF" in seems:
+        return "; get the same model as .safetensors"
     if "pickle" in seems:
         return (
             "; pickled weights can run code and are never opened here: `motionblocks convert` makes .safetensors of "

@@ -7,22 +7,24 @@ index or a config are never followed out of the folder.
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
 from ...foreign_json import parse_json
 from ..networks.linear_video import LISTED, PICKLE_SUFFIXES, refuse_pickle_name
 from .kind import describe_bytes, shown
-from .safetensors import AGAIN, SafetensorsHeader, read_header, read_safetensors
+from .safetensors import AGAIN, SafetensorsHeader, opened_tensors, read_header, read_safetensors
 
 DOCS = "docs/models.md"
 NETWORK_FOLDER = "transformer"  # of a diffusers folder that holds text encoder, VAE and network side by side
 _INDEX = re.compile(r".+\.safetensors\.index\.([\w-]+\.)?json")  # with a variant before json in some versions
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
+CHANGED = "changed while it was read; try again when it is written"
 MAX_JSON = 16 * 2**20
 MAX_SHARDS = 1000
 UNFINISHED = (".incomplete", ".part", ".crdownload", ".aria2", ".download")
@@ -45,6 +47,11 @@ class WeightSource:
         return {name: self.headers[path].tensors[name].shape for name, path in self.places.items()}
 
     @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Number type of every tensor by name."""
+        return {name: self.headers[path].tensors[name].dtype for name, path in self.places.items()}
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all tensors as they are stored."""
         entries = (entry for header in self.headers.values() for entry in header.tensors.values())
@@ -60,9 +67,29 @@ class WeightSource:
             for path, header in self.headers.items():
                 found, _ = read_safetensors(path, on_bytes=on_bytes)
                 if {name: tuple(tensor.shape) for name, tensor in found.items()} != header.shapes:
-                    raise CheckpointError(f"{path}: changed while it was read; try again when it is written")
+                    raise CheckpointError(f"{path}: {CHANGED}")
                 tensors |= found
         return {name: tensors[name] for name in self.places}
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str], Tensor]]:
+        """What reads one tensor by its name while the block lasts, so that the weights need never be held whole.
+
+        Raises CheckpointError for NaN and for files that changed since.
+        """
+        readers = {}
+        with ExitStack() as files:
+            with pointing_to(self.row):
+                for path, known in self.headers.items():
+                    header, readers[path] = files.enter_context(opened_tensors(path))
+                    if header != known:
+                        raise CheckpointError(f"{path}: {CHANGED}")
+
+            def read(name: str) -> Tensor:
+                with pointing_to(self.row):
+                    return readers[self.places[name]](name)
+
+            yield read
 
 
 def open_weights(path: str | os.PathLike, *, row: str = "", folder: str = NETWORK_FOLDER) -> WeightSource:

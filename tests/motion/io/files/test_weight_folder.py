@@ -5,7 +5,8 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from pack.motion.errors import CheckpointError
+from pack.motion.errors import CheckpointError, ConfigError
+from pack.motion.io.files.safetensors import safetensors_chunks, streamed_chunks
 from pack.motion.io.files.weight_folder import open_weights, read_json
 
 NAME = "diffusion_pytorch_model"
@@ -166,6 +167,30 @@ def test_weights_that_are_not_finite_or_change_under_us_give_nothing(tmp_path):
     write(path, {"a": torch.ones(3)})
     with pytest.raises(CheckpointError, match="changed while it was read"):
         source.read()
+
+
+def test_weights_are_read_one_by_one_in_any_order_with_the_same_checks(shards):
+    source = open_weights(shards)
+    with source.opened() as read:
+        assert same({name: read(name) for name in ("c", "a", "b", "a")}, TENSORS)
+    assert source.dtypes == {name: value.dtype for name, value in TENSORS.items()}
+    second = shards / f"{NAME}-00002-of-00002.safetensors"
+    write(second, {"c": torch.full((5,), torch.nan, dtype=torch.bfloat16)})
+    with open_weights(shards, row="SANA").opened() as read:
+        with pytest.raises(CheckpointError, match="NaN.*docs/models.md, SANA"):
+            read("c")
+    write(second, {"c": torch.ones(5)})
+    with pytest.raises(CheckpointError, match="00002.safetensors: changed while it was read"), source.opened():
+        pass
+
+
+def test_a_file_written_a_tensor_at_a_time_is_that_of_all_at_once():
+    kinds, asked = {name: (value.dtype, tuple(value.shape)) for name, value in TENSORS.items()}, []
+    chunks = streamed_chunks(kinds, lambda name: asked.append(name) or TENSORS[name], {"a": "b"})
+    for number, (one, other) in enumerate(zip(chunks, safetensors_chunks(TENSORS, {"a": "b"}), strict=True)):
+        assert one == other and asked == ["a", "b", "c"][:number]
+    with pytest.raises(ConfigError, match="'z' .*complex64. cannot be saved"):
+        list(streamed_chunks({"z": (torch.complex64, (1,))}, TENSORS.__getitem__, {}))
 
 
 def test_json_that_is_missing_is_refused_with_the_way_out(tmp_path):
