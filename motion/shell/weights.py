@@ -53,14 +53,17 @@ def _inflate(options) -> None:
 
 def add_convert(commands) -> None:
     command = commands.add_parser(
-        "convert", help="make .safetensors of a .pth or .pt file",
+        "convert", help="make .safetensors of a .pth or .pt file, or one ComfyUI file of Wan weights",
         description="Write the weights of a SANA, SANA-Video or MiraMo checkpoint as .safetensors, under our names and "
-        "with their sizes in the metadata. Nothing in the checkpoint is run.",
+        "with their sizes in the metadata; or Wan weights of any layout as one file in ComfyUI's names. Nothing in "
+        "the source is run.",
     )  # fmt: skip
     add = command.add_argument
-    add("source", help=".pth or .pt file (docs/models.md)")
+    add("source", help=".pth or .pt file; of Wan: .safetensors file, index, or folder (docs/models.md)")
     add("-o", "--output", required=True, help=".safetensors file to write, such as models/diffusion_models/NAME")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (default: as they are)")
+    add("--expert", choices=("high_noise", "low_noise"),
+        help="which half of a Wan 2.2 A14B model it is, where the name does not say")
     add("--overwrite", action="store_true", help="replace an existing output file")
     command.set_defaults(run=_convert)
 
@@ -73,6 +76,11 @@ def _convert(options) -> None:
 
     _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
+    if os.path.isdir(options.source) or Path(options.source).suffix.lower() in (".safetensors", ".json"):
+        _convert_wan(options, dtype)
+        return
+    if options.expert:
+        raise ConfigError(f"--expert is for Wan weights; {options.source} is a checkpoint: leave it out")
     done = convert_checkpoint(options.source, options.output, dtype=dtype)
     if done.half:
         say(f"note: its weights {done.half!r} were taken")
@@ -81,6 +89,14 @@ def _convert(options) -> None:
     if len(done.left_out) > 5:
         say(f"note: {len(done.left_out) - 5} more were left out")
     say(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
+
+
+def _convert_wan(options, dtype) -> None:
+    from ..io.networks.wan import convert_wan
+
+    done = convert_wan(options.source, options.output, dtype=dtype, expert=options.expert or "")
+    expert = f", {done.expert.replace('_', '-')} expert" if done.expert else ""
+    say(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title}{expert})")
 
 
 def _check_weights_output(options) -> None:
@@ -97,12 +113,12 @@ def _info(options) -> None:
     from ..io.networks.linear_video import describe_linear_video
 
     path = weights_path(options.file)
-    if os.path.isdir(path):
-        say(f"folder: {path}\n{_public_weights(path)}")
+    if os.path.isdir(path) or str(path).endswith(".json"):
+        say(f"{'folder' if os.path.isdir(path) else 'file'}: {path}\n{_public_weights(path)}")
         return
     family, spec, metadata = describe_linear_video(path)
     say(f"file: {path}\nfamily: {family or 'not known here'}")
-    if family.startswith(("a SANA image model", "a SANA-Video model")):
+    if family.startswith(("a SANA image model", "a SANA-Video model", "a Wan 2.1 or 2.2")):
         say(_public_weights(path))
     for name, value in ({} if spec is None else asdict(spec)).items():
         say(f"{name}: {_plain(value)}")
@@ -112,7 +128,7 @@ def _info(options) -> None:
 
 
 def _public_weights(path) -> str:
-    """What SANA or SANA-Video weights are, by their headers."""
+    """What SANA, SANA-Video or Wan weights are, by their headers."""
     from ..io.networks.video_model import open_video_model
 
     return open_video_model(path).describe()

@@ -1,4 +1,4 @@
-"""Any weights that Load Motion Model takes, told apart by their headers: MiraMo and ours, SANA images, SANA-Video.
+"""Any weights of networks, told apart by their headers: MiraMo and ours, SANA images, SANA-Video, Wan.
 
 Weights are opened once; everything that can be refused is refused before a tensor is read.
 """
@@ -17,6 +17,8 @@ from .linear_video import LISTED
 from .opened_linear_video import OpenedLinearVideo
 from .opened_sana import open_sana_weights
 from .video_model_file import OpenedVideoModel, VideoModelFile
+from .wan import open_wan_weights
+from .wan_layouts import FAMILY as WAN
 
 NEED = (
     "a linear video model (MiraMo layout, or saved by MotionBlocks), SANA-Video, or SANA image weights of 512 or 1024 "
@@ -29,6 +31,7 @@ Opener = Callable[[WeightSource], OpenedVideoModel]
 OPENERS: Mapping[str, Opener] = {  # how the family begins, in the words of `weights_family` -> what checks the headers
     LINEAR_VIDEO.name: OpenedLinearVideo,
     "a SANA": open_sana_weights,
+    WAN: open_wan_weights,
 }
 
 

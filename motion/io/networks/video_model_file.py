@@ -13,7 +13,8 @@ from ...models.architecture import Architecture
 from ...models.model_spec import ModelSpec
 from ..files.weight_folder import WeightSource, pointing_to
 
-ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p")  # of docs/models.md
+ROWS = ("SANA 0.6B", "SANA 1.6B", "SANA-1.5", "SANA-Video 480p", "SANA-Video 720p", "Wan 2.1 T2V", "Wan 2.1 I2V",
+        "Wan 2.1 FLF2V", "Wan 2.1 Fun-InP", "Wan 2.2 A14B")  # of docs/models.md  # fmt: skip
 ORIGIN = ("license", "source")  # metadata that goes on to everything made of a file
 
 

@@ -148,7 +148,7 @@ def test_description_names_parameters_vae_text_encoder_and_defaults(tmp_path):
 
 
 @pytest.mark.parametrize("state, words", [
-    ({"blocks.0.self_attn.q.weight": (4, 4), "patch_embedding.weight": (4, 4)}, "a Wan 2.1 or 2.2 video model"),
+    ({"blocks.0.cross_attn.q.lora_A.weight": (4, 4)}, "a LoRA for Wan"),
     ({"double_blocks.0.a": (4,), "single_blocks.0.a": (4,)}, "a Flux image model"),
     ({"decoder.conv_in.weight": (4,), "encoder.conv_in.weight": (4,)}, "a VAE"),
     ({"what": (4,)}, "not a model known here"),
