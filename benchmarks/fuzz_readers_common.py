@@ -27,6 +27,7 @@ from pack.motion.io.media.video import read_photo, write_video
 from pack.motion.io.networks.file_motions import file_motions
 from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.io.networks.video_model import open_video_model
+from pack.motion.io.networks.wan import open_wan
 from pack.motion.io.text_encoders.gemma import open_gemma
 from pack.motion.io.training.latent_cache import LatentCache
 from pack.motion.io.training.states import newest_state, read_state, save_state
@@ -39,6 +40,7 @@ from pack.motion.training.job import read_job
 sys.path.append(str(ROOT / "tests" / "helpers"))
 import tiny_gemma  # noqa: E402
 import torch  # noqa: E402
+import wan_files  # noqa: E402
 
 KEY = "ab" * 16
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
@@ -143,6 +145,23 @@ def _model(folder: Path) -> None:
 
 def _read_model(folder: Path, path: Path):
     return file_motions(read_linear_video(path).metadata), open_video_model(path).read()
+
+
+def _wan(folder: Path) -> None:
+    state = wan_files.tiny_wan_state(dtype=torch.bfloat16)
+    state = {name: value for name, value in state.items() if "blocks.1." not in name}
+    tensors, _, _ = wan_files.scaled(state, "newer")
+    layers = {name.removesuffix(".weight_scale"): {"format": "float8_e4m3fn"}
+              for name in tensors if name.endswith("_scale")}  # fmt: skip
+    said = {"_quantization_metadata": json.dumps({"layers": layers}), "expert": "low_noise"}
+    write_safetensors(folder / "a.safetensors", tensors, said)
+    config = wan_files.diffusers_config(wan_files.T2V) | {"num_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _read_wan(folder: Path, path: Path):
+    opened = open_wan(folder / "a.safetensors")
+    return opened.describe(), opened.state_dict()
 
 
 def _vae(folder: Path) -> None:
@@ -278,6 +297,7 @@ READERS: dict[str, Reader] = {
     "lora of peft": Reader(_peft, ("adapter_config.json", "adapter_model.safetensors"),
                            lambda folder, path: load_adapter(folder / "adapter_model.safetensors", _net()), _by_kind),
     "motion model": Reader(_model, SINGLE, _read_model, _by_kind),
+    "wan": Reader(_wan, ("a.safetensors", "config.json", "a.safetensors"), _read_wan, _by_kind),
     "vae": Reader(_vae, ("config.json", NETWORK), lambda folder, path: open_vae(folder).read(), _by_kind),
     "weight folder": Reader(_shards, ("model.safetensors.index.json", "config.json"),
                             lambda folder, path: open_weights(folder).read(), _by_kind),
