@@ -7,6 +7,7 @@ from ..errors import ConfigError
 from .architecture import Architecture
 from .linear_video.architecture import LINEAR_VIDEO
 from .sana_video.architecture import SANA_VIDEO
+from .wan.architecture import WAN
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,4 @@ class ArchitectureTable:
         return next((row for row in self.rows if row.read_spec is not None and row.name == family), None)
 
 
-ARCHITECTURES = ArchitectureTable((LINEAR_VIDEO, SANA_VIDEO))
+ARCHITECTURES = ArchitectureTable((LINEAR_VIDEO, SANA_VIDEO, WAN))

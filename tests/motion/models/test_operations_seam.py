@@ -8,6 +8,7 @@ import torch
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.sana_video.network import SanaVideoConfig, SanaVideoDiT
+from pack.motion.models.wan.network import WanConfig, WanDiT
 from torch import nn
 
 SIZES = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "num_cross_attention_heads": 4,
@@ -15,6 +16,8 @@ SIZES = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "n
 NETWORKS = {
     "linear video": (LinearVideoDiT, LinearVideoDiTConfig(in_channels=4, patch_size=1, qk_norm=True, **SIZES)),
     "SANA-Video": (SanaVideoDiT, SanaVideoConfig(in_channels=4, patch_size=1, **SIZES)),
+    "Wan": (WanDiT, WanConfig(in_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=12,
+                              hidden_width=32, caption_channels=10)),
 }
 
 
@@ -44,6 +47,8 @@ class PackedOperations:
     class Conv3d(Packed, nn.Conv3d):
         def forward(self, x):
             return self._conv_forward(x, self.unpacked(), self.bias)
+
+    LayerNorm = nn.LayerNorm  # kept whole
 
     class RMSNorm(Packed, nn.RMSNorm):
         def forward(self, x):

@@ -1,0 +1,67 @@
+"""Wan as a row of the table of architectures."""
+
+from dataclasses import dataclass
+
+from ..architecture import AdapterPlaces, Architecture, TrainingDefaults
+from ..step_memory import FULL, HALF, HOST_UNIT
+from .config import IMAGE_TOKENS, IMAGE_WIDTH, NO_ADAPTERS, WanConfig
+from .spec import WanSpec
+
+# Token tensors alive while keys are normed or turned, which is in float32: for numbers of two bytes and for float32, by
+# whether torch makes an RMS norm in one operation.
+ATTENTION = {False: (10.1, 8.1), True: (9.1, 7.1)}
+FFN_TOKENS, FFN_WIDE = 3.1, 2  # token tensors, and tensors of the hidden width, in the feed-forward
+TURN_BYTES = 8  # of the rotary tables, a token and number of a head
+TEXT_TOKENS = 512  # of a prompt; it and its states live beside the video's tokens, and so do image tokens
+
+
+@dataclass(frozen=True)
+class WanMemory:
+    """The estimate for blocks of softmax attention that keeps no scores, and a feed-forward in one piece."""
+
+    def step_bytes(
+        self, config: WanConfig, shape: tuple[int, ...], *, itemsize: int = 2, kernels: str = "torch",
+        fused_norms: bool = False,
+    ) -> int:  # fmt: skip
+        """Bytes that one call needs beside its weights, gradients off; arguments as in `MixFFNMemory`.
+
+        Kernels make no difference: none is called.
+        """
+        b, _, t, h, w = shape
+        tokens = b * t * (h // config.patch_size) * (w // config.patch_size)
+        size = FULL if itemsize >= 4 else HALF
+        alive = max(ATTENTION[fused_norms][size], _ffn(config))
+        beside = TEXT_TOKENS * (config.caption_channels + config.width) if tokens else 0
+        beside += IMAGE_TOKENS * (IMAGE_WIDTH + config.width) if config.image_tokens and tokens else 0
+        turns = TURN_BYTES * config.attention_head_dim * tokens
+        return int((alive * tokens * config.width + b * beside) * itemsize) + turns
+
+    def factor(self, config: WanConfig, kernels: str = "torch") -> float:
+        """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size: large clips, bfloat16."""
+        token = max(ATTENTION[False][HALF], _ffn(config)) * config.width + TURN_BYTES * config.attention_head_dim / 2
+        return token / config.patch_size**2 / HOST_UNIT
+
+
+def _ffn(config: WanConfig) -> float:
+    return FFN_TOKENS + FFN_WIDE * config.hidden_width / config.width
+
+
+def _network() -> type:
+    from .network import WanDiT
+
+    return WanDiT
+
+
+# A LoRA beside the attentions alone: what moves with what is decided there, and the feed-forwards, two thirds of a
+# block's weights, would mostly learn how the clips look. 17 frames are 5 latent frames, one second at Wan's own 16 fps.
+WAN = Architecture(
+    name="wan_video",
+    title="Wan",
+    config=WanConfig,
+    spec=WanSpec,
+    network=_network,
+    operators=(),
+    memory=WanMemory(),
+    adapters=AdapterPlaces(blocks="blocks", parts=("self_attn", "cross_attn", "ffn"), not_inside=NO_ADAPTERS),
+    training=TrainingDefaults(num_frames=17, stride_min=1, stride_max=1, fps=16.0, targets=("self_attn", "cross_attn")),
+)
