@@ -88,9 +88,9 @@ def test_published_width_has_the_weights_that_diffusers_has():
 def test_chunks_give_what_the_whole_clip_gives(exact, size, chunk):
     frames, height, width = size
     video = clip(*size, dtype=torch.float64)
-    assert apart(exact.encode(video, chunk=chunk), exact.encode(video, chunk=None)) <= 1e-12
+    assert apart(exact.encode(video, chunk=chunk), exact.encode(video, chunk=None)) <= 1e-11
     latents = latents_of((frames + 3) // 4, height // 8, width // 8, dtype=torch.float64)
-    assert apart(exact.decode(latents, chunk=chunk), exact.decode(latents, chunk=None)) <= 1e-12
+    assert apart(exact.decode(latents, chunk=chunk), exact.decode(latents, chunk=None)) <= 1e-11
 
 
 def test_later_frames_change_nothing_before_them(exact):
@@ -101,14 +101,14 @@ def test_later_frames_change_nothing_before_them(exact):
     one, two = exact.decode(one, chunk=None), exact.decode(two, chunk=None)
     assert torch.equal(one[:, :, :5], two[:, :, :5]) and not torch.equal(one[:, :, 5:], two[:, :, 5:])
     photo = exact.encode(video[:, :, :1])
-    assert apart(photo, exact.encode(video)[:, :, :1]) <= 1e-12
+    assert apart(photo, exact.encode(video)[:, :, :1]) <= 1e-11
 
 
 def test_clips_of_a_batch_do_not_mix(exact):
     video = clip(5, 8, 16, batch=2, dtype=torch.float64)
     latents = exact.encode(video)
-    assert apart(exact.encode(video[1:]), latents[1:]) <= 1e-12
-    assert apart(exact.decode(latents[1:]), exact.decode(latents)[1:]) <= 1e-12
+    assert apart(exact.encode(video[1:]), latents[1:]) <= 1e-11
+    assert apart(exact.decode(latents[1:]), exact.decode(latents)[1:]) <= 1e-11
 
 
 def test_equal_videos_give_equal_latents_and_nothing_is_written_into(exact):
