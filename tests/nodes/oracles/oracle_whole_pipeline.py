@@ -2,6 +2,7 @@
 pipeline makes of a prompt and a photo: latents after ten guided steps. The VAEs are those of oracle_wan_vae and
 oracle_ltx2_vae, at full width; the text encoder that of oracle_gemma."""
 
+import os
 import runpy
 import shutil
 from pathlib import Path
@@ -43,7 +44,8 @@ def _make_kind(folder: Path, name: str) -> None:
     ).eval()  # fmt: skip
     transformer.save_pretrained(whole / "transformer")
     (whole / "model_index.json").write_text("{}")
-    (whole / "vae").symlink_to(parts[vae] / "vae", target_is_directory=True)
+    beside = os.path.relpath(parts[vae] / "vae", whole)  # the folder around them is still to be renamed
+    (whole / "vae").symlink_to(beside, target_is_directory=True)
     text = parts["gemma"] / "gemma-2-2b-it"
     for place, names in (("text_encoder", ("config.json", "model.safetensors")), ("tokenizer", ("tokenizer.model",))):
         (whole / place).mkdir()
