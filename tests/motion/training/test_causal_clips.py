@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from causal_clips import encode_causally, encoders, filmed
 from pack.motion.adapters.lora import LoRA
-from pack.motion.data.clips import Clip, ClipCollection
-from pack.motion.data.encoders import Encoders, TextEntry, wan_encoders
+from pack.motion.data.clips import ClipCollection
+from pack.motion.data.encoders import wan_encoders
 from pack.motion.data.latent_dataset import build_latent_dataset
 from pack.motion.data.resampling import nearest_frames
 from pack.motion.data.windows import WindowConfig
@@ -22,36 +23,13 @@ from pack.motion.training.run import TrainingPlan, TrainingRun
 from pack.motion.training.tasks.adapter_task import adapter_task, chosen_targets
 from pack.motion.training.trained_weights import write_trained
 from pack.motion.training.trainees.linear_video import LinearVideoTrainee
-from training_toys import TEXT, tiny_dit, tiny_spec
+from training_toys import tiny_dit, tiny_spec
 
 SPEC = LinearVideoSpec(
     replace(tiny_spec().config, in_channels=16), latent=LatentSpec("wan21", 16, 8, scale_factor=1.0)
 )
 OWN = TrainingDefaults(num_frames=17, stride_min=1, stride_max=1, fps=16.0, targets=("attn1",))
 WINDOWS = WindowConfig(num_frames=0, stride_min=0, stride_max=0, windows_per_clip=2, resolution=32)
-COLOURS = torch.linspace(-1, 1, 48).view(16, 3)
-
-
-def encode_causally(frames):
-    """(1, 3, t, h, w) -> (1, 16, 1 + (t - 1) / 4, h / 8, w / 8): the first frame alone, then means of four."""
-    small = F.avg_pool3d(frames, (1, 8, 8))
-    later = F.avg_pool3d(small[:, :, 1:], (4, 1, 1)) if frames.shape[2] > 1 else small[:, :, 1:]
-    return torch.einsum("dc,bcthw->bdthw", COLOURS, torch.cat((small[:, :, :1], later), 2))
-
-
-def encoders(encode=encode_causally):
-    text = torch.randn(2, TEXT, generator=torch.Generator().manual_seed(1))
-    return Encoders(encode, lambda caption: TextEntry(text + len(caption)), "toy causal VAE", spatial_multiple=16)
-
-
-def filmed(name, seed, *, num_frames=30):
-    """A clip at its own times, 24 fps, whose picture brightens frame by frame."""
-    picture = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(seed))
-    return Clip(
-        name, "brightens", num_frames, 24.0, 32, 48, f"{name} {seed}",
-        lambda indices: torch.stack([picture * index / num_frames for index in indices]),
-        times=tuple(n / 24 for n in range(num_frames)),
-    )  # fmt: skip
 
 
 def built(*clips, encode=encode_causally, made=None, **options):
