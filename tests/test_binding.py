@@ -39,7 +39,7 @@ from pack.motion.pipeline import animate_frames
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
-from pack.motion.sampling.schedules import flow_sigmas
+from pack.motion.sampling.schedules import flow_sigmas, sigma_to_timestep
 from pack.motion.sampling.solvers import flow_dpm_2m
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
@@ -66,6 +66,7 @@ BOUND_BY = {
     new_output: "test_atomic.py",
     make_folder: "test_latent_dataset.py",
     flow_sigmas: "test_sampling_solvers.py",
+    sigma_to_timestep: "test_wan_trainee.py",
     check_photo_size: "test_flow_codec.py",
     write_video: "test_media.py",
     read_photo: "test_media.py",
