@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ...kernels.foreign_text import safe_text
 from ..errors import CheckpointError, ConfigError, ShapeError
 from ..io.training.latent_cache import LatentCache
 from ..layers.block_dct import APPEARANCE_CHANNELS
@@ -26,7 +27,7 @@ from ..models.architectures import ARCHITECTURES
 from ..models.heads.flow_codec import FLOW_UNIT
 from ..models.latent_spaces import LatentSpace
 from ..models.model_spec import ModelSpec
-from .clips import ClipCollection, digest
+from .clips import SHOWN, ClipCollection, digest
 from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders
 from .grid_flow import FLOW_VERSION, estimate_grid_flow
@@ -117,8 +118,8 @@ def build_latent_dataset(
     windows, notes = windows.resolved(own, spec.space)
     at_least = (spec.least_frames - 1) * ratio + 1
     if not collection.fps:
-        collection = collection.at_rate(own.fps, min_frames=at_least)
-        notes = (*notes, f"clips resampled to {own.fps:g} fps: the model's own")
+        collection, more = _resampled(collection, own.fps, at_least)
+        notes += more
     cut = [window for clip in collection.clips
            for window in cut_windows(clip, windows, at_least=at_least, temporal_ratio=ratio)]  # fmt: skip
     captions = ["", *sorted({clip.caption for clip in collection.clips} - {""})]
@@ -135,6 +136,16 @@ def build_latent_dataset(
                 on_step(done, len(cut))
     record = dataset_record(collection, spec, encoders.fingerprint, windows, store.keys)
     return LatentDataset(samples, texts, store.load, record, _report(collection, cut, samples, windows, store, notes))
+
+
+def _resampled(collection: ClipCollection, fps: float, min_frames: int) -> tuple[ClipCollection, tuple[str, ...]]:
+    """Clips brought to a rate by the times of their files, and what that did to them, a line each."""
+    made = collection.at_rate(fps, min_frames=min_frames)
+    left_out = made.skipped[len(collection.skipped) :]
+    lines = [f"clips resampled to {fps:g} fps: the model's own", *made.notes[len(collection.notes) :]]
+    lines += [f"{name} is skipped: {why}" for name, why in left_out[:SHOWN]]
+    lines += [f"and {len(left_out) - SHOWN} more are skipped"] if len(left_out) > SHOWN else []
+    return made, tuple(map(safe_text, lines))
 
 
 class _Store:

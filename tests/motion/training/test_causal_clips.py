@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from causal_clips import encode_causally, encoders, filmed
-from pack.motion.adapters.lora import LoRA
+from causal_clips import encode_causally, encoders, filmed, same_weights, whole_and_resumed
 from pack.motion.data.clips import ClipCollection
 from pack.motion.data.encoders import wan_encoders
 from pack.motion.data.latent_dataset import build_latent_dataset
@@ -19,9 +18,7 @@ from pack.motion.models.latent_spaces import WAN21_DEVIATION, WAN21_MEAN
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.motion.models.wan.vae import WanVAE
 from pack.motion.training.config import TrainingConfig
-from pack.motion.training.run import TrainingPlan, TrainingRun
 from pack.motion.training.tasks.adapter_task import adapter_task, chosen_targets
-from pack.motion.training.trained_weights import write_trained
 from pack.motion.training.trainees.linear_video import LinearVideoTrainee
 from training_toys import tiny_dit, tiny_spec
 
@@ -71,6 +68,17 @@ def test_a_vae_that_gives_a_latent_a_frame_is_refused_here():
 def test_clips_too_short_for_the_rate_are_skipped_and_all_of_them_refused():
     data = built(filmed("a", 0), filmed("b", 1, num_frames=4))
     assert all(sample.name.startswith("a") for sample in data.samples)
+    assert "b is skipped: only 3 of the 5 frames that are needed, at 16 fps" in data.summary()
+
+
+def test_clips_slower_than_the_models_rate_are_named():
+    slow = filmed("c", 2)
+    slow = replace(slow, fps=8.0, times=tuple(n / 8 for n in range(slow.num_frames)))
+    assert "1 slower than 16 fps (c): their frames are repeated" in built(slow, filmed("a", 0)).summary()
+    assert "slower" not in built(filmed("a", 0)).summary()
+
+
+def test_where_every_clip_is_too_short_for_the_rate_all_are_refused():
     with pytest.raises(ConfigError, match="b: only 3 of the 5 frames that are needed, at 16 fps"):
         built(filmed("b", 1, num_frames=4))
 
@@ -82,29 +90,15 @@ def test_such_clips_train_a_lora_through_the_run_and_a_killed_run_ends_the_same(
         schedule="constant",
     )  # fmt: skip
 
-    def plan(name, **more):
-        def write(task, metadata):
-            write_trained(tmp_path / f"{name}.safetensors", task, metadata)
-            return tmp_path / f"{name}.safetensors"
-
-        return TrainingPlan(
-            config=config, states=tmp_path / name.removesuffix("-on"), write=write,
-            dataset=lambda on_step: built(filmed("a", 0), filmed("b", 1), on_step=on_step),
-            task=lambda data: adapter_task(LinearVideoTrainee(tiny_dit(SPEC), SPEC), data, config), **more,
-        )  # fmt: skip
-
-    done = TrainingRun(plan("whole")).run()
-    losses = done.training.losses
+    whole, resumed = whole_and_resumed(
+        tmp_path, config, lambda: built(filmed("a", 0), filmed("b", 1)),
+        lambda data: adapter_task(LinearVideoTrainee(tiny_dit(SPEC), SPEC), data, config),
+    )  # fmt: skip
+    losses = whole.training.losses
     assert sum(losses[-8:]) < sum(losses[:8])
-    assert "targets attn1, attn_temporal, attn2, ff: the model's own" in done.summary
-    broken = TrainingRun(plan("cut"))
-    broken.watcher.step = lambda report, losses: (_ for _ in ()).throw(KeyboardInterrupt) if report.step == 5 else None
-    with pytest.raises(KeyboardInterrupt):
-        broken.run()
-    again = TrainingRun(plan("cut-on", resume="latest")).run()
-    one, two = (load_adapter(path, tiny_dit(SPEC)) for path in (done.path, again.path))
-    assert all(torch.equal(value, two.parameters()[name]) for name, value in one.parameters().items())
-    assert isinstance(one, LoRA) and again.training.losses == losses
+    assert "targets attn1, attn_temporal, attn2, ff: the model's own" in whole.summary
+    assert same_weights(whole.path, resumed.path) and resumed.training.losses == losses
+    assert {layer.rank for layer in load_adapter(whole.path, tiny_dit(SPEC)).layers.values()} == {4}
 
 
 def test_targets_are_those_asked_for_or_the_models_own_where_only_the_default_does_not_fit():

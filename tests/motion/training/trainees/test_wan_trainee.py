@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from causal_clips import encoders, filmed
+from causal_clips import encoders, filmed, same_weights, whole_and_resumed
 from pack.motion.adapters.lora import LoRA
 from pack.motion.data.clips import ClipCollection
 from pack.motion.data.latent_dataset import build_latent_dataset
@@ -18,10 +18,7 @@ from pack.motion.models.wan.spec import WanSpec
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.objectives.flow import Flow
 from pack.motion.training.objectives.noise_levels import NoiseLevels
-from pack.motion.training.reports import Watcher
-from pack.motion.training.run import TrainingPlan, TrainingRun
 from pack.motion.training.tasks.adapter_task import AdapterTask, adapter_task
-from pack.motion.training.trained_weights import write_trained
 from pack.motion.training.trainees.wan import WanTrainee
 from tiny_wan import VARIANTS, fill
 from training_toys import TEXT, keys, toy_dataset
@@ -88,12 +85,6 @@ def test_a_variant_sees_what_the_data_set_holds_for_it_and_its_absence_is_refuse
         both.conditions(batch, first_latent=torch.zeros(1))
 
 
-class Stopping(Watcher):
-    def step(self, report, losses):
-        if report.step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.slow
 def test_clips_teach_a_lora_and_a_run_that_was_stopped_ends_in_the_same_bits(tmp_path):
     config = TrainingConfig.of(num_steps=8, warmup_steps=0, learning_rate=1e-2, rank=2, alpha=2.0, save_every=2,
@@ -101,24 +92,12 @@ def test_clips_teach_a_lora_and_a_run_that_was_stopped_ends_in_the_same_bits(tmp
     windows = WindowConfig(windows_per_clip=1, resolution=32)
     clips = ClipCollection((filmed("a", 0), filmed("b", 1)), fps=0.0)
 
-    def plan(name, **more):
-        def write(task, metadata):
-            write_trained(tmp_path / f"{name}.safetensors", task, metadata)
-            return tmp_path / f"{name}.safetensors"
-
-        return TrainingPlan(
-            config=config, states=tmp_path / name.removesuffix("-on"), write=write,
-            dataset=lambda on_step: build_latent_dataset(clips, WanSpec(T2V), encoders(), windows, cache_folder=None),
-            task=lambda data: adapter_task(trainee_of(), data, config), **more,
-        )  # fmt: skip
-
-    done = TrainingRun(plan("whole")).run()
-    assert sum(done.training.losses[-3:]) < sum(done.training.losses[:3])
+    whole, resumed = whole_and_resumed(
+        tmp_path, config, lambda: build_latent_dataset(clips, WanSpec(T2V), encoders(), windows, cache_folder=None),
+        lambda data: adapter_task(trainee_of(), data, config),
+    )  # fmt: skip
+    assert sum(whole.training.losses[-3:]) < sum(whole.training.losses[:3])
     for line in ("num_frames 17: the model's own", "clips resampled to 16 fps", "targets self_attn, cross_attn"):
-        assert line in done.summary
-    with pytest.raises(KeyboardInterrupt):
-        TrainingRun(plan("cut"), Stopping()).run()
-    again = TrainingRun(plan("cut-on", resume="latest")).run()
-    one, two = (load_adapter(path, WanDiT(T2V)).parameters() for path in (done.path, again.path))
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
-    assert "diffusion_model.blocks.0.self_attn.q.lora_down.weight" in read_safetensors(done.path)[0]
+        assert line in whole.summary
+    assert same_weights(whole.path, resumed.path) and load_adapter(whole.path, WanDiT(T2V)).layers
+    assert "diffusion_model.blocks.0.self_attn.q.lora_down.weight" in read_safetensors(whole.path)[0]
