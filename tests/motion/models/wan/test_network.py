@@ -213,6 +213,7 @@ WRONG = {
     "latent channels": ({"latents": (2, 3, 3, 6, 10)}, ShapeError, r"needs \(b, 4, t, h, w\): use the Wan 2.1 VAE"),
     "latent axes": ({"latents": (2, 4, 6, 10)}, ShapeError, r"needs \(b, 4, t, h, w\)"),
     "sides": ({"latents": (2, 4, 3, 6, 9)}, ShapeError, "3 frames of 6x9 cells, 72x48 px; .* 2 cells, 16 px, .* crop"),
+    "height": ({"latents": (2, 4, 3, 5, 10)}, ShapeError, "3 frames of 5x10 cells, 80x40 px"),
     "no frames": ({"latents": (2, 4, 0, 6, 10)}, ShapeError, "0 frames"),
     "timesteps": ({"timestep": (3,)}, ShapeError, r"timestep is \(3,\); \(2,\) or \(2, 3\) is needed"),
     "timesteps of frames": ({"timestep": (2, 2)}, ShapeError, "one a latent frame"),
