@@ -43,3 +43,10 @@ def test_the_notes_of_both_photo_workflows_say_what_edges_does():
     for name in ("START_NOTE", "SUBJECT_NOTE"):
         note = plain(notes.partition(f"\n{name} = ")[2].partition("\n)\n")[0])
         assert all(word in note for word in ("**edges**", "`crop`", "`mirror`", "1.35")), name
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "web" / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_the_english_help_page_is_also_where_the_page_looks_first(page):
+    """Pages ask for NAME/LANGUAGE.md, then for NAME.md: English ones must not answer 404, others fall back to it."""
+    english = page.with_suffix("") / "en.md"
+    assert english.read_bytes() == page.read_bytes(), f"copy {page.name} to {page.stem}/en.md"

@@ -45,14 +45,6 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(ours):
             assert f"`{item.display_name}`" in page, (name, item.display_name)
 
 
-def test_the_english_help_page_is_also_where_the_page_looks_first(ours):
-    """Pages ask for NAME/LANGUAGE.md, then for NAME.md: English ones must not answer 404, others fall back to it."""
-    for name in ours:
-        page = ROOT / "web" / "docs" / f"MotionBlocks{name}.md"
-        english = page.with_suffix("") / "en.md"
-        assert english.read_bytes() == page.read_bytes(), f"copy {page.name} to {page.stem}/en.md"
-
-
 def test_the_pages_scripts_are_offered_under_one_name():
     before = dict(host_nodes.EXTENSION_WEB_DIRS)
     known = set(host_nodes.NODE_CLASS_MAPPINGS)
