@@ -365,5 +365,5 @@ def peak_of_shell(*arguments):
 def test_memory_of_a_large_video_does_not_grow_with_its_length(desk, weights):
     Image.fromarray(np.random.default_rng(0).integers(96, 160, (1400, 2100, 3), dtype=np.uint8)).save("big.png")
     base = ["animate", "big.png", "--model", weights, "--device", "cpu", "--quiet", "--frames"]
-    short, long = (peak_of_shell(*base, frames) for frames in (8, 28))
+    short, long = (peak_of_shell(*base, frames) for frames in (28, 48))  # below 28 the allocator's arenas still fill
     assert long - short <= 50e6 and long <= 1e9, (short, long)
