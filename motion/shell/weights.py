@@ -111,12 +111,16 @@ def _info(options) -> None:
     from ..io.files.kind import shown
     from ..io.networks.builtin_names import weights_path
     from ..io.networks.linear_video import describe_linear_video
+    from ..io.text_encoders.prompts_file import is_prompts, open_prompts
 
     path = weights_path(options.file)
     if os.path.isdir(path) or str(path).endswith(".json"):
         say(f"{'folder' if os.path.isdir(path) else 'file'}: {path}\n{_public_weights(path)}")
         return
     family, spec, metadata = describe_linear_video(path)
+    if is_prompts(metadata):
+        say(f"file: {path}\n{open_prompts(path).describe()}")
+        return
     say(f"file: {path}\nfamily: {family or 'not known here'}")
     if family.startswith(("a SANA image model", "a SANA-Video model", "a Wan 2.1 or 2.2")):
         say(_public_weights(path))
