@@ -125,6 +125,7 @@ class Checkpoints:
         trainer = self.trainer
         settings, task = _dict(record.get("config")), _dict(record.get("task"))
         now = trainer.config.comparable()
+        settings = {**type(trainer.config)().comparable(), **settings}  # a setting it lacks is younger than the state
         before = {"training": {name: value for name, value in settings.items() if name in now},
                   "processes": record.get("num_processes")}  # fmt: skip
         lines = differences(before, {"training": now, "processes": trainer.world.size})

@@ -17,7 +17,7 @@ CHOICES = {
 _RANGES = (
     ("num_steps", 1, 10**7), ("batch_size", 1, 4096), ("gradient_accumulation", 1, 4096), ("learning_rate", 0.0, 10.0),
     ("warmup_steps", 0, 10**7), ("weight_decay", 0.0, 10.0), ("max_gradient_norm", 0.0, 1e9), ("rank", 1, 4096),
-    ("alpha", 0.0, 1e6), ("flow_weight", 0.0, 1e6), ("caption_dropout", 0.0, 1.0), ("top_noise_share", 0.0, 1.0),
+    ("alpha", 0.0, 1e6), ("sigma_min", 0.0, 1.0), ("sigma_max", 0.0, 1.0), ("flow_weight", 0.0, 1e6), ("caption_dropout", 0.0, 1.0), ("top_noise_share", 0.0, 1.0),
     ("save_every", 0, 10**7), ("sample_every", 0, 10**7), ("seed", 0, MAX_SEED),
 )  # fmt: skip
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
@@ -74,6 +74,8 @@ class ObjectiveConfig:
     sigma_sampling: str = "logit_normal"  # noise levels before the shift: logit_normal or uniform
     shift: float | None = None  # flow shift of the noise levels; none takes the model's own
     top_noise_share: float = 0.0  # share of samples at sigma 0.999, where sampling starts
+    sigma_min: float = 0.0  # least noise level that is trained, after the shift
+    sigma_max: float = 1.0  # largest; models that share the work with another train their part alone
     flow_weight: float = 20.0  # of the flow loss, for models with a flow head
 
 
@@ -84,8 +86,9 @@ WRITTEN = (
     "num_steps", "batch_size", "gradient_accumulation", "learning_rate", "schedule", "warmup_steps", "weight_decay",
     "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
     "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
-    "save_every", "keep_states", "sample_every",
+    "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max",
 )  # fmt: skip
+LATER = ("sigma_min", "sigma_max")  # younger than 0.1: in files only where they are not at their defaults
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class TrainingConfig:
             problems.append(f"learning_rate is {now['learning_rate']}; it must be above 0")
         if now["shift"] is not None and not 0 < now["shift"] <= 1000:
             problems.append(f"shift is {now['shift']}; it must be above 0 and up to 1000, or none")
+        if not now["sigma_min"] < now["sigma_max"]:
+            problems.append(f"sigma_min is {now['sigma_min']}, sigma_max {now['sigma_max']}; the first must be below")
         if now["keep_states"] < 2:
             problems.append(
                 f"keep_states is {now['keep_states']}; it must be 2 or more: the newest may be half-written"
@@ -141,7 +146,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict:
         """Plain JSON values, flat, in the order of `WRITTEN`."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values().items()}
+        plain, own = self._plain(), TrainingConfig()._plain()
+        return {name: value for name, value in plain.items() if name not in LATER or value != own[name]}
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainingConfig":
@@ -165,7 +171,10 @@ class TrainingConfig:
     def comparable(self) -> dict:
         """The settings that must be equal for a resumed run to be the same run."""
         free = (*FREE_TO_CHANGE, *(("num_steps",) if self.optimizer.schedule == "constant" else ()))
-        return {name: value for name, value in self.to_dict().items() if name not in free}
+        return {name: value for name, value in self._plain().items() if name not in free}
+
+    def _plain(self) -> dict:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values().items()}
 
     def _values(self) -> dict:
         return {name: getattr(getattr(self, PART_OF[name]), name) for name in WRITTEN}
