@@ -14,15 +14,14 @@ from ..trainee import weights_fingerprint
 from .base import OwnNetwork
 
 
-class WanTrainee(OwnNetwork):
-    """See `Trainee`; trained by the flow of whole frames.
+class WanObjective:
+    """What is the same whoever runs the network: it is trained by the flow of whole frames.
 
     Variants that see more than latents and text take it from the data set: "concat_latents" (20, t, h, w) where the
     network has 36 channels, "image_tokens" (257 or 514, 1280) where it reads CLIP vision.
     """
 
     own_objective = "flow"
-    module: WanDiT
     spec: WanSpec
 
     def conditions(self, batch: Mapping[str, Tensor], *, first_latent: Tensor | None = None) -> Conditions:
@@ -39,6 +38,12 @@ class WanTrainee(OwnNetwork):
                                   "text-to-video model, or encode the clips with it")  # fmt: skip
             told |= {name: batch[name]} if is_read else {}
         return Conditions(batch["context"], **told)
+
+
+class WanTrainee(WanObjective, OwnNetwork):
+    """See `Trainee`, `WanObjective` and `OwnNetwork`."""
+
+    module: WanDiT
 
     def predict(self, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         """See `Trainee`. Latents reach the network in the type of its blocks."""
