@@ -17,8 +17,9 @@ CHOICES = {
 _RANGES = (
     ("num_steps", 1, 10**7), ("batch_size", 1, 4096), ("gradient_accumulation", 1, 4096), ("learning_rate", 0.0, 10.0),
     ("warmup_steps", 0, 10**7), ("weight_decay", 0.0, 10.0), ("max_gradient_norm", 0.0, 1e9), ("rank", 1, 4096),
-    ("alpha", 0.0, 1e6), ("sigma_min", 0.0, 1.0), ("sigma_max", 0.0, 1.0), ("flow_weight", 0.0, 1e6), ("caption_dropout", 0.0, 1.0), ("top_noise_share", 0.0, 1.0),
-    ("save_every", 0, 10**7), ("sample_every", 0, 10**7), ("seed", 0, MAX_SEED),
+    ("alpha", 0.0, 1e6), ("sigma_min", 0.0, 1.0), ("sigma_max", 0.0, 1.0), ("flow_weight", 0.0, 1e6),
+    ("caption_dropout", 0.0, 1.0), ("top_noise_share", 0.0, 1.0), ("save_every", 0, 10**7), ("sample_every", 0, 10**7),
+    ("seed", 0, MAX_SEED),
 )  # fmt: skip
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
 # Settings that change what is saved or shown, and never a number of the training itself.

@@ -29,7 +29,9 @@ class Task(Protocol):
 
     A task may also have `running()`, a context manager that holds for the whole run (adapters attached, the base
     frozen); `matrices()`, the names of the parameters that Muon takes; `differences(before)`, which says in words how
-    an earlier fingerprint differs from its own; and `remarks(before)`, what to tell of it that does not matter as much.
+    an earlier fingerprint differs from its own; `remarks(before)`, what to tell of it that does not matter as much; and
+    `save_memory(batch)`, called when a batch did not fit into memory: it says what it changed to do with less, and the
+    step is tried again, or "", and the error passes, or it raises what to say instead.
     """
 
     def parameters(self) -> dict[str, nn.Parameter]:

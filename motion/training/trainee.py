@@ -20,6 +20,8 @@ class Trainee(Protocol):
     own_objective: of the table in `objectives/table.py`, what its kind of model is trained by.
     own_targets: parts of names of the layers that get an adapter where nobody chooses.
     blocks: name of its list of blocks.
+    It may also have `remarks(before)`, what an earlier fingerprint tells that does not stand in the way of a resume,
+    and `save_memory(shape)`: see `Task`, for latents of this shape.
     """
 
     module: nn.Module  # its layers have the names that adapters and files use

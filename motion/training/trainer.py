@@ -179,7 +179,7 @@ class Trainer:
         """`_accumulate` on every process; when one of them fails, none waits for it."""
         failed = True
         try:
-            done = self._accumulate()
+            done = self._fitting()
             failed = False
         finally:
             elsewhere = self.world.any_failed(failed)
@@ -189,6 +189,25 @@ class Trainer:
                 "message says why"
             )
         return done
+
+    def _fitting(self) -> tuple[list[Tensor], float]:
+        """`_accumulate`, tried again for as long as the task finds a way to do with less memory."""
+        while True:
+            try:
+                return self._accumulate()
+            except torch.cuda.OutOfMemoryError:
+                changed = self._save_memory()
+                if not changed:
+                    raise
+            _log.warning("MotionBlocks training: out of memory at step %d; tried again: %s", self.step + 1, changed)
+            self._batch = None
+            for value in self.values:
+                value.grad = None
+
+    def _save_memory(self) -> str:
+        """What the task changed to do with less, "" for nothing."""
+        ask = getattr(self.task, "save_memory", None)
+        return ask(self._batch) if ask is not None and self._batch is not None else ""
 
     def _accumulate(self) -> tuple[list[Tensor], float]:
         """Add up the gradients of this process's share of the step: (losses by sample, seconds spent drawing)."""

@@ -73,14 +73,20 @@ class AdapterTask:
 
     def remarks(self, before: dict) -> list[str]:
         """What changed since an earlier fingerprint without standing in the way of a resume."""
-        return self.dataset.remarks(before.get("data", {}))
+        of_trainee = getattr(self.trainee, "remarks", lambda before: [])
+        return [*self.dataset.remarks(before.get("data", {})), *of_trainee(before)]
+
+    def save_memory(self, batch: Batch) -> str:
+        """What is done so that a batch may fit after all; "" where nothing can be done. See `Task`."""
+        of_trainee = getattr(self.trainee, "save_memory", None)
+        return of_trainee(tuple(batch.tensors["latents"].shape)) if of_trainee else ""
 
     def draw(self, keys: list[SampleKey]) -> Batch:
         """One batch of one size; the step's key chooses the size, as often as it has samples."""
         indices = self._bucket_of(keys[0])
         names, samples, texts = zip(*(self._draw_sample(indices, key) for key in keys))
         stacked = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-        where = next(self.trainee.module.parameters()).device
+        where = next(iter(self.parameters().values())).device  # a frozen network may lie elsewhere, part by part
         return Batch(names, {name: value.to(where) for name, value in {**stacked, **stack_texts(texts)}.items()})
 
     def loss(self, batch: Batch) -> Tensor:

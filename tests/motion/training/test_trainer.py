@@ -7,7 +7,7 @@ import pytest
 import torch
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.training.states import list_states, read_state
-from pack.motion.training.config import PART_OF, WRITTEN, OptimizerConfig, TrainingConfig
+from pack.motion.training.config import LATER, PART_OF, WRITTEN, OptimizerConfig, TrainingConfig
 from pack.motion.training.optimizers import block_matrices, build_optimizers
 from pack.motion.training.trainer import SampleKey, Trainer
 from training_toys import ToyTask, tiny_dit, tiny_spec
@@ -70,7 +70,7 @@ def test_settings_stand_flat_or_by_part_and_mean_the_same():
     made = TrainingConfig.from_dict(flat)
     assert made == TrainingConfig.from_dict(by_part) == TrainingConfig.of(**{**flat, "targets": ("ff",)})
     assert made.loop.num_steps == 7 and made.optimizer.optimizer == "muon" and made.objective.flow_weight == 3.0
-    assert set(made.to_dict()) == set(PART_OF) == set(WRITTEN)
+    assert {*made.to_dict(), *LATER} == set(PART_OF) == set(WRITTEN)
     with pytest.raises(ConfigError, match="num_steps is given twice, by itself and in loop"):
         TrainingConfig.from_dict({"num_steps": 7, "loop": {"num_steps": 7}})
     with pytest.raises(ConfigError, match="training.loop does not know 'rank'; it belongs to adapter"):
@@ -214,6 +214,51 @@ def test_out_of_memory_saves_names_the_batch_and_passes_through(tmp_path, caplog
     whole = Trainer(ToyTask(), CONFIG)
     whole.run()
     assert same(everything(whole), everything(rest))
+
+
+class Tight(ToyTask):
+    """Its third step fits only after it was asked to save memory, as often as `needs` says."""
+
+    def __init__(self, needs, after=""):
+        super().__init__()
+        self.needs, self.after, self.asked = needs, after, []
+
+    def loss(self, batch):
+        keys, _ = batch
+        loss = super().loss(batch)
+        if keys[0].step == 2 and len(self.asked) < self.needs:
+            loss.sum().backward()  # gradients that must not stay
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss
+
+    def save_memory(self, batch):
+        if self.asked:
+            raise ConfigError(self.after)
+        self.asked.append(self.describe(batch))
+        return "blocks are computed twice"
+
+
+def test_a_step_out_of_memory_is_tried_again_with_what_the_task_saves_and_trains_the_same(caplog):
+    task, whole = Tight(needs=1), Trainer(ToyTask(), CONFIG)
+    trainer = Trainer(task, CONFIG)
+    trainer.run()
+    whole.run()
+    assert task.asked == ["row 2.0, row 2.1"] and "step 3; tried again: blocks are computed twice" in caplog.text
+    assert trainer.losses == whole.losses and same(everything(trainer), everything(whole))
+
+
+def test_a_task_that_can_save_no_more_has_the_last_word_and_the_state_is_saved(tmp_path):
+    with pytest.raises(ConfigError, match="12 GiB are needed"):
+        Trainer(Tight(needs=9, after="12 GiB are needed"), CONFIG, folder=tmp_path).run()
+    assert list_states(tmp_path)[0].name == "state-00000002"
+
+
+def test_a_state_of_other_noise_levels_is_not_gone_on_from_by_mistake(tmp_path):
+    half = CONFIG.changed(num_steps=2, schedule="constant", sigma_min=0.875)
+    Trainer(ToyTask(), half, folder=tmp_path).run()
+    whole = CONFIG.changed(schedule="constant")
+    with pytest.raises(ConfigError, match="training.sigma_min was 0.875, is 0.0"):
+        Trainer(ToyTask(), whole, folder=tmp_path, resume="latest").run()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
