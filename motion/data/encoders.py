@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.latent_spaces import SPACES
+from ..models.wan.start_video import concat_latents, start_video
 from ..models.wan.vae import WanVAE
 from .clips import digest
 
@@ -28,6 +29,8 @@ class Encoders:
     encode_text: Callable[[str], TextEntry]
     fingerprint: str  # of VAE, text encoder and number type
     spatial_multiple: int = 1  # frames are cropped to a multiple of this many px
+    # What a sample holds beside its latents, by name, float32, from the frames that encode_frames gets.
+    encode_beside: Callable[[Tensor], dict[str, Tensor]] | None = None
 
 
 def builtin_encoders(model) -> Encoders:
@@ -43,17 +46,34 @@ def builtin_encoders(model) -> Encoders:
     return Encoders(model.codec.encode, encode_text, made_of)
 
 
-def wan_encoders(vae: WanVAE, encode_text: Callable[[str], TextEntry], text_fingerprint: str) -> Encoders:
+def wan_encoders(
+    vae: WanVAE, encode_text: Callable[[str], TextEntry], text_fingerprint: str, *, with_start: bool = False
+) -> Encoders:
     """The Wan 2.1 VAE with whatever encodes captions. Clips have 4k + 1 frames, and sides that are cropped to 16 px.
 
     text_fingerprint: changes with what encode_text gives. The VAE is fingerprinted by every bit of its weights.
+    with_start: samples also hold "concat_latents", for variants that read a start video: see `start_beside`.
     """
 
     def encode_frames(video: Tensor) -> Tensor:
         return vae.encode(video * 2 - 1)
 
     made_of = digest("wan21", *_weights(vae), text_fingerprint)
-    return Encoders(encode_frames, encode_text, made_of, SPACES["wan21"].multiple)
+    beside = start_beside(encode_frames) if with_start else None
+    return Encoders(encode_frames, encode_text, made_of, SPACES["wan21"].multiple, beside)
+
+
+def start_beside(encode_frames: Callable[[Tensor], Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
+    """For `Encoders.encode_beside`: "concat_latents" (20, t, h, w), each clip's first frame as its start image.
+
+    encode_frames: of the Wan 2.1 VAE, as in `Encoders`.
+    """
+
+    def encode(video: Tensor) -> dict[str, Tensor]:
+        start = encode_frames(start_video(video[:, :, :1], video.shape[2]))
+        return {"concat_latents": concat_latents(SPACES["wan21"].scaled(start.float()))[0]}
+
+    return encode
 
 
 def _weights(module: nn.Module) -> list[str]:

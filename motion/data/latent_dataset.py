@@ -53,7 +53,9 @@ class SampleInfo:
 class LatentDataset:
     """Encoded samples with their captions and buckets. Build with `build_latent_dataset`."""
 
-    def __init__(self, samples, texts: dict[str, TextEntry], load: Callable[[int], Tensor], record: dict, report: str):
+    def __init__(
+        self, samples, texts: dict[str, TextEntry], load: Callable[[int], dict[str, Tensor]], record: dict, report: str
+    ):
         self.samples: tuple[SampleInfo, ...] = tuple(samples)
         self._texts, self._load, self._record, self._report = texts, load, record, report
         shapes: dict[tuple[int, ...], list[int]] = {}
@@ -67,11 +69,12 @@ class LatentDataset:
     def sample(self, index: int) -> dict[str, Tensor]:
         """A sample as tensors by name, which the caller may write into.
 
-        "latents" (c, t, h, w): scaled, float32, frame 0 first. "motion_bucket_id" (): long.
+        "latents" (c, t, h, w): scaled, float32, frame 0 first. "motion_bucket_id" (): long. Beside them what
+        `Encoders.encode_beside` made.
         """
         with torch.inference_mode(False):
             bucket = torch.tensor(self.samples[index].motion_bucket_id)
-            return {"latents": self._load(index), "motion_bucket_id": bucket}
+            return {**self._load(index), "motion_bucket_id": bucket}
 
     def text(self, caption: str) -> TextEntry:
         """An encoded caption; "" is always there. Raises ConfigError for a caption that no sample has."""
@@ -135,7 +138,8 @@ def build_latent_dataset(
             if on_step is not None:
                 on_step(done, len(cut))
     record = dataset_record(collection, spec, encoders.fingerprint, windows, store.keys)
-    return LatentDataset(samples, texts, store.load, record, _report(collection, cut, samples, windows, store, notes))
+    report = _report(collection, cut, samples, windows, store, notes)
+    return LatentDataset(samples, texts, store.load, record, report)
 
 
 def _resampled(collection: ClipCollection, fps: float, min_frames: int) -> tuple[ClipCollection, tuple[str, ...]]:
@@ -155,36 +159,40 @@ class _Store:
         self.cache, self.space = cache, space
         self.keys: list[str] = []
         self.num_reused = 0
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, dict[str, Tensor]] = {}
         self._bytes = 0
 
     def add(self, window: Window, key: str, spec, encoders, windows) -> SampleInfo:
         """Take the window from the cache, or encode it and put it there."""
         found = self.cache.get(key) if self.cache is not None else None
         if found is not None and _is_sample(*found, spec):
-            latents, bucket = found[0]["latents"], int(found[1]["bucket"])
+            tensors, bucket = found[0], int(found[1]["bucket"])
             self.num_reused += 1
         else:
-            latents, bucket = _encode(window, spec, encoders, windows)
+            tensors, bucket = _encode(window, spec, encoders, windows)
             if self.cache is not None:
-                self.cache.put(key, {"latents": latents}, {"bucket": str(bucket), "name": window.name})
-        self._bytes += latents.numel() * latents.element_size()
+                self.cache.put(key, tensors, {"bucket": str(bucket), "name": window.name})
+        self._bytes += sum(value.numel() * value.element_size() for value in tensors.values())
         if self.cache is None or self._bytes <= KEEP_BYTES:
-            self._kept[len(self.keys)] = latents
+            self._kept[len(self.keys)] = tensors
         self.keys.append(key)
-        return SampleInfo(window.name, window.clip.caption, bucket, tuple(latents.shape))
+        return SampleInfo(window.name, window.clip.caption, bucket, tuple(tensors["latents"].shape))
 
-    def load(self, index: int) -> Tensor:
-        """Scaled latents of one sample. Raises CheckpointError when the cache was changed since."""
-        latents = self._kept.get(index)
-        if latents is None:
+    def load(self, index: int) -> dict[str, Tensor]:
+        """A sample's tensors as `LatentDataset.sample` gives them, without the bucket.
+
+        Raises CheckpointError when the cache was changed since.
+        """
+        stored = self._kept.get(index)
+        if stored is None:
             found = self.cache.get(self.keys[index])
             if found is None:
                 raise CheckpointError(
                     f"{self.cache.path(self.keys[index])}: changed or gone since it was made; build the data set again"
                 )
-            latents = found[0]["latents"]
-        return self.space.scaled(latents)
+            stored = found[0]
+        copies = {name: value.clone() for name, value in stored.items() if name != "latents"}
+        return {"latents": self.space.scaled(stored["latents"]), **copies}
 
 
 def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: ModelSpec) -> bool:
@@ -210,11 +218,15 @@ def _window_key(window: Window, spec: ModelSpec, encoders: Encoders, windows: Wi
     place = f"{window.start} {window.stride} {window.num_frames}"
     made = f"{spec.space.kind} {spec.space.channels} {size} {encoders.spatial_multiple} flow {flow}"
     scale = str(sorted(spec.dynamics.to_dict().items())) if spec.dynamics is not None else ""
-    return digest("window", str(ENTRY_VERSION), window.clip.fingerprint, place, made, scale, encoders.fingerprint)
+    beside = ("beside",) if encoders.encode_beside is not None else ()
+    parts = (window.clip.fingerprint, place, made, scale, encoders.fingerprint, *beside)
+    return digest("window", str(ENTRY_VERSION), *parts)
 
 
-def _encode(window: Window, spec: ModelSpec, encoders: Encoders, windows: WindowConfig) -> tuple[Tensor, int]:
-    """Unscaled latents (c, t, h, w) float32 and the motion bucket of a window."""
+def _encode(
+    window: Window, spec: ModelSpec, encoders: Encoders, windows: WindowConfig
+) -> tuple[dict[str, Tensor], int]:
+    """A window's tensors by name, float32, and its motion bucket; "latents" (c, t, h, w) are unscaled."""
     frames = window.clip.frames(window.indices)
     bucket = 0
     if len(frames) > 1 and spec.dynamics is not None:
@@ -223,18 +235,21 @@ def _encode(window: Window, spec: ModelSpec, encoders: Encoders, windows: Window
     space, is_builtin = spec.space, spec.space.kind == "builtin"
     need = (1, space.channels, space.latent_frames(len(frames)))
     sized = frames if is_builtin else resize_short_side(frames, windows.resolution, encoders.spatial_multiple)
-    latents = encoders.encode_frames(rearrange(sized, "t c h w -> 1 c t h w"))
+    video = rearrange(sized, "t c h w -> 1 c t h w")
+    latents = encoders.encode_frames(video)
     if latents.ndim != 5 or tuple(latents.shape[:3]) != need:
         raise ShapeError(
             f"{window.name}: the VAE gave latents {tuple(latents.shape)}; this model needs ({need[0]}, {need[1]}, "
             f"{need[2]}, h, w) of {len(frames)} frames; use the VAE that belongs to the model"
         )
-    latents = latents[0].detach().to("cpu", torch.float32).clone()
-    if not latents.isfinite().all():
+    beside = encoders.encode_beside(video) if encoders.encode_beside is not None else {}
+    tensors = {name: value.detach().to("cpu", torch.float32).clone()
+               for name, value in {"latents": latents[0], **beside}.items()}  # fmt: skip
+    if not all(value.isfinite().all() for value in tensors.values()):
         raise ShapeError(f"{window.name}: the VAE gave NaN or infinity; use it in float32 or bfloat16")
     if is_builtin and space.channels > APPEARANCE_CHANNELS and len(frames) > 1:
-        latents[APPEARANCE_CHANNELS:] = _flow_channels(window, frames, spec.working_size)
-    return latents, bucket
+        tensors["latents"][APPEARANCE_CHANNELS:] = _flow_channels(window, frames, spec.working_size)
+    return tensors, bucket
 
 
 def _flow_channels(window: Window, frames: Tensor, working_size: int) -> Tensor:

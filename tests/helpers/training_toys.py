@@ -118,4 +118,4 @@ def toy_dataset(*shapes, seed=0, record=None):
 
     texts = {"": text(2, None), "caption 0": text(2, None), "caption 1": text(3, torch.tensor([1.0, 1.0, 0.0]))}
     whole = {"fingerprint": "toy", "clips": [], "windows": {}, "encoders": "toy", "latent": {}}
-    return LatentDataset(samples, texts, lambda index: latents[index].clone(), record or whole, "toy")
+    return LatentDataset(samples, texts, lambda index: {"latents": latents[index].clone()}, record or whole, "toy")

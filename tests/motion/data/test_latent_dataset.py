@@ -86,6 +86,25 @@ def test_samples_are_scaled_latents_of_the_windows_frames():
         assert info.shape == tuple(truth.shape) == (4, 4, 4, 5) and info.caption == "pan left"
 
 
+def test_what_encoders_make_beside_the_latents_is_kept_with_them_and_is_another_entry(tmp_path):
+    def first_frames(frames):
+        assert frames.shape[:3] == (1, 3, 4)
+        return {"start": frames[0, :, 0]}
+
+    clip, plain, more = sliding_clip(), Counting(), Counting()
+    more.encoders = dataclasses.replace(more.encoders, encode_beside=first_frames)
+    without, made = (build([clip], tmp_path, vae=vae) for vae in (plain, more))
+    again = build([clip], tmp_path, vae=more)
+    assert more.calls == len(made.samples) and set(without.sample(0)) == {"latents", "motion_bucket_id"}
+    for index, info in enumerate(made.samples):
+        start = int(info.name.split()[2])
+        truth = resize_short_side(clip.read([start]), 32, 8)[0]
+        for data in (made, again):
+            sample, latents = data.sample(index), without.sample(index)["latents"]
+            assert torch.equal(sample["start"], truth) and torch.equal(sample["latents"], latents)
+            sample["start"].zero_()  # a copy
+
+
 def test_bucket_is_measured_on_the_windows_own_frames():
     slow, fast = sliding_clip("slow", step=0), sliding_clip("fast", step=5)
     data = build([slow, fast], windows=dataclasses.replace(SHORT, stride_max=1))
