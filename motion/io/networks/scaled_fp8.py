@@ -98,11 +98,6 @@ def check_format(path, layer: str, kind: str, stored: torch.dtype) -> None:
         raise CheckpointError(f"{path}: layer {shown(layer)} is said to be {kind}, its weight is {stored}; {_INSTEAD}")
 
 
-def dequantised(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """A weight in another type: times its scale, in float32, rounded once."""
-    return weight.to(dtype) if scale is None else (weight.float() * scale.float().reshape(())).to(dtype)
-
-
 def format_text(dtype: torch.dtype) -> bytes:
     """What `comfy_quant` of a layer kept in this type holds."""
     return json.dumps({"format": next(name for name, kind in FORMATS.items() if kind == dtype)}).encode()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
+from ...models.stored_layers import dequantised
 from ..files.atomic import write_chunks
 from ..files.kind import shown
 from ..files.safetensors import streamed_chunks
@@ -23,7 +24,6 @@ from .scaled_fp8 import (
     OLDER,
     SAYS,
     check_format,
-    dequantised,
     format_text,
     read_format,
 )
@@ -92,6 +92,17 @@ class OpenedWan(OpenedVideoModel):
         return {name: dtype or (torch.bfloat16 if name in scaled else stored) for name, stored in self.dtypes.items()}
 
     @contextmanager
+    def stored(self) -> Iterator[Callable[[str], tuple[Tensor, Tensor | None]]]:
+        """What reads one weight as it is stored and its scale, if it has one, by the host's name; errors of `weights`.
+
+        Formats of scales are checked first.
+        """
+        names, scales = self.layout.names, self.layout.scales.scales
+        with self.source.opened() as read:
+            self._check_formats(read)
+            yield lambda name: (read(names[name]), read(names[scales[name]]) if name in scales else None)
+
+    @contextmanager
     def weights(self, dtype: torch.dtype | None = None) -> Iterator[Callable[[str], Tensor]]:
         """What reads one weight by the host's name while the block lasts, its scale applied; dtype as of `types`.
 
@@ -101,15 +112,13 @@ class OpenedWan(OpenedVideoModel):
         if dtype not in (None, *DTYPES):
             raise ConfigError(f"dtype is {dtype}; float32, bfloat16 or float16 is needed")
         types = self.types(dtype)
-        with self.source.opened() as read:
-            self._check_formats(read)
+        with self.stored() as read:
 
             def weight(name: str) -> Tensor:
-                tensor = read(self.layout.names[name])
-                scale = self.layout.scales.scales.get(name)
+                tensor, scale = read(name)
                 if scale is None and tensor.dtype == types[name]:
                     return tensor
-                made = dequantised(tensor, scale and read(self.layout.names[scale]), types[name])
+                made = dequantised(tensor, scale, types[name])
                 if not made.isfinite().all():
                     raise CheckpointError(
                         f"{self.source.path}: weight {shown(name)} does not fit {types[name]}; use bfloat16 or float32"

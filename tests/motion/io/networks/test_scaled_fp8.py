@@ -6,7 +6,8 @@ import pytest
 import torch
 import wan_files
 from pack.motion.errors import CheckpointError
-from pack.motion.io.networks.scaled_fp8 import FORMATS, check_format, dequantised, find_scales, format_text, read_format
+from pack.motion.io.networks.scaled_fp8 import FORMATS, check_format, find_scales, format_text, read_format
+from pack.motion.models.stored_layers import dequantised
 
 FP8, F32, LAYER = torch.float8_e4m3fn, torch.float32, "blocks.0.self_attn.q"
 FORMS = ("older", "newer", "metadata")
