@@ -35,7 +35,9 @@ class LoRALayer(nn.Module):
     Raises ConfigError for a rank or alpha that cannot be.
     """
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int, alpha: float):
+    def __init__(
+        self, layer: nn.Linear | nn.Conv2d, rank: int, alpha: float, device: torch.device | None = None
+    ):  # fmt: skip
         super().__init__()
         if not 1 <= rank <= MAX_RANK or not 0 < alpha < math.inf:
             raise ConfigError(f"rank is {rank}, alpha {alpha}; rank goes from 1 to {MAX_RANK}, alpha is above 0")
@@ -43,7 +45,7 @@ class LoRALayer(nn.Module):
         self.stride, self.padding, self.dilation = (
             getattr(layer, name, None) for name in ("stride", "padding", "dilation")
         )
-        factory = {"dtype": torch.float32, "device": layer.weight.device}
+        factory = {"dtype": torch.float32, "device": layer.weight.device if device is None else device}
         outside, inside, *kernel = layer.weight.shape
         self.down = nn.Parameter(torch.empty(rank, inside, *kernel, **factory))
         self.up = nn.Parameter(torch.zeros(outside, rank, *(1 for _ in kernel), **factory))
@@ -81,19 +83,23 @@ class LoRA:
     """Adapters for the layers of `module` whose names fit one of `targets`.
 
     targets: parts of names ("attn1") or globs ("*.to_q"); Linear and Conv2d fit, depthwise and grouped Conv2d do not.
-    The module is not changed: `with lora.attached():` adds the differences to its outputs. Parameters are float32.
+    The module is not changed: `with lora.attached():` adds the differences to its outputs. Parameters are float32, on
+    `device`, by default that of the layer.
     Raises ConfigError for a bad rank or alpha, and when nothing fits.
     """
 
     kind = "lora"
     slots = None  # it stands beside layers, not inside blocks
 
-    def __init__(self, module: nn.Module, *, targets: tuple[str, ...], rank: int, alpha: float, seed: int = 0):
+    def __init__(
+        self, module: nn.Module, *, targets: tuple[str, ...], rank: int, alpha: float, seed: int = 0,
+        device: torch.device | None = None,
+    ):  # fmt: skip
         generator = torch.Generator().manual_seed(seed)
         layers = {}
         with torch.inference_mode(False):
             for name in target_names(module, tuple(targets)):
-                layers[name] = LoRALayer(module.get_submodule(name), rank, alpha)
+                layers[name] = LoRALayer(module.get_submodule(name), rank, alpha, device)
                 layers[name].draw(generator)
         self._hold(module, layers)
 

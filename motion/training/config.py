@@ -19,11 +19,11 @@ _RANGES = (
     ("warmup_steps", 0, 10**7), ("weight_decay", 0.0, 10.0), ("max_gradient_norm", 0.0, 1e9), ("rank", 1, 4096),
     ("alpha", 0.0, 1e6), ("sigma_min", 0.0, 1.0), ("sigma_max", 0.0, 1.0), ("flow_weight", 0.0, 1e6),
     ("caption_dropout", 0.0, 1.0), ("top_noise_share", 0.0, 1.0), ("save_every", 0, 10**7), ("sample_every", 0, 10**7),
-    ("seed", 0, MAX_SEED),
+    ("seed", 0, MAX_SEED), ("blocks_on_cpu", 0, 1000),
 )  # fmt: skip
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
 # Settings that change what is saved or shown, and never a number of the training itself.
-FREE_TO_CHANGE = ("save_every", "keep_states", "sample_every", "gradient_checkpointing")
+FREE_TO_CHANGE = ("save_every", "keep_states", "sample_every", "gradient_checkpointing", "blocks_on_cpu")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class LoopConfig:
     save_every: int = 100  # steps between saved states; 0 = only at the end
     keep_states: int = 2  # whole states kept; at least 2, since the newest may be damaged
     sample_every: int = 0  # steps between samples; 0 = none
+    blocks_on_cpu: int = 0  # of the network's blocks, kept off the device but while they are computed; mode lora
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ WRITTEN = (
     "num_steps", "batch_size", "gradient_accumulation", "learning_rate", "schedule", "warmup_steps", "weight_decay",
     "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
     "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
-    "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max",
+    "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max", "blocks_on_cpu",
 )  # fmt: skip
-LATER = ("sigma_min", "sigma_max")  # younger than 0.1: in files only where they are not at their defaults
+# Younger than 0.1: in files only where they are not at their defaults.
+LATER = ("sigma_min", "sigma_max", "blocks_on_cpu")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,13 @@ class TrainingConfig:
             problems.append(
                 f"keep_states is {now['keep_states']}; it must be 2 or more: the newest may be half-written"
             )
+        if now["blocks_on_cpu"] and not now["gradient_checkpointing"]:
+            problems.append(
+                f"blocks_on_cpu is {now['blocks_on_cpu']}; it needs gradient_checkpointing true: without it the "
+                "backward pass would keep every block on the device all the same"
+            )
+        if now["blocks_on_cpu"] and now["mode"] != "lora":
+            problems.append(f"blocks_on_cpu is {now['blocks_on_cpu']}; those blocks are only read: it needs mode lora")
         targets = now["targets"]
         if not isinstance(targets, tuple) or not all(isinstance(part, str) and part for part in targets):
             problems.append(f"targets is {targets!r}; it must be a list of parts of layer names")

@@ -178,7 +178,10 @@ def _open_clips(job: TrainingJob, check: Callable[[], None]) -> ClipCollection:
 
 
 def _trainee(job: TrainingJob, model: BuiltinModel) -> LinearVideoTrainee:
-    return LinearVideoTrainee(model.dit, model.spec, checkpointing=job.training.loop.gradient_checkpointing)
+    loop = job.training.loop
+    return LinearVideoTrainee(
+        model.dit, model.spec, checkpointing=loop.gradient_checkpointing, blocks_on_cpu=loop.blocks_on_cpu
+    )
 
 
 def _write(job: TrainingJob, file: LinearVideoFile, task: AdapterTask, metadata: dict[str, str]) -> Path:

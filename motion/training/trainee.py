@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..models.conditions import Conditions
@@ -25,6 +26,7 @@ class Trainee(Protocol):
     """
 
     module: nn.Module  # its layers have the names that adapters and files use
+    device: torch.device  # where it computes; some of its weights may lie elsewhere
     space: LatentSpace
     sampling: SamplingDefaults
     own_objective: str

@@ -112,8 +112,10 @@ class _InsideHost:
         self.network = trainable_copy.trainable_copy(
             request.model, request.spec, self.device, frozen=request.config.adapter.mode == "lora"
         )
-        saving = request.config.loop.gradient_checkpointing
-        trainee = LinearVideoTrainee(self.network, request.spec, checkpointing=saving)
+        loop = request.config.loop
+        trainee = LinearVideoTrainee(
+            self.network, request.spec, checkpointing=loop.gradient_checkpointing, blocks_on_cpu=loop.blocks_on_cpu
+        )
         return adapter_task(trainee, dataset, request.config)
 
     def _draw(self, task: AdapterTask, step: int) -> Tensor:

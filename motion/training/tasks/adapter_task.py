@@ -138,7 +138,8 @@ def adapter_task(
         raise ConfigError("an adapter is given but mode is full; use mode lora")
     if adapter is None and told.mode == "lora":
         targets, notes = chosen_targets(told.targets, trainee.module, trainee.own_targets)
-        adapter = LoRA(trainee.module, targets=targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed)
+        adapter = LoRA(trainee.module, targets=targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed,
+                       device=getattr(trainee, "device", None))  # fmt: skip
     objective = own_objective(trainee, config.objective)
     dropout = config.objective.caption_dropout
     return AdapterTask(trainee, adapter, dataset, objective, caption_dropout=dropout, notes=notes)

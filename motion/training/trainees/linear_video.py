@@ -23,8 +23,10 @@ class LinearVideoTrainee(OwnNetwork):
     Raises ConfigError also for a text-to-video model with parts that need a start image.
     """
 
-    def __init__(self, dit: LinearVideoDiT, spec: LinearVideoSpec, *, checkpointing: bool = False):
-        super().__init__(dit, spec, checkpointing=checkpointing)
+    def __init__(
+        self, dit: LinearVideoDiT, spec: LinearVideoSpec, *, checkpointing: bool = False, blocks_on_cpu: int = 0
+    ):  # fmt: skip
+        super().__init__(dit, spec, checkpointing=checkpointing, blocks_on_cpu=blocks_on_cpu)
         config = spec.config
         needs_start = config.flow_channels or config.concat_first_frame or config.first_frame_texture
         if spec.objective == "t2v" and needs_start:
