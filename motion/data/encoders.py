@@ -27,10 +27,11 @@ class Encoders:
 
     encode_frames: Callable[[Tensor], Tensor]  # (1, 3, t, h, w) in [0, 1] -> unscaled latents (1, c, t, h', w')
     encode_text: Callable[[str], TextEntry]
-    fingerprint: str  # of VAE, text encoder and number type
+    fingerprint: str  # of VAE, text encoder and number type; where captions have one of their own, of the VAE alone
     spatial_multiple: int = 1  # frames are cropped to a multiple of this many px
     # What a sample holds beside its latents, by name, float32, from the frames that encode_frames gets.
     encode_beside: Callable[[Tensor], dict[str, Tensor]] | None = None
+    text_fingerprint: str = ""  # of what encode_text gives, so that other captions leave encoded clips as they are
 
 
 def builtin_encoders(model) -> Encoders:
@@ -58,9 +59,9 @@ def wan_encoders(
     def encode_frames(video: Tensor) -> Tensor:
         return vae.encode(video * 2 - 1)
 
-    made_of = digest("wan21", *_weights(vae), text_fingerprint)
+    made_of = digest("wan21", *_weights(vae))
     beside = start_beside(encode_frames) if with_start else None
-    return Encoders(encode_frames, encode_text, made_of, SPACES["wan21"].multiple, beside)
+    return Encoders(encode_frames, encode_text, made_of, SPACES["wan21"].multiple, beside, text_fingerprint)
 
 
 def start_beside(encode_frames: Callable[[Tensor], Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:

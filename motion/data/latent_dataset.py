@@ -137,7 +137,8 @@ def build_latent_dataset(
             samples.append(store.add(window, _window_key(window, spec, encoders, windows), spec, encoders, windows))
             if on_step is not None:
                 on_step(done, len(cut))
-    record = dataset_record(collection, spec, encoders.fingerprint, windows, store.keys)
+    made_by = " ".join(filter(None, (encoders.fingerprint, encoders.text_fingerprint)))
+    record = dataset_record(collection, spec, made_by, windows, store.keys)
     report = _report(collection, cut, samples, windows, store, notes)
     return LatentDataset(samples, texts, store.load, record, report)
 
@@ -282,7 +283,8 @@ def resize_short_side(frames: Tensor, resolution: int, multiple: int = 1) -> Ten
 
 def _text_entry(caption: str, encoders: Encoders, cache: LatentCache | None) -> TextEntry:
     """An encoded caption, from the cache where it is there."""
-    key = digest("text", str(ENTRY_VERSION), caption, encoders.fingerprint)
+    by = (encoders.fingerprint, *filter(None, (encoders.text_fingerprint,)))
+    key = digest("text", str(ENTRY_VERSION), caption, *by)
     found = cache.get(key) if cache is not None else None
     if found is not None and _is_text(found[0]):
         return TextEntry(*(found[0].get(name) for name in ("context", "attention_mask", "pooled")))

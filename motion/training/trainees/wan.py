@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import torch
 from torch import Tensor
 
 from ...errors import ConfigError
 from ...models.conditions import Conditions
+from ...models.wan.architecture import TEXT_TOKENS
 from ...models.wan.network import WanDiT
 from ...models.wan.spec import WanSpec
 from ...sampling.schedules import sigma_to_timestep
@@ -25,7 +27,7 @@ class WanObjective:
     spec: WanSpec
 
     def conditions(self, batch: Mapping[str, Tensor], *, first_latent: Tensor | None = None) -> Conditions:
-        """See `Trainee`. The prompt's mask is left out: Wan reads the padding too.
+        """See `Trainee`. The prompt's mask is left out: Wan reads the padding too, so prompts are filled up with it.
 
         Raises ConfigError for a batch without what this variant sees, and for a start image of another kind.
         """
@@ -37,7 +39,7 @@ class WanObjective:
                 raise ConfigError(f"this variant of Wan sees {name}, which the data set does not hold; train a "
                                   "text-to-video model, or encode the clips with it")  # fmt: skip
             told |= {name: batch[name]} if is_read else {}
-        return Conditions(batch["context"], **told)
+        return Conditions(padded_text(batch["context"]), **told)
 
 
 class WanTrainee(WanObjective, OwnNetwork):
@@ -55,3 +57,9 @@ class WanTrainee(WanObjective, OwnNetwork):
         """See `Trainee`."""
         parts = {"model": {"config": asdict(self.spec.config), "sampling": self.sampling.to_dict()}}
         return {**parts, "base": weights_fingerprint(self.module)} if with_weights else parts
+
+
+def padded_text(context: Tensor) -> Tensor:
+    """Prompts (b, n, d) with the zeros behind them that Wan was trained with, up to 512 tokens; longer ones stay."""
+    b, n, d = context.shape
+    return torch.cat((context, context.new_zeros(b, TEXT_TOKENS - n, d)), dim=1) if n < TEXT_TOKENS else context

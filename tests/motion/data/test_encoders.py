@@ -22,11 +22,12 @@ def test_wan_encoders_give_unscaled_latents_of_pixels_from_0_to_1():
     assert made.encode_text("ab").context.tolist() == [[2.0, 2.0]]
 
 
-def test_one_bit_of_the_vae_or_another_text_changes_the_fingerprint():
+def test_one_bit_of_the_vae_changes_its_fingerprint_and_texts_have_their_own():
     torch.manual_seed(0)
     vae = WanVAE(2)
     before = encoders(vae).fingerprint
-    assert encoders(vae).fingerprint == before != encoders(vae, "other").fingerprint
+    assert encoders(vae).fingerprint == before == encoders(vae, "other").fingerprint
+    assert encoders(vae, "other").text_fingerprint == "other"
     vae.decoder.head[2].bias.data.view(torch.int32)[1] ^= 1
     assert encoders(vae).fingerprint != before
 

@@ -105,6 +105,16 @@ def test_what_encoders_make_beside_the_latents_is_kept_with_them_and_is_another_
             sample["start"].zero_()  # a copy
 
 
+def test_captions_with_a_fingerprint_of_their_own_leave_encoded_clips_and_are_another_data_set(tmp_path):
+    vae, datasets = Counting(), []
+    for name in ("one", "other"):
+        vae.encoders = dataclasses.replace(vae.encoders, text_fingerprint=name)
+        datasets.append(build([sliding_clip()], tmp_path, vae=vae))
+    assert vae.calls == 3 and vae.texts == ["", "pan left"] * 2
+    differ = datasets[1].differences(datasets[0].record())
+    assert differ == ["the VAE, the text encoder or their number type is another one"]
+
+
 def test_bucket_is_measured_on_the_windows_own_frames():
     slow, fast = sliding_clip("slow", step=0), sliding_clip("fast", step=5)
     data = build([slow, fast], windows=dataclasses.replace(SHORT, stride_max=1))

@@ -41,7 +41,8 @@ def test_the_network_is_asked_at_its_noise_level_for_the_velocity_of_every_frame
     for b, sigma in enumerate(told["sigma"].double()):
         clean, noise = told["latents"][b].double(), told["noise"][b].double()
         state = ((1 - sigma) * clean + sigma * noise).unsqueeze(0)
-        context = Conditions(told["context"][b : b + 1].double())
+        text = told["context"][b : b + 1].double()
+        context = Conditions(torch.cat((text, torch.zeros(1, 512 - text.shape[1], TEXT)), 1))
         answer = exact(state, 1000 * sigma.view(1), context)[0]
         torch.testing.assert_close(found[b], (answer - (noise - clean)).square().mean(), rtol=1e-4, atol=0)
 
@@ -76,6 +77,9 @@ def test_a_variant_sees_what_the_data_set_holds_for_it_and_its_absence_is_refuse
              "image_tokens": torch.zeros(1)}  # fmt: skip
     both = trainee_of(I2V)
     told = both.conditions(batch)
+    assert told.context.shape == (1, 512, TEXT)
+    long = torch.ones(1, 513, TEXT)
+    assert both.conditions(batch | {"context": long}).context is long
     assert told.concat_latents is batch["concat_latents"] and told.image_tokens is batch["image_tokens"]
     plain = trainee_of().conditions(batch)
     assert plain.concat_latents is None and plain.image_tokens is None and plain.attention_mask is None
