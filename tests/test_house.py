@@ -33,7 +33,7 @@ FLOORS = (
     ("text",),
     ("models", "metrics"),
     ("sampling",),
-    ("adapters", "conditioning"),
+    ("adapters", "conditioning", "pose"),
     ("io",),
     ("builtin_model",),
     ("data",),

@@ -1,0 +1,1 @@
+"""Poses of people: read, cleaned, fitted to another body, drawn."""
