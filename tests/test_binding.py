@@ -35,6 +35,7 @@ from pack.motion.metrics.optical_flow import has_cv2, median_length
 from pack.motion.models.heads.flow_codec import FlowCodec, check_photo_size
 from pack.motion.models.heads.flow_head import compose_clean
 from pack.motion.models.latent_spaces import LatentSpace
+from pack.motion.models.module_weights import is_untouched
 from pack.motion.pipeline import animate_frames
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
@@ -93,6 +94,7 @@ BOUND_BY = {
     MotionVocabulary.tokenize: "test_vocabulary.py",
     MotionTextEncoder.forward: "test_vocabulary.py",
     open_clip_folder: "test_clip_folder.py",
+    is_untouched: "test_wan_block_adapters.py",
     animate_frames: "test_pipeline.py",
 }
 

@@ -1,9 +1,11 @@
-"""What adapters may do inside a block of the linear video DiT: four places, each empty unless a call fills it.
+"""What adapters may do inside a block of a video transformer: four places, each empty unless a call fills it.
 
     beside_self_attention(AttentionSite) -> (b, t, n, d)   added to spatial attention's result, inside its gate
     temporal(AttentionSite) -> (b, t, n, d)                the same beside attention along the frames
     instead_of_text(TokenSite) -> (b, t, n, d)             added to the tokens; text attention does not run
     attention_bias(TokenSite) -> PairWeights               weighs the pairs of tokens that spatial attention mixes
+In Wan one softmax attention over all frames is both: it is the spatial attention meant here, whose pairs are those of
+the whole video, and there is no `temporal`.
 An answer of None leaves this block as it is. An adapter that would replace what it stands beside returns its own
 result less `site.result`. Sites are shared: nothing in them may be written into or kept after the call.
 """
@@ -16,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.spatial_state import SpatialState
-from ...kernels.temporal_cosine_attention import RotaryTable
 from ..errors import ShapeError
 
 
@@ -25,16 +26,36 @@ class Around(Protocol):
 
     embedding: Tensor  # (b, t or 1, d): timestep, motion bucket and what else modulates, before any block's table
     grid: tuple[int, int]  # height, width in tokens
-    rotary: RotaryTable  # of the frames' indices
+    rotary: NamedTuple  # RotaryTable, of the frames' indices, or WanRotary, of frames, rows and columns
     kernels: str
     block: int  # index of the block that asks
 
 
+class LayerAtSite:
+    """An attention that is called otherwise than adapters call one; it has the layers of its module under their names.
+
+    call: tokens (b, t, n, d) -> the module's own answer, (b, t, n, d).
+    """
+
+    def __init__(self, module: nn.Module, call: Callable[[Tensor], Tensor]):
+        self._module, self._call = module, call
+
+    def __call__(self, tokens: Tensor, around: Around) -> Tensor:
+        """The module's own answer in this call of the network, which `around` has to be of."""
+        return self._call(tokens)
+
+    def __getattr__(self, name: str):
+        return getattr(self._module, name)
+
+
 class TokenSite(NamedTuple):
-    """Tokens (b, t, n, d) before a layer: normed and modulated before `attn1`, as they are before `attn2`."""
+    """Tokens (b, t, n, d) as a layer reads them.
+
+    Normed and modulated before self-attention; as they are before the text attention `attn2`, normed before Wan's.
+    """
 
     tokens: Tensor
-    attention: nn.Module  # called as attention(tokens, around) it gives the layer's own answer, (b, t, n, d)
+    attention: nn.Module | LayerAtSite  # called as attention(tokens, around) it gives its own answer, (b, t, n, d)
     around: Around
 
 
@@ -43,7 +64,8 @@ class AttentionSite(NamedTuple):
 
     query, key, value: normed where the model norms them, (b·t, n, nh, dh) in space, (b, t, n, nh, dh) along the
     frames. state: of key and value, one a frame, None along the frames; `read_spatial_state` reads it with other
-    queries. It holds each pair unweighted, whatever `attention_bias` does to the attention itself.
+    queries. It holds each pair unweighted, whatever `attention_bias` does to the attention itself. Wan: (b·t, n, nh,
+    dh), not yet turned by their places; softmax has no state.
     """
 
     tokens: Tensor  # (b, t, n, d), normed and modulated
@@ -53,12 +75,14 @@ class AttentionSite(NamedTuple):
     value: Tensor
     state: SpatialState | None
     result: Tensor  # (b, t, n, d): the layer's own answer, before its gate
-    attention: nn.Module
+    attention: nn.Module | LayerAtSite
     around: Around
 
 
 class PairWeights(NamedTuple):
-    """Weights of token pairs inside a frame: query p meets key j with sum_r query[p, r] · key[j, r], none negative.
+    """Weights of token pairs inside a frame, in Wan of the video, none negative.
+
+    Query p meets key j with sum_r query[p, r] · key[j, r].
 
     query, key: (b, t, n, r). A softmax bias log(s_p s_j + (1 - s_p)(1 - s_j) + e) of scores s in [0, 1] is, as a
     factor, query = (s + e, 1 - s + e), key = (s, 1 - s). All that is multiplied stays linear in the tokens; r copies

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..errors import ShapeError
 
-_TOKENS = ("patch_embed.proj", "proj_out", "transformer_blocks.*")
-_TEXT = ("*.attn2.to_k", "*.attn2.to_v")
+_TOKENS = ("patch_embed.proj", "proj_out", "transformer_blocks.*", "blocks.*", "head.head")  # the last two: Wan's
+_TEXT = ("*.attn2.to_k", "*.attn2.to_v", *(f"*.cross_attn.{part}" for part in ("k", "v", "k_img", "v_img")))
 
 
 def carries_tokens(name: str) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ..architecture import AdapterPlaces, Architecture, TrainingDefaults
 from ..step_memory import FULL, HALF, HOST_UNIT
-from .config import IMAGE_TOKENS, IMAGE_WIDTH, NO_ADAPTERS, WanConfig
+from .config import IMAGE_TOKENS, IMAGE_WIDTH, WanConfig
 from .spec import WanSpec
 
 # Token tensors alive while keys are normed or turned, which is in float32: for numbers of two bytes and for float32, by
@@ -62,6 +62,6 @@ WAN = Architecture(
     network=_network,
     operators=(),
     memory=WanMemory(),
-    adapters=AdapterPlaces(blocks="blocks", parts=("self_attn", "cross_attn", "ffn"), not_inside=NO_ADAPTERS),
+    adapters=AdapterPlaces(blocks="blocks", parts=("self_attn", "cross_attn", "ffn")),
     training=TrainingDefaults(num_frames=17, stride_min=1, stride_max=1, fps=16.0, targets=("self_attn", "cross_attn")),
 )

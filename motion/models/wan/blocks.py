@@ -1,4 +1,4 @@
-"""The Wan transformer block, in parts that may be called one by one, so that an adapter can stand between them.
+"""The Wan transformer block of our own network; its formula stands in `block_run`, which runs the host's as well.
 
 Tokens are (b, n, d), n = t·h·w: frame by frame, row by row. What is told of frames is (b, t or 1, …) and holds for
 the n / t tokens of a frame. Modules and weights have the names of the host's own Wan.
@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..block_adapters import BlockAdapters
+from ..module_weights import is_untouched
+from .block_run import BlockCalls, WanAround, run_wan_block
 from .config import EPS, WanConfig
 from .rotary import WanRotary, turned
 
@@ -26,29 +29,14 @@ class WanInputs(NamedTuple):
     image: Tensor | None  # (b, m', d): embedded CLIP vision tokens
     rotary: WanRotary
     grid: tuple[int, int, int]  # frames, rows and columns of tokens
+    kernels: str = "auto"
+    adapters: BlockAdapters | None = None
+    block: int = 0  # index of the block that is running; kept up to date where there are adapters
 
-
-class BlockRows(NamedTuple):
-    """One block's shifts, scales and gates, (b, t or 1, d) each."""
-
-    attention_shift: Tensor
-    attention_scale: Tensor
-    attention_gate: Tensor
-    ffn_shift: Tensor
-    ffn_scale: Tensor
-    ffn_gate: Tensor
-
-
-def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x · (1 + scale) + shift; x (b, n, d), the rows (b, t or 1, d)."""
-    by_frame = x.unflatten(1, (shift.shape[1], -1))
-    return torch.addcmul(shift.unsqueeze(2), by_frame, 1 + scale.unsqueeze(2)).flatten(1, 2)
-
-
-def gated_sum(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
-    """x + gate · y; x and y (b, n, d), gate (b, t or 1, d)."""
-    frames = (gate.shape[1], -1)
-    return torch.addcmul(x.unflatten(1, frames), y.unflatten(1, frames), gate.unsqueeze(2)).flatten(1, 2)
+    @property
+    def site(self) -> WanAround:
+        """What adapters are told of the call."""
+        return WanAround(self.embedding, self.grid[1:], self.rotary, self.kernels, self.block)
 
 
 def drawn_rows(rows: int, config: WanConfig, *, dtype=None, device=None) -> nn.Parameter:
@@ -148,25 +136,13 @@ class WanBlock(nn.Module):
         )  # fmt: skip
         self.modulation = drawn_rows(6, config, **factory)
 
-    def rows(self, around: WanInputs) -> BlockRows:
-        """This block's shifts, scales and gates: its table added to what the noise level says."""
-        return BlockRows(*(self.modulation.to(around.modulation) + around.modulation).unbind(2))
-
-    def attention_input(self, x: Tensor, rows: BlockRows) -> Tensor:
-        """Tokens (b, n, d) -> what `self_attn` reads, (b, n, d), normed and modulated."""
-        return modulated(self.norm1(x), rows.attention_shift, rows.attention_scale)
-
-    def read_text(self, x: Tensor, around: WanInputs) -> Tensor:
-        """Tokens (b, n, d) -> what they find in text and image, (b, n, d), to be added to them."""
-        return self.cross_attn(self.norm3(x), around.text, around.image)
-
-    def feed_forward(self, x: Tensor, rows: BlockRows) -> Tensor:
-        """Tokens (b, n, d) -> the feed-forward's answer, (b, n, d), before its gate."""
-        return self.ffn(modulated(self.norm2(x), rows.ffn_shift, rows.ffn_scale))
-
     def forward(self, x: Tensor, around: WanInputs) -> Tensor:
         """Tokens (b, n, d) -> tokens (b, n, d)."""
-        rows = self.rows(around)
-        x = gated_sum(x, self.self_attn(self.attention_input(x, rows), around.rotary), rows.attention_gate)
-        x = x + self.read_text(x, around)
-        return gated_sum(x, self.feed_forward(x, rows), rows.ffn_gate)
+        attention = self.self_attn
+        calls = BlockCalls(
+            self_attention=lambda h: attention(h, around.rotary),
+            turn=lambda h: turned(h, around.rotary, attention.num_heads), attend=attention.attend,
+            cross_attention=lambda h: self.cross_attn(h, around.text, around.image), feed_forward=self.ffn,
+            may_open=is_untouched(attention),
+        )  # fmt: skip
+        return run_wan_block(self, x, around.modulation, calls, around.adapters, around.site)

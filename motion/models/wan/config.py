@@ -11,9 +11,6 @@ IMAGE_TOKENS = 257  # that CLIP makes of one image: a class token and 16x16 patc
 MASK_CHANNELS = 4  # of the mask in front of a start video, one for each frame that a latent frame holds
 EPS = 1e-6  # of the norms, but for those around the image tokens, which have torch's own
 
-# Why none goes into its blocks by way of BlockAdapters.
-NO_ADAPTERS = "the places for them belong to attentions of their own in space and in time, and its own is one for both"
-
 _RANGES = (
     ("in_channels", 1, 4096), ("patch_size", 1, 16), ("num_layers", 1, 200), ("num_attention_heads", 1, 512),
     ("attention_head_dim", 6, 512), ("hidden_width", 1, 2**20), ("caption_channels", 1, 65536),

@@ -11,16 +11,16 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ..block_adapters import BlockAdapters
 from ..block_inputs import WeightsOf
 from ..conditions import Conditions
 from ..linear_video.attentions import torch_attention
 from ..module_weights import plain_weights
 from ..text_cache import TextCache
-from .blocks import Attention, WanBlock, WanInputs, drawn_rows, modulated
+from .block_run import check_places, modulated
+from .blocks import Attention, WanBlock, WanInputs, drawn_rows
 from .checks import check_inputs
-from .config import EPS, FREQUENCIES, IMAGE_WIDTH, NO_ADAPTERS, WanConfig
+from .config import EPS, FREQUENCIES, IMAGE_WIDTH, WanConfig
 from .rotary import WanRotary, wan_rotary
 
 __all__ = ["WanDiT", "WanConfig"]
@@ -120,12 +120,11 @@ class WanDiT(nn.Module):
         float in [0, 1000] = 1000·sigma; a frame that is given clean has 0. conditions: b rows. Read are the prompt,
         without its mask, since Wan reads the padding too; frame_indices, any real places; and, where the config has
         them, concat_latents and image_tokens. run_block(index, call, hidden_states): seam for block patches, on tokens
-        (b, n, d). text_cache, text_keys: not used, every call reads the text anew. adapters: refused, see NO_ADAPTERS.
+        (b, n, d). text_cache, text_keys: not used, every call reads the text anew. adapters: inside every block.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError for inputs that do not fit, ConfigError for
-        missing ones and for adapters.
+        missing ones and for adapters beside attention along the frames, of which there is none.
         """
-        if adapters is not None:
-            raise ConfigError(f"Wan takes no adapters in its blocks: {NO_ADAPTERS}; use a LinearVideo model")
+        check_places(adapters)
         check_inputs(self.config, latents, timestep, conditions)
         x, grid = self.embed_patches(latents, conditions.concat_latents)
         embedding = self.embed_timestep(timestep, latents.dtype)
@@ -133,12 +132,14 @@ class WanDiT(nn.Module):
         text = self.text_embedding(conditions.context.to(latents.dtype))
         image = None if self.img_emb is None else self.img_emb(conditions.image_tokens.to(latents.dtype))
         rotary = self.places(conditions.frame_indices, grid, latents)
-        around = WanInputs(embedding, modulation, text, image, rotary, grid)
+        around = WanInputs(embedding, modulation, text, image, rotary, grid, self.kernels, adapters)
         for index, block in enumerate(self.blocks):
+            if adapters is not None:
+                around = around._replace(block=index)
             if run_block is None:
                 x = block(x, around)
             else:
-                x = run_block(index, lambda hidden_states, block=block: block(hidden_states, around), x)
+                x = run_block(index, lambda hidden_states, block=block, told=around: block(hidden_states, told), x)
         return self.patches_to_latents(self.head(x, embedding), grid)
 
     def embed_patches(self, latents: Tensor, concat_latents: Tensor | None) -> tuple[Tensor, tuple[int, int, int]]:

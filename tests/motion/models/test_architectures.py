@@ -272,7 +272,7 @@ def test_a_row_refuses_adapters_inside_blocks_exactly_where_its_network_does(row
         except ConfigError as error:
             seen.append(str(error))
     assert seen == [] if not row.adapters.not_inside else seen[0] == seen[1]
-    assert bool(row.adapters.not_inside) == (row is not LINEAR_VIDEO)
+    assert bool(row.adapters.not_inside) == (row is SANA_VIDEO)
 
 
 def test_settings_that_name_nothing_train_linear_video_as_its_row_says():

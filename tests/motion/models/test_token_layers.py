@@ -57,7 +57,10 @@ def test_outputs_of_another_video_are_refused(shape, layer):
 @pytest.mark.parametrize(("name", "carries"), [
     ("patch_embed.proj", True), ("proj_out", True), ("transformer_blocks.0.attn1.to_q", True),
     ("transformer_blocks.11.attn2.to_out.0", True), ("transformer_blocks.1.ff.conv_point", True),
-    ("transformer_blocks.0.attn2.to_k", False), ("transformer_blocks.0.attn2.to_v", False),
+    ("blocks.0.self_attn.k", True), ("blocks.1.cross_attn.q", True), ("blocks.1.cross_attn.o", True),
+    ("blocks.29.ffn.2", True), ("head.head", True), ("blocks.1.cross_attn.k", False), ("blocks.1.cross_attn.v", False),
+    ("blocks.1.cross_attn.k_img", False), ("blocks.1.cross_attn.v_img", False), ("time_embedding.0", False),
+    ("text_embedding.2", False), ("transformer_blocks.0.attn2.to_k", False), ("transformer_blocks.0.attn2.to_v", False),
     ("time_embed.linear", False), ("caption_projection.linear_1", False), ("first_frame_embed.proj", False),
     ("skip_head.conv_in", False),
 ])  # fmt: skip

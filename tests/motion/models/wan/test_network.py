@@ -6,9 +6,8 @@ import pytest
 import torch
 from pack.motion.adapters.lora import LoRA, target_names
 from pack.motion.errors import ConfigError, ShapeError
-from pack.motion.models.block_adapters import BlockAdapters
 from pack.motion.models.conditions import Conditions
-from pack.motion.models.wan.blocks import gated_sum
+from pack.motion.models.wan.block_run import block_rows, gated_sum, modulated
 from pack.motion.models.wan.config import IMAGE_WIDTH, PUBLISHED
 from pack.motion.models.wan.network import WanDiT
 from tiny_wan import FRAMES, PER_FRAME, VARIANTS, apart, fill, given
@@ -151,15 +150,15 @@ def test_a_block_run_from_its_parts_is_the_block(networks):
         if index == 0:
             return call(x)
         around = seen[0]
-        rows = parts.rows(around)
-        h = parts.attention_input(x, rows)
+        rows = block_rows(parts, around.modulation)
+        h = modulated(parts.norm1(x), rows.attention_shift, rows.attention_scale)
         q, k, v = parts.self_attn.project(h, around.rotary)
         assert q.shape == k.shape == v.shape == x.shape == (2, FRAMES * 15, model.config.width)
         x = gated_sum(x, parts.self_attn.o(parts.self_attn.attend(q, k, v)), rows.attention_gate)
         text = parts.cross_attn
         query = text.query(parts.norm3(x))
         x = x + text.o(text.read_text(query, around.text) + text.read_image(query, around.image))
-        return gated_sum(x, parts.feed_forward(x, rows), rows.ffn_gate)
+        return gated_sum(x, parts.ffn(modulated(parts.norm2(x), rows.ffn_shift, rows.ffn_scale)), rows.ffn_gate)
 
     handle = model.blocks[0].register_forward_pre_hook(lambda module, given: seen.append(given[1]))
     whole = model(*inputs)
@@ -241,8 +240,3 @@ def test_inputs_that_do_not_fit_are_named_with_what_is_needed(name):
     model = WanDiT(VARIANTS["first and last"], device="meta")
     with pytest.raises(kind, match=words):
         model(latents, timestep, Conditions(**values))
-
-
-def test_adapters_made_for_other_blocks_are_refused_with_the_reason(networks):
-    with pytest.raises(ConfigError, match="Wan takes no adapters in its blocks: .*; use a LinearVideo model"):
-        networks("text")(*given(VARIANTS["text"], torch.float64), adapters=BlockAdapters())
