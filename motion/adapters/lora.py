@@ -69,14 +69,38 @@ class LoRALayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The difference before it is scaled, float32 unless autocast says otherwise."""
-        x = x.to(self.down.dtype)
         if self.stride is None:
-            return F.linear(F.linear(x, self.down), self.up)
+            return F.linear(self._narrowed(x), self.up)
+        x = x.to(self.down.dtype)
         return F.conv2d(F.conv2d(x, self.down, None, self.stride, self.padding, self.dilation), self.up)
+
+    def _narrowed(self, x: Tensor) -> Tensor:
+        """x · downᵀ."""
+        if x.dtype == self.down.dtype or (x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)):
+            return F.linear(x, self.down)
+        return _WideProduct.apply(x, self.down)
 
     def delta(self) -> Tensor:
         """The same difference as a weight, in the shape of the layer's."""
         return (self.up.flatten(1) @ self.down.flatten(1)).reshape(self.weight_shape)
+
+
+class _WideProduct(torch.autograd.Function):
+    """x · Wᵀ in the type of W, of which the backward pass keeps x as it came, not its wide copy.
+
+    Queries, keys and values are made of one x: without this, each would keep a float32 copy of it.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x.to(weight.dtype), weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        of_weight = grad.flatten(0, -2).t() @ x.to(weight.dtype).flatten(0, -2)
+        return (grad @ weight).to(x.dtype) if ctx.needs_input_grad[0] else None, of_weight
 
 
 class LoRA:

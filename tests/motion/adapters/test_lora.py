@@ -109,6 +109,23 @@ def test_adapter_beside_bfloat16_weights_stays_float32_and_answers_in_bfloat16()
     assert seen.dtype == torch.bfloat16 and next(iter(lora.parameters().values())).dtype == torch.float32
 
 
+def test_beside_bfloat16_gradients_are_those_of_wide_copies_and_none_is_kept():
+    linear = nn.Linear(12, 20, dtype=torch.bfloat16).requires_grad_(False)
+    lora, kept = trained(nn.Sequential(linear), targets=("0",)), []
+    layer = lora.layers["0"]
+    x = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(3)).bfloat16().requires_grad_()
+    with lora.attached(), torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(y) or y, lambda y: y):
+        out = lora.module(x)
+    out.square().sum().backward()
+    assert not any(tensor.shape == x.shape and tensor.dtype == torch.float32 for tensor in kept)
+    found = [layer.down.grad, layer.up.grad, x.grad]
+    copies = [value.detach().clone().requires_grad_() for value in (layer.down, layer.up, x)]
+    delta = torch.nn.functional.linear(torch.nn.functional.linear(copies[2].float(), copies[0]), copies[1])
+    (linear(copies[2]) + (2.0 * delta).bfloat16()).square().sum().backward()
+    for one, other in zip(found, copies, strict=True):
+        assert torch.equal(one, other.grad) and one.abs().max() > 0
+
+
 def test_targets_are_parts_of_names_or_globs_and_never_depthwise_convolutions():
     dit = tiny_dit(tiny_spec())
     assert target_names(dit, ("*.1.attn1.to_q",)) == ["transformer_blocks.1.attn1.to_q"]
