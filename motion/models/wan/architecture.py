@@ -12,6 +12,9 @@ from .spec import WanSpec
 ATTENTION = {False: (10.1, 8.1), True: (9.1, 7.1)}
 FFN_TOKENS, FFN_WIDE = 3.1, 2  # token tensors, and tensors of the hidden width, in the feed-forward
 TURN_BYTES = 8  # of the rotary tables, a token and number of a head
+# In a training step, what a block keeps for its backward pass, beside image tokens more; what its feed-forward holds in
+# that pass comes on top, once. Counted for numbers of two bytes where torch makes an RMS norm of many operations.
+KEPT_TOKENS, KEPT_WIDE, KEPT_IMAGE, BACK_WIDE = 17.3, 1.04, 2.2, 2.1
 TEXT_TOKENS = 512  # of a prompt; it and its states live beside the video's tokens, and so do image tokens
 
 
@@ -35,6 +38,20 @@ class WanMemory:
         beside += IMAGE_TOKENS * (IMAGE_WIDTH + config.width) if config.image_tokens and tokens else 0
         turns = TURN_BYTES * config.attention_head_dim * tokens
         return int((alive * tokens * config.width + b * beside) * itemsize) + turns
+
+    def training_bytes(
+        self, config: WanConfig, shape: tuple[int, ...], *, checkpointing: bool, itemsize: int = 2
+    ) -> int:  # fmt: skip
+        """Bytes that a training step beside a frozen base needs beside its weights: what lives for the backward pass.
+
+        shape: (b, c, t, h, w) of the latents.
+        """
+        b, _, t, h, w = shape
+        tokens = b * t * (h // config.patch_size) * (w // config.patch_size)
+        wide = config.hidden_width / config.width
+        kept = KEPT_TOKENS + KEPT_WIDE * wide + KEPT_IMAGE * config.image_tokens
+        blocks = config.num_layers + kept if checkpointing else config.num_layers * kept
+        return int((blocks + BACK_WIDE * wide) * tokens * config.width * itemsize)
 
     def factor(self, config: WanConfig, kernels: str = "torch") -> float:
         """The host's memory per latent cell, in its unit of 0.01 MiB a byte of number size: large clips, bfloat16."""

@@ -51,7 +51,7 @@ class OwnNetwork(DescribedNetwork):
         if any(value.is_inference() for value in module.parameters()):
             raise ConfigError("the network holds inference tensors; build or clone it in inference_mode(False)")
         super().__init__(module, spec)
-        self._away = None
+        self.checkpointing, self.blocks_on_cpu, self._away = checkpointing, blocks_on_cpu, None
         if blocks_on_cpu:
             if not checkpointing:
                 raise ConfigError(NEEDS_CHECKPOINTING.format(blocks_on_cpu))
@@ -67,8 +67,10 @@ class OwnNetwork(DescribedNetwork):
     def session(self, *, frozen: bool) -> Iterator[None]:
         """See `Trainee`. Raises ConfigError to train blocks that lie on the CPU."""
         if self._away is not None and not frozen:
-            raise ConfigError(f"blocks_on_cpu is {len(self._away)} and mode full; those blocks are only read: use mode "
-                              "lora, or blocks_on_cpu 0")  # fmt: skip
+            raise ConfigError(
+                f"blocks_on_cpu is {self.blocks_on_cpu} and mode full; those blocks are only read: use mode lora, or "
+                "blocks_on_cpu 0"
+            )
         before = [(value, value.requires_grad) for value in self.module.parameters()]
         try:
             for value, _ in before:

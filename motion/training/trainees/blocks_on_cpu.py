@@ -29,9 +29,6 @@ class BlocksOnCpu:
                 if value.device.type != "cpu":
                     held[name] = _like(value, value.detach().to("cpu"))
 
-    def __len__(self) -> int:
-        return len(self.blocks) - self.first
-
     @contextmanager
     def at_hand(self, index: int) -> Iterator[None]:
         """Copies of the block's tensors in their places while the block lasts; nothing for a block that stays."""

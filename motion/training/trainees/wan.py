@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...models.conditions import Conditions
-from ...models.wan.architecture import TEXT_TOKENS
+from ...models.wan.architecture import TEXT_TOKENS, WAN
 from ...models.wan.network import WanDiT
 from ...models.wan.spec import WanSpec
 from ...sampling.schedules import sigma_to_timestep
@@ -53,6 +53,31 @@ class WanTrainee(WanObjective, OwnNetwork):
         dtype = next(self.module.blocks.parameters()).dtype
         return self.module(latents.to(dtype), timestep, conditions, run_block=self._run_block)
 
+    def save_memory(self, shape: tuple[int, ...]) -> str:
+        """See `Trainee`. Nothing is changed unasked: raises ConfigError with what a step takes and what takes less."""
+        b, _, t, h, w = shape
+        config, space = self.spec.config, self.space
+        frames, cell = space.temporal_ratio * (t - 1) + 1, space.spatial_ratio
+        need, ways = self._step_size(shape, self.checkpointing), []
+        if not self.checkpointing:
+            ways.append(f"set gradient_checkpointing to true ({self._step_size(shape, True)} instead)")
+        else:
+            away = self.blocks_on_cpu
+            ways += [f"raise blocks_on_cpu ({away} of {config.num_layers} blocks now)"] * (away < config.num_layers)
+        ways.append("use fewer frames, a lower resolution" + (" or a smaller batch_size" if b > 1 else ""))
+        raise ConfigError(
+            f"out of memory: a step on {b} video{'s' if b > 1 else ''} of {frames} frames, {w * cell}x{h * cell} px, "
+            f"takes about {need} beside {_size(self._base_bytes())} of the model on {self.device}: "
+            f"{'; or '.join(ways)}, then resume"
+        )
+
+    def _step_size(self, shape: tuple[int, ...], checkpointing: bool) -> str:
+        itemsize = next(self.module.blocks.parameters()).itemsize
+        return _size(WAN.memory.training_bytes(self.spec.config, shape, itemsize=itemsize, checkpointing=checkpointing))
+
+    def _base_bytes(self) -> int:
+        return sum(value.nbytes for value in self.module.parameters() if value.device == self.device)
+
     def fingerprint(self, *, with_weights: bool) -> dict:
         """See `Trainee`."""
         parts = {"model": {"config": asdict(self.spec.config), "sampling": self.sampling.to_dict()}}
@@ -63,3 +88,7 @@ def padded_text(context: Tensor) -> Tensor:
     """Prompts (b, n, d) with the zeros behind them that Wan was trained with, up to 512 tokens; longer ones stay."""
     b, n, d = context.shape
     return torch.cat((context, context.new_zeros(b, TEXT_TOKENS - n, d)), dim=1) if n < TEXT_TOKENS else context
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
