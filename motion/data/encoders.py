@@ -1,11 +1,12 @@
 """What turns pictures and captions into a model's input, as the data set needs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..io.text_encoders.prompts_file import PromptsFile
 from ..models.latent_spaces import SPACES
 from ..models.wan.start_video import concat_latents, start_video
 from ..models.wan.vae import WanVAE
@@ -75,6 +76,18 @@ def start_beside(encode_frames: Callable[[Tensor], Tensor]) -> Callable[[Tensor]
         return {"concat_latents": concat_latents(SPACES["wan21"].scaled(start.float()))[0]}
 
     return encode
+
+
+def saved_texts(file: PromptsFile, captions: Iterable[str]) -> tuple[Callable[[str], TextEntry], str]:
+    """What finds these captions and the empty one in a prompts file, and their fingerprint.
+
+    Zeros that the text encoder padded with are left out. Raises CheckpointError for values that are not finite.
+    """
+    found = file.read(sorted({"", *captions}))
+    entries = {text: TextEntry(prompt.context, prompt.attention_mask, prompt.pooled) for text, prompt in found.items()}
+    parts = [f"{text!r} {[None if part is None else _tensor_digest(part) for part in vars(entry).values()]}"
+             for text, entry in entries.items()]  # fmt: skip
+    return entries.__getitem__, digest("prompts", file.encoder, *parts)
 
 
 def _weights(module: nn.Module) -> list[str]:

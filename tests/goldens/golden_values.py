@@ -121,10 +121,16 @@ def graphs() -> dict:
     return found
 
 
+LATER = ("vae", "prompts", "expert", "dtype")  # keys of job files that are younger than 0.1
+
+
 def jobs() -> dict:
     """Job files of 0.1 as they are understood."""
     read = {path.name: read_job(path) for path in sorted((HERE / "jobs").iterdir())}
     plain = {name: {**asdict(job), "training": job.training.to_dict()} for name, job in read.items()}
+    for values in plain.values():  # what files of 0.1 cannot say is at its default
+        assert {name: values.pop(name) for name in LATER} == dict.fromkeys(LATER), values
+        del values["said"]
     return json.loads(json.dumps(plain))
 
 

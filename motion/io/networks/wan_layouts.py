@@ -14,6 +14,7 @@ import torch
 
 from ...errors import CheckpointError, ConfigError
 from ...models.wan.config import FREQUENCIES, IMAGE_WIDTH, PUBLISHED, WanConfig
+from ...models.wan.experts import EXPERTS
 from ..files.kind import shown
 from ..files.weight_folder import DOCS
 from .families import CONTAINERS, strip_containers
@@ -22,7 +23,6 @@ from .scaled_fp8 import Fp8Scales, find_scales
 from .wan_names import DIFFUSERS_MARKS, HOST_MARKS, host_name, naming_of, wan_shapes
 
 CLASSES = ("WanModel", "WanTransformer3DModel")  # in config.json, of Wan's own code and of diffusers
-EXPERTS = ("high_noise", "low_noise")
 FAMILY = "a Wan 2.1 or 2.2 video model"
 HEAD = 128  # width of a head of every published Wan
 SHOWN = 2

@@ -18,7 +18,7 @@ from ...foreign_json import parse_json
 from ..files.atomic import write_safetensors
 from ..files.kind import shown
 from ..files.safetensors import SafetensorsHeader, check_values, opened_tensors, read_header
-from ..networks.families import weights_family
+from ..networks.families import detect_family
 
 FAMILY, FORMAT_VERSION = "prompts", 1
 PARTS = ("context", "attention_mask", "pooled")
@@ -151,7 +151,7 @@ def open_prompts(path: str | os.PathLike) -> PromptsFile:
     header = read_header(path)
     metadata = header.metadata
     if not is_prompts(metadata):
-        what = weights_family(header.shapes, metadata) or "not a file known here"
+        what = detect_family(header.shapes, header.shapes) or "not a file known here"
         raise CheckpointError(f"{path}: this is {what}; encoded prompts are needed: {SAVE_THEM}")
     version = metadata.get("format_version", "")
     if not version.isdecimal() or int(version[:6]) > FORMAT_VERSION:

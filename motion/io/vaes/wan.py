@@ -23,6 +23,13 @@ def read_wan_vae(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
     """
     device = torch.device(device or "cpu")
     check_compute(dtype, device)
+    file, vae = open_wan_vae(path)
+    with pointing_to(file.space.row or "VAEs"):
+        return fill_module(vae, file.read(), dtype=dtype, device=device)
+
+
+def open_wan_vae(path: str | os.PathLike) -> tuple[VAEFile, WanVAE]:
+    """Check a file or folder by headers alone: it, and its network without memory. Raises CheckpointError."""
     file = open_vae(path)
     with pointing_to(file.space.row or "VAEs"):
         vae = _network(file)
@@ -31,7 +38,7 @@ def read_wan_vae(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
             stored = file.source.headers[file.source.places[place]].tensors[place].dtype
             if not stored.is_floating_point:
                 raise CheckpointError(f"{path}: weight {shown(name)} is {stored}; floating point is needed")
-        return fill_module(vae, file.read(), dtype=dtype, device=device)
+    return file, vae
 
 
 def _network(file: VAEFile) -> WanVAE:
