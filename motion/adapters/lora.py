@@ -61,11 +61,8 @@ class LoRALayer(nn.Module):
         return self.alpha / self.rank
 
     def draw(self, generator: torch.Generator) -> None:
-        """Fill `down` evenly within ±1/√inputs, as torch fills a layer; the numbers do not depend on the device."""
-        bound = 1 / math.sqrt(self.down[0].numel())
-        values = torch.rand(self.down.shape, generator=generator) * (2 * bound) - bound
-        with torch.no_grad():
-            self.down.copy_(values)
+        """Fill `down`, as torch fills a layer."""
+        draw_evenly(self.down, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The difference before it is scaled, float32 unless autocast says otherwise."""
@@ -209,6 +206,14 @@ class LoRA:
                     weight = state[f"{name}.weight"]
                     weight.copy_(weight.float() + strength * layer.scale * layer.delta())
         return state
+
+
+def draw_evenly(weight: nn.Parameter, generator: torch.Generator) -> None:
+    """Fill a weight evenly within ±1/√inputs; the numbers do not depend on the device."""
+    bound = 1 / math.sqrt(weight[0].numel())
+    values = torch.rand(weight.shape, generator=generator) * (2 * bound) - bound
+    with torch.no_grad():
+        weight.copy_(values)
 
 
 def target_names(module: nn.Module, targets: tuple[str, ...]) -> list[str]:

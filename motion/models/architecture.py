@@ -26,13 +26,18 @@ class AdapterPlaces:
     """Where adapters go. prefix: of names in adapter files, as the host's own loaders look for them.
 
     blocks: the network's list of blocks. parts: what LoRA takes in a block. not_inside: why no adapter goes into the
-    places of `BlockAdapters`, "" where it can.
+    places of `BlockAdapters`, "" where it can. space, time, text: a block's attentions, "" for one it lacks, which is
+    then not adapted; query: their query layer.
     """
 
     blocks: str
     parts: tuple[str, ...]
     not_inside: str = ""
     prefix: str = "diffusion_model."
+    space: str = "attn1"
+    time: str = "attn_temporal"
+    text: str = "attn2"
+    query: str = "to_q"
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class TemporalAttention(FramedAttention):
         shape = h.shape
         q, k, v = (y.unflatten(0, shape[:2]) for y in self.project(h.flatten(0, 1)))
         del h
-        mixed = self._mix(q, k, v, around)
+        mixed = self.mix(q, k, v, around)
         del q, k, v
         return self.to_out[0](mixed).reshape(shape)
 
@@ -163,13 +163,13 @@ class TemporalAttention(FramedAttention):
         parts = self.normed(unnormed, self.to_k(h), self.to_v(h))
         q, k, v = (y.unflatten(0, x.shape[:2]) for y in parts)
         if is_untouched(self):
-            result = self.to_out[0](self._mix(q, k, v, around)).reshape(x.shape)
+            result = self.to_out[0](self.mix(q, k, v, around)).reshape(x.shape)
         else:
             result = self(x, around)
         return AttentionSite(x, unnormed, q, k, v, None, result, self, around)
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, around: BlockInputs) -> Tensor:
-        """(b·t, n, d), before `to_out`."""
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, around: BlockInputs) -> Tensor:
+        """q, k, v (b, t, n, nh, dh) -> (b·t, n, d), before `to_out`."""
         mixed = temporal_cosine_attention(
             q, k, v, algorithm=self.form, positions=around.rotary, kernels=around.kernels
         )

@@ -97,7 +97,7 @@ class LinearVideoDiT(BlockStack):
     def forward(
         self, latents: Tensor, timestep: Tensor, conditions: Conditions, *, run_block: Callable | None = None,
         text_cache: TextCache | None = None, text_keys: tuple[Hashable, ...] | None = None,
-        adapters: BlockAdapters | None = None,
+        adapters: BlockAdapters | None = None, raw: bool = False,
     ) -> Tensor:  # fmt: skip
         """Predict the velocity noise - clean.
 
@@ -106,24 +106,29 @@ class LinearVideoDiT(BlockStack):
         the blocks see its frames at its places only, and the other frames follow. detail_indices: for the skip head.
         run_block(index, call, hidden_states): seam for block patches. text_cache: texts of one sampling run, with
         text_keys naming the text of each row; used where gradients are off and no layer that reads the text is hooked.
-        adapters: what stands in the places of every block.
+        adapters: what stands in the places of every block. raw: answer as `predict_raw` does, as trainers need it.
         Returns (b, c, t, h, w) in the dtype of latents. Raises ShapeError and ConfigError for inputs that do not fit.
         """
+        if raw:
+            return self.predict_raw(
+                latents, timestep, conditions, run_block=run_block, text_cache=text_cache, text_keys=text_keys,
+                adapters=adapters,
+            )  # fmt: skip
         told, curve = conditions, conditions.curve
         if self.config.prediction != "x0" or not self.config.flow_channels:
             curve = None
         seen = latents
         if curve is not None:
             seen, told = latents[:, :, curve.frames], replace(conditions, frame_indices=curve.places)
-        raw = self.predict_raw(
+        said = self.predict_raw(
             seen, timestep, told, run_block=run_block, text_cache=text_cache, text_keys=text_keys, adapters=adapters
         )  # fmt: skip
         if self.config.prediction == "velocity":
-            return raw
-        indices, clean = self._frame_indices(conditions, latents), raw
+            return said
+        indices, clean = self._frame_indices(conditions, latents), said
         if self.config.flow_channels:
             at = indices if curve is None else curve.places
-            clean = compose_clean(raw, conditions.first_latent, at, dead_zone=True, curve=curve)[0]
+            clean = compose_clean(said, conditions.first_latent, at, dead_zone=True, curve=curve)[0]
         if self.config.skip_channels:
             places = indices if conditions.detail_indices is None else conditions.detail_indices
             clean = self.skip_head(

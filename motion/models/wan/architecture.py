@@ -79,6 +79,9 @@ WAN = Architecture(
     network=_network,
     operators=(),
     memory=WanMemory(),
-    adapters=AdapterPlaces(blocks="blocks", parts=("self_attn", "cross_attn", "ffn")),
+    adapters=AdapterPlaces(
+        blocks="blocks", parts=("self_attn", "cross_attn", "ffn"), space="self_attn", time="", text="cross_attn",
+        query="q",
+    ),
     training=TrainingDefaults(num_frames=17, stride_min=1, stride_max=1, fps=16.0, targets=("self_attn", "cross_attn")),
 )

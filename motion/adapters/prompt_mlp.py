@@ -1,0 +1,35 @@
+"""A small network in place of text attention: the prompt of one motion, folded into two layers.
+
+    CA'(x) = W_2 · GELU(LN(W_1 · q(x)))        q: the text attention's own query path; W_2 starts at zero
+Source: MIVA, arXiv 2512.20000: keys and values of a learnt prompt, LayerNorm and GELU instead of softmax.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.block_adapters import TokenSite
+from .lora import draw_evenly
+
+
+class PromptMLP(nn.Module):
+    """What stands in place of one block's text attention. query: name of that attention's query layer."""
+
+    def __init__(self, width: int, rank: int, *, query: str, device=None):
+        super().__init__()
+        self.query = query
+        self.down = nn.Parameter(torch.empty(rank, width, device=device))
+        self.norm = nn.LayerNorm(rank, device=device)
+        self.up = nn.Parameter(torch.zeros(width, rank, device=device))
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Fill W_1, as torch fills a layer."""
+        draw_evenly(self.down, generator)
+
+    def forward(self, site: TokenSite) -> Tensor:
+        """(b, t, n, d), to be added to the tokens instead of what the text says."""
+        asked = getattr(site.attention, self.query)(site.tokens)
+        norm = getattr(site.attention, "norm_q", None)
+        asked = asked if norm is None else norm(asked)
+        hidden = F.gelu(self.norm(F.linear(asked.to(self.down.dtype), self.down)))
+        return F.linear(hidden, self.up).to(site.tokens.dtype)
