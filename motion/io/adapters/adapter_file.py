@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...adapters.lora import LoRA, LoRAMatrices, able_layers
+from ...adapters.miva import MIVA
 from ...adapters.protocol import Adapter
 from ...errors import CheckpointError
 from ..files.atomic import write_safetensors
@@ -17,9 +18,10 @@ from ..networks.families import detect_family
 from ..networks.linear_video import refuse_pickle_name
 from .lora_names import NAMING, modules_of, other_kind, parts_by_layer
 from .lora_scale import DeclaredScale, declared_scale
+from .miva_file import MIVAFile, miva_metadata, read_miva
 
 FORMAT_VERSION = 1
-KINDS = (LoRA.kind,)
+KINDS = (LoRA.kind, MIVA.kind)
 LISTED = 5
 
 
@@ -53,7 +55,7 @@ class AdapterFile:
         return LoRA.of_layers(module, given, self.source)
 
 
-def read_adapter(path: str | os.PathLike) -> AdapterFile:
+def read_adapter(path: str | os.PathLike) -> AdapterFile | MIVAFile:
     """Read an adapter: ours by its metadata, or a LoRA in the names of kohya's scripts, PEFT or diffusers.
 
     Ranks and alphas may differ from layer to layer; `lora_scale.py` says what a missing alpha means.
@@ -63,6 +65,8 @@ def read_adapter(path: str | os.PathLike) -> AdapterFile:
     refuse_pickle_name(path)
     header = read_header(path)
     _check_version(path, header.metadata)
+    if header.metadata.get("family") == MIVA.kind:
+        return read_miva(path)
     layers, odd = parts_by_layer(header.tensors)
     if odd or not layers:
         raise CheckpointError(f"{path}: {_why_not(header.shapes, odd)}")
@@ -74,7 +78,7 @@ def read_adapter(path: str | os.PathLike) -> AdapterFile:
     return AdapterFile(LoRA.kind, matrices, metadata, _notes(scale) if silent else (), str(path))
 
 
-def load_adapter(path: str | os.PathLike, module: nn.Module) -> LoRA:
+def load_adapter(path: str | os.PathLike, module: nn.Module) -> Adapter:
     """Read an adapter and build it for `module`. Raises CheckpointError for other files, and for other models."""
     return read_adapter(path).build(module)
 
@@ -88,6 +92,8 @@ def save_adapter(path: str | os.PathLike, adapter: Adapter, metadata: Mapping[st
     for name, value in tensors.items():
         check_values(name, value, Path(path))
     own = {"format_version": str(FORMAT_VERSION), "family": adapter.kind}
+    if isinstance(adapter, MIVA):
+        own |= miva_metadata(adapter)
     write_safetensors(path, tensors, {**(metadata or {}), **own})
 
 

@@ -1,0 +1,81 @@
+"""MIVA adapters on disk: what was saved acts as before, and files of other things are refused with a way out."""
+
+import json
+
+import pytest
+import torch
+from lora_toys import call
+from pack.motion.adapters.miva import MIVA, MIVAConfig
+from pack.motion.adapters.stack import AdapterStack, StackEntry
+from pack.motion.errors import CheckpointError
+from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter, save_adapter
+from pack.motion.io.files.atomic import write_safetensors
+from pack.motion.io.files.safetensors import read_safetensors
+from training_toys import tiny_dit, tiny_spec
+
+
+def drawn(dit, **settings):
+    adapter = MIVA(dit, MIVAConfig(rank=2, **settings))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for value in adapter.parameters().values():
+            value.copy_(torch.randn(value.shape, generator=generator) / 2)
+    return adapter
+
+
+def stacked(dit, adapter):
+    with AdapterStack((StackEntry(adapter),)).during(dit):
+        return call(dit)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mode": "joint", "tau": 1.0, "alpha": 3.0}, {"parts": ("cfa", "ca")}])
+def test_what_was_saved_acts_as_before(tmp_path, settings):
+    dit = tiny_dit(tiny_spec())
+    adapter, path = drawn(dit, **settings), tmp_path / "sway.safetensors"
+    save_adapter(path, adapter, {"motion": "sway"})
+    found = read_adapter(path)
+    assert found.kind == "miva" and found.config == adapter.config and found.metadata["motion"] == "sway"
+    again = load_adapter(path, tiny_dit(tiny_spec()))
+    assert torch.equal(stacked(dit, again), stacked(dit, adapter))
+    assert not torch.equal(stacked(dit, adapter), call(dit))
+
+
+def test_an_adapter_of_another_network_is_refused_with_what_differs(tmp_path):
+    path = tmp_path / "sway.safetensors"
+    save_adapter(path, drawn(tiny_dit(tiny_spec())))
+    other = tiny_spec()
+    object.__setattr__(other, "config", type(other.config).from_dict({**other.config.to_dict(), "num_layers": 3}))
+    with pytest.raises(CheckpointError, match="num_layers is '2'; here it is '3'; use it with its own model"):
+        load_adapter(path, tiny_dit(other))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{}, {"adapter_config": "[]"}, {"adapter_config": '{"rank": "many"}'}, {"adapter_config": '{"mode": "both"}'},
+     {"adapter_config": '{"parts": 3}'}, {"network": "[]"}],
+)  # fmt: skip
+def test_settings_that_cannot_be_read_are_refused_with_a_way_out(tmp_path, metadata):
+    path, dit = tmp_path / "sway.safetensors", tiny_dit(tiny_spec())
+    save_adapter(path, drawn(dit))
+    tensors, before = read_safetensors(path)
+    kept = {"family": "miva", "format_version": "1", **({**before, **metadata} if metadata else {})}
+    write_safetensors(path, tensors, kept)
+    with pytest.raises(CheckpointError, match="get the file again, or train it anew"):
+        load_adapter(path, dit)
+
+
+def test_a_file_with_a_part_missing_is_refused_by_name(tmp_path):
+    path, dit = tmp_path / "sway.safetensors", tiny_dit(tiny_spec())
+    save_adapter(path, drawn(dit))
+    tensors, metadata = read_safetensors(path)
+    del tensors["blocks.1.ca.up"]
+    write_safetensors(path, tensors, metadata)
+    with pytest.raises(CheckpointError, match="1 tensors are missing.*blocks.1.ca.up"):
+        load_adapter(path, dit)
+
+
+def test_the_metadata_tells_the_network_in_plain_json(tmp_path):
+    path = tmp_path / "sway.safetensors"
+    save_adapter(path, drawn(tiny_dit(tiny_spec())))
+    network = json.loads(read_safetensors(path)[1]["network"])
+    assert network == {"architecture": "linear_video_dit", "width": 16, "num_layers": 2, "num_attention_heads": 2}
