@@ -86,6 +86,10 @@ class ClipCollection:
         lines = [f"{clip.fingerprint} {clip.num_frames} {clip.fps} {clip.caption}" for clip in self.clips]
         return digest(*lines)
 
+    def without_captions(self) -> "ClipCollection":
+        """The same with the empty prompt for all, as for adapters that stand in its place."""
+        return replace(self, clips=tuple(replace(clip, caption="") for clip in self.clips))
+
     def at_rate(self, fps: float, *, min_frames: int = 2) -> "ClipCollection":
         """The same, clips with times of their own resampled by them, once; those too short for it are skipped."""
         if self.fps:

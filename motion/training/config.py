@@ -12,7 +12,7 @@ from ..records import check_fields
 
 CHOICES = {
     "schedule": ("cosine", "constant"), "optimizer": ("adamw", "muon"), "sigma_sampling": ("logit_normal", "uniform"),
-    "mode": ("lora", "full"), "precision": ("fp32", "bf16"),
+    "mode": ("lora", "full"), "precision": ("fp32", "bf16"), "adapter": ("lora", "miva"),
 }  # fmt: skip
 _RANGES = (
     ("num_steps", 1, 10**7), ("batch_size", 1, 4096), ("gradient_accumulation", 1, 4096), ("learning_rate", 0.0, 10.0),
@@ -66,6 +66,7 @@ class AdapterConfig:
     alpha: float = 16.0  # adapter scale = alpha / rank
     # Parts of names of adapted layers, or globs; none: those of the model's architecture.
     targets: tuple[str, ...] = ("attn1", "attn_temporal", "attn2", "ff")
+    adapter: str = "lora"  # in mode lora: lora, beside layers; miva, one motion inside blocks, in place of the prompt
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ WRITTEN = (
     "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
     "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
     "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max", "blocks_on_cpu",
+    "adapter",
 )  # fmt: skip
 # Younger than 0.1: in files only where they are not at their defaults.
-LATER = ("sigma_min", "sigma_max", "blocks_on_cpu")
+LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter")
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class TrainingConfig:
                 f"blocks_on_cpu is {now['blocks_on_cpu']}; it needs gradient_checkpointing true: without it the "
                 "backward pass would keep every block on the device all the same"
             )
+        if now["adapter"] != "lora" and now["mode"] != "lora":
+            problems.append(f"adapter is {now['adapter']}, mode {now['mode']}; an adapter is trained in mode lora")
         if now["blocks_on_cpu"] and now["mode"] != "lora":
             problems.append(f"blocks_on_cpu is {now['blocks_on_cpu']}; those blocks are only read: it needs mode lora")
         targets = now["targets"]

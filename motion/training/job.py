@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from ..adapters.miva import MIVA
 from ..data.clips import ClipCollection
 from ..data.latent_dataset import LatentDataset, OnStep
 from ..data.sources.folder import open_clip_folder
@@ -111,9 +112,14 @@ def _check_places(job: TrainingJob, world: World) -> None:
 
 
 def _open_clips(job: TrainingJob, fps: float, check: Callable[[], None]) -> ClipCollection:
+    """The clips; their captions count for nothing where the adapter stands in place of the prompt."""
+    is_silent = job.training.adapter.adapter == MIVA.kind
+    caption = job.caption or ("" if is_silent else None)
     if job.clips is not None:
-        return open_clip_folder(job.clips, fps=fps, default_caption=job.caption, check=check)
-    try:
-        return generate_collection(**job.generate)
-    except TypeError as error:
-        raise ConfigError(f"generate: {error}") from error
+        clips = open_clip_folder(job.clips, fps=fps, default_caption=caption, check=check)
+    else:
+        try:
+            clips = generate_collection(**job.generate)
+        except TypeError as error:
+            raise ConfigError(f"generate: {error}") from error
+    return clips.without_captions() if is_silent else clips

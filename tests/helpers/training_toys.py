@@ -37,7 +37,7 @@ class Answering:
     def parameters(self):
         return iter([torch.zeros((), dtype=self.raw.dtype)])
 
-    def predict_raw(self, latents, timestep, conditions, *, run_block=None):
+    def predict_raw(self, latents, timestep, conditions, *, run_block=None, raw=True):
         self.seen, self.timestep, self.conditions = latents, timestep, conditions
         return self.raw
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...adapters.lora import LoRA, target_names
+from ...adapters.miva import MIVA, MIVAConfig
 from ...adapters.protocol import Adapter
 from ...data.latent_dataset import LatentDataset, TextEntry
 from ...errors import ConfigError
@@ -129,19 +130,23 @@ class AdapterTask:
 def adapter_task(
     trainee: Trainee, dataset: LatentDataset, config: TrainingConfig, adapter: Adapter | None = None
 ) -> AdapterTask:
-    """The task that settings ask for: the network's own objective, and in mode lora a fresh LoRA, or `adapter`.
+    """The task that settings ask for: the network's own objective, and in mode lora a fresh adapter, or `adapter`.
 
-    Raises ConfigError for settings that do not fit.
+    One that stands in place of the prompt is trained with the empty one. Raises ConfigError for what does not fit.
     """
     told, notes = config.adapter, ()
     if adapter is not None and told.mode != "lora":
         raise ConfigError("an adapter is given but mode is full; use mode lora")
-    if adapter is None and told.mode == "lora":
+    dropout = config.objective.caption_dropout
+    if adapter is None and told.mode == "lora" and told.adapter == MIVA.kind:
+        settings = MIVAConfig(rank=told.rank, alpha=told.alpha)
+        adapter = MIVA(trainee.module, settings, seed=config.loop.seed, device=getattr(trainee, "device", None))
+        notes, dropout = ("captions are not read: this adapter stands in place of the prompt",), 1.0
+    elif adapter is None and told.mode == "lora":
         targets, notes = chosen_targets(told.targets, trainee.module, trainee.own_targets)
         adapter = LoRA(trainee.module, targets=targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed,
                        device=getattr(trainee, "device", None))  # fmt: skip
     objective = own_objective(trainee, config.objective)
-    dropout = config.objective.caption_dropout
     return AdapterTask(trainee, adapter, dataset, objective, caption_dropout=dropout, notes=notes)
 
 

@@ -60,7 +60,7 @@ class LinearVideoTrainee(OwnNetwork):
         The warp of a flow head is held still, so that no error of appearance moves the flow.
         """
         config, indices = self.spec.config, torch.arange(latents.shape[2], device=latents.device)
-        raw = self.module.predict_raw(*self._asked(latents, sigma, conditions), run_block=self._run_block).float()
+        raw = self.module(*self._asked(latents, sigma, conditions), run_block=self._run_block, raw=True).float()
         first, clean = conditions.first_latent, raw
         if config.flow_channels:
             clean = compose_clean(raw, first, indices, detach_warp=True)[0]

@@ -1,0 +1,58 @@
+"""MIVA is trained like any adapter: by settings, beside a base that never changes, resumed bit for bit."""
+
+import pytest
+import torch
+from causal_clips import same_weights, whole_and_resumed
+from pack.motion.errors import ConfigError
+from pack.motion.training.config import TrainingConfig
+from pack.motion.training.tasks.adapter_task import adapter_task
+from pack.motion.training.trainees.linear_video import LinearVideoTrainee
+from training_toys import flow_spec, keys, task_of, tiny_dit, tiny_spec, toy_dataset
+
+MIVA = TrainingConfig.of(adapter="miva", rank=2, num_steps=5, learning_rate=1e-2, warmup_steps=0, save_every=2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_part_learns_and_the_base_stays(checkpointing):
+    spec = tiny_spec(prediction="x0")  # its loss asks the network's head, not its velocity
+    task = task_of(spec, config=MIVA.changed(gradient_checkpointing=checkpointing))
+    base = {name: value.clone() for name, value in task.trainee.module.state_dict().items()}
+    with torch.no_grad():
+        for name, value in task.parameters().items():
+            if name.endswith(".up"):
+                value.normal_(generator=torch.Generator().manual_seed(0))
+    with task.running():
+        task.loss(task.draw(keys(4))).mean().backward()
+    still = [name for name, value in task.parameters().items() if value.grad is None or not value.grad.any()]
+    assert still == []
+    assert all(value.grad is None for value in task.trainee.module.parameters())
+    assert all(torch.equal(base[name], value) for name, value in task.trainee.module.state_dict().items())
+
+
+def test_captions_are_not_read_and_the_report_says_so():
+    task = task_of(config=MIVA)
+    assert task.caption_dropout == 1.0 and "captions are not read" in task.notes[0]
+    first, other = (task.draw(keys(2, seed=seed)).tensors["context"] for seed in (0, 1))
+    assert torch.equal(first, other), "captions differ between clips, the empty prompt does not"
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
+    spec = flow_spec()
+
+    def task(dataset):
+        return adapter_task(LinearVideoTrainee(tiny_dit(spec), spec), dataset, MIVA)
+
+    shape = (spec.config.in_channels, 3, 4, 4)
+    whole, resumed = whole_and_resumed(tmp_path, MIVA, lambda: toy_dataset(shape, shape), task)
+    assert same_weights(whole.path, resumed.path)
+
+
+def test_a_miva_is_no_whole_model():
+    with pytest.raises(ConfigError, match="adapter is miva, mode full; an adapter is trained in mode lora"):
+        MIVA.changed(mode="full")
+
+
+def test_settings_of_0_1_do_not_hear_of_it():
+    assert "adapter" not in TrainingConfig().to_dict() and MIVA.to_dict()["adapter"] == "miva"
+    grouped = TrainingConfig.from_dict({"adapter": {"adapter": "miva", "rank": 4}})
+    assert grouped.adapter.adapter == TrainingConfig.from_dict({"adapter": "miva"}).adapter.adapter == "miva"
