@@ -8,6 +8,8 @@ from ..choices import CROP, EDGES, LONGER, SAME_MOVE
 from ..errors import ConfigError
 from .console import say
 
+LOOSE_SUM = 0.25  # how far from 1 the weights of adapters may come together without a word
+
 
 def add_animate(commands) -> None:
     command = commands.add_parser(
@@ -17,7 +19,7 @@ def add_animate(commands) -> None:
     add = command.add_argument
     add("photo", help="PNG, JPEG, WebP, GIF, BMP, TIFF or PPM, sides up to 4096 px")
     add("-o", "--output", help=".mp4, .webp or .gif file, or a folder name for PNG frames (default: PHOTO's name.mp4)")
-    add("--motion", default="zoom in", help='what moves, such as "pan left, zoom in" (default: %(default)s)')
+    add("--motion", help='what moves, such as "pan left, zoom in" (default: zoom in, or what the adapters know)')
     add("--dynamics", type=int, default=12, help="amount of motion, 0 to 19 (default: %(default)s)")
     add("--frames", type=int, default=16, help="number of frames (default: %(default)s)")
     add("--fps", type=float, help="frames per second (default: the model's, 8)")
@@ -34,6 +36,8 @@ def add_animate(commands) -> None:
     add("--lora", metavar="FILE",
         help="a LoRA for this model, made by `train` or named as kohya's scripts, PEFT or diffusers do")
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
+    add("--adapter", metavar="FILE[:WEIGHT]", action="append", default=[],
+        help="a motion adapter made by `train` with adapter: miva; several, each with a weight, act together")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
     add("--kernels", default="auto", help="auto, torch or triton: backend of the fast operators (default: %(default)s)")
@@ -54,7 +58,9 @@ def _animate(options) -> None:
     region = None if options.region is None else read_mask(options.region, *photo.shape[-2:])
     model = _load(options)
     fps = options.fps or model.spec.sampling.fps
-    with _lora(model, options):
+    if options.motion is None:
+        options.motion = "" if options.adapter else "zoom in"
+    with _lora(model, options), _adapters(model, options):
         frames = _sample(photo, region, model, options)
     for note in (*_guidance_notes(options, model), *frames.notes):
         say(f"note: {note}")
@@ -99,13 +105,41 @@ def _lora(model, options):
     return adapter.attached(options.lora_strength)
 
 
+def _adapters(model, options):
+    """The motion adapters asked for, on the model while the block lasts."""
+    if not options.adapter:
+        return nullcontext()
+    from ..adapters.stack import AdapterStack, StackEntry
+    from ..io.adapters.adapter_file import read_adapter
+
+    entries = []
+    for path, weight in map(adapter_and_weight, options.adapter):
+        found = read_adapter(path)
+        entries.append(StackEntry(found.build(model.dit), weight))
+        for note in found.notes:
+            say(f"note: {note}")
+    if abs(sum(entry.weight for entry in entries) - 1) > LOOSE_SUM:
+        say(f"note: the weights of the adapters come to {sum(entry.weight for entry in entries):g}; 1 is most stable")
+    spec = model.spec
+    return AdapterStack(tuple(entries), spec.sampling.shift, spec.space.temporal_ratio).during(model.dit)
+
+
+def adapter_and_weight(text: str) -> tuple[str, float]:
+    """"FILE:0.5" -> its path and weight; without a number the weight is 1, and colons may stand in a path."""
+    path, colon, number = text.rpartition(":")
+    try:
+        return (path, float(number)) if colon and path else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
 def _sample(photo, region, model, options):
     from tqdm import tqdm
 
     from ..pipeline import animate_frames
 
     total = _steps(options.steps, model.spec.sampling.num_steps)
-    if not model.vocabulary.motions(options.motion):
+    if not model.vocabulary.motions(options.motion) and not options.adapter:
         say('note: no motion was named, so hardly anything will move; name one, such as --motion "zoom in"')
     with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
 

@@ -1,4 +1,4 @@
-"""`motionblocks train`: a job file in, a LoRA or a model out; Ctrl-C saves."""
+"""`motionblocks train`: a job file in, an adapter or a model out; Ctrl-C saves."""
 
 import os
 import signal
@@ -11,12 +11,14 @@ from pathlib import Path
 from ..training.reports import StepReport, Watcher
 from .console import for_console, say
 
+NAMES = {"lora": "LoRA", "miva": "motion adapter"}
 NOTHING_TRAINED = "nothing was trained; the clips encoded so far are kept"
 
 
 def add_train(commands) -> None:
     command = commands.add_parser(
-        "train", help="train a LoRA or a model on your clips", description="Train as a job file says (YAML or JSON).",
+        "train", help="train an adapter or a model on your clips",
+        description="Train as a job file says (YAML or JSON).",
         epilog="Ctrl-C saves the state and stops; --resume goes on from there.",
     )  # fmt: skip
     command.add_argument("--config", required=True, metavar="JOB", help="job file, such as docs/training/pan_left.yaml")
@@ -39,7 +41,8 @@ def _train(options) -> None:
         result = done.training
         if result.problem:
             say(f"note: the last state was not saved: {result.problem}", sys.stderr)
-        what = "LoRA" if job.training.adapter.mode == "lora" else "model"
+        told = job.training.adapter
+        what = "model" if told.mode == "full" else NAMES[told.adapter]
         say(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
 
 

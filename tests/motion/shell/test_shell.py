@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 from pack.motion import pipeline
+from pack.motion.adapters.miva import MIVA, MIVAConfig
+from pack.motion.builtin_model import bundle
+from pack.motion.io.adapters.adapter_file import save_adapter
 from pack.motion.io.media import video as media
 from pack.motion.io.media.video import read_video
-from pack.motion.io.networks.linear_video import save_linear_video
+from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
 from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.shell import main
+from pack.motion.shell.animate import adapter_and_weight
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 from PIL import Image
@@ -101,6 +105,41 @@ def test_a_prompt_that_names_no_motion_is_told_and_a_still_one_is_not(desk, weig
     arguments = ["animate", "photo.png", "--model", weights, "--frames", "2", "-o", "a.gif", "--quiet"]
     assert main.main([*arguments, "--motion", motion]) == 0
     assert ("note: no motion was named" in capsys.readouterr().out) == is_told
+
+
+def test_motion_adapters_act_together_by_their_weights_and_a_loose_sum_is_told(desk, weights, capsys):
+    dit = bundle(read_linear_video(weights), device=torch.device("cpu")).dit
+    for name, seed in (("sway", 0), ("pulse", 1)):
+        adapter = MIVA(dit, MIVAConfig(rank=2), seed=seed)
+        with torch.no_grad():
+            for value in adapter.parameters().values():
+                value.normal_(generator=torch.Generator().manual_seed(seed))
+        save_adapter(desk / f"{name}.safetensors", adapter)
+
+    def video(*adapters):
+        given = [part for text in adapters for part in ("--adapter", text)]
+        arguments = ["animate", "photo.png", "--model", weights, "--frames", "3", "-o", "a", "--quiet", *given]
+        assert main.main(arguments) == 0
+        out = capsys.readouterr().out
+        frames = read_video(out.splitlines()[-1].removeprefix("video: ").rpartition(" (")[0])[0]
+        return frames, "1 is most stable" in out
+
+    (plain, _), (one, told) = video("sway.safetensors:0"), video("sway.safetensors")
+    halves = ("sway.safetensors:0.5", "pulse.safetensors:0.5")
+    (both, of_both), (swapped, _) = video(*halves), video(*reversed(halves))
+    (_, loose) = video("sway.safetensors", "pulse.safetensors")
+    assert (told, of_both, loose) == (False, False, True)
+    assert not torch.equal(plain, one) and not torch.equal(one, both)
+    assert (both - swapped).abs().max() <= 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "weight"),
+    [("a.safetensors", "a.safetensors", 1.0), ("a:0.5", "a", 0.5), ("C:\\a.safetensors", "C:\\a.safetensors", 1.0),
+     ("C:\\a:-.25", "C:\\a", -0.25), (":1", ":1", 1.0)],
+)  # fmt: skip
+def test_a_weight_stands_behind_the_last_colon(text, path, weight):
+    assert adapter_and_weight(text) == (path, weight)
 
 
 def test_progress_bar_counts_the_steps(desk, weights, capsys):
