@@ -90,6 +90,11 @@ class WanJob:
         job, config = self.job, self.job.training
         if config.adapter.mode != "lora":
             raise ConfigError(f"mode is {config.adapter.mode!r}; of Wan a LoRA is trained here: set mode to lora")
+        if config.adapter.adapter != "lora":
+            raise ConfigError(
+                f"adapter is {config.adapter.adapter!r}; of Wan a LoRA is trained here: leave adapter out, or take a "
+                "built-in model"
+            )
         if config.loop.sample_every:
             raise ConfigError(
                 f"sample_every is {config.loop.sample_every}; no samples are drawn while Wan is trained here: set it "

@@ -163,6 +163,7 @@ REFUSED = {
     "no VAE": ({"vae": None}, ConfigError, "vae is missing; name the file or folder of the Wan 2.1 VAE"),
     "no prompts": ({"prompts": None}, ConfigError, "prompts is missing; .* its node Save Prompts wrote"),
     "all weights": ({"training": {"mode": "full"}}, ConfigError, "mode is 'full'; of Wan a LoRA is trained here"),
+    "another adapter": ({"training": {"adapter": "miva"}}, ConfigError, "adapter is 'miva'; of Wan a LoRA is trained"),
     "samples": ({"training": {"sample_every": 1}}, ConfigError, "sample_every is 1; no samples are drawn while Wan"),
     "a type": ({"dtype": "int8"}, ConfigError, "dtype is 'int8'; float32 or bfloat16 is needed"),
     "an expert": ({"expert": "both"}, ConfigError, "expert is 'both'; high_noise or low_noise is needed"),
