@@ -6,3 +6,4 @@ SAME_MOVE, GO_ON, BACK_AND_FORTH = LONGER = ("same move", "go on", "back and for
 CROP, MIRROR = EDGES = ("crop", "mirror")
 # How temporal attention starts in a network made of an image model; see models/inflation.py.
 INITS = ("zero", "copy")
+EXPERTS = WHOLE, HIGH_NOISE, LOW_NOISE = "wan2.1", "high noise", "low noise"  # which noise levels a Wan model is for

@@ -100,7 +100,7 @@ def _lora(model, options):
 
     found = read_adapter(options.lora)
     adapter = found.build(model.dit)
-    for note in found.notes:
+    for note in (*found.notes, *found.notes_on(model.dit)):
         say(f"note: {note}")
     return adapter.attached(options.lora_strength)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ...adapters.base_sample import BaseSample, other_base_note, wan_sample
 from ...adapters.lora import LoRA, LoRAMatrices, able_layers
 from ...adapters.miva import MIVA
 from ...adapters.protocol import Adapter
@@ -53,6 +54,18 @@ class AdapterFile:
                 raise CheckpointError(f"{self.source}: two of its layers are {name}; get the file again")
             given[name] = self.layers[layer]
         return LoRA.of_layers(module, given, self.source)
+
+    def notes_on(self, module: nn.Module) -> tuple[str, ...]:
+        """What a user should know of it beside this module: that it was trained beside another one."""
+        blocks = getattr(module, "blocks", None)
+        if BaseSample.in_metadata(self.metadata) is None or not blocks:
+            return ()
+        try:
+            here = wan_sample(len(blocks), module.get_parameter)
+        except AttributeError:  # another architecture, which `build` refuses
+            return ()
+        note = other_base_note(self.metadata, here)
+        return (f"the LoRA: {note}",) if note else ()
 
 
 def read_adapter(path: str | os.PathLike) -> AdapterFile | MIVAFile:
