@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError
 
 MAX_RANK = 4096
+_SIZES = ("out_features", "in_features")
 FILE_PREFIX = "diffusion_model."  # where the host's LoRA loaders look for a diffusion model's layers
 
 
@@ -32,6 +33,7 @@ class LoRAMatrices(NamedTuple):
 class LoRALayer(nn.Module):
     """The two small matrices beside one Linear or Conv2d, and the alpha that scales their product.
 
+    device: where they lie; None is where the layer lies.
     Raises ConfigError for a rank or alpha that cannot be.
     """
 
@@ -46,7 +48,7 @@ class LoRALayer(nn.Module):
             getattr(layer, name, None) for name in ("stride", "padding", "dilation")
         )
         factory = {"dtype": torch.float32, "device": layer.weight.device if device is None else device}
-        outside, inside, *kernel = layer.weight.shape
+        outside, inside, *kernel = weight_shape(layer)
         self.down = nn.Parameter(torch.empty(rank, inside, *kernel, **factory))
         self.up = nn.Parameter(torch.zeros(outside, rank, *(1 for _ in kernel), **factory))
 
@@ -232,12 +234,22 @@ def target_names(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
 def able_layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """Layers that a LoRA can stand beside, by name, in the module's order."""
     return {name: layer for name, layer in module.named_modules()
-            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)}  # fmt: skip
+            if is_linear(layer) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)}  # fmt: skip
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether it is torch's Linear, or one of another class with its sizes, as hosts have for quantised weights."""
+    return isinstance(layer, nn.Linear) or all(isinstance(getattr(layer, name, None), int) for name in _SIZES)
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of a layer's weight as it multiplies, however it is stored."""
+    return tuple(getattr(layer, name) for name in _SIZES) if is_linear(layer) else tuple(layer.weight.shape)
 
 
 def _fits_layer(layer: nn.Module, given: LoRAMatrices) -> bool:
     """Whether matrices are of this layer's shapes, or flat for a convolution, with its kernel in the last axis."""
-    rank, (outside, *inside) = len(given.down), layer.weight.shape
+    rank, (outside, *inside) = len(given.down), weight_shape(layer)
     shapes = tuple(given.down.shape), tuple(given.up.shape)
     exact = (rank, *inside), (outside, rank, *(1 for _ in inside[1:]))
     return shapes in (exact, ((rank, math.prod(inside)), (outside, rank)))

@@ -66,6 +66,10 @@ class LatentSpace:
         """Latent frames of a video. Raises ConfigError naming the nearest counts."""
         return latent_frames(num_frames, self.temporal_ratio, self.title, self.where)
 
+    def frames(self, latent_frames: int) -> int:
+        """Frames of a video that whole latent frames hold, the way back of `latent_frames`."""
+        return (latent_frames - 1) * self.temporal_ratio + 1
+
     @property
     def where(self) -> str:
         """The end of a message that points to its row, "" where it has none."""

@@ -1,0 +1,116 @@
+"""Training beside the host's own Wan: the same numbers as beside our network, and nothing of the MODEL changed."""
+
+import comfy.model_management
+import comfy.ops
+import pytest
+import tiny_native_wan as tiny
+import torch
+import wan_files
+from native_training import CONFIG, differences, native_model, native_trainee, own_trainee, seen, trainer_of, used
+from pack.motion.adapters.lora import LoRA
+from pack.motion.io.adapters.adapter_file import load_adapter, save_adapter
+from pack.motion.models.conditions import Conditions
+from training_toys import keys
+
+KINDS = ("text", "image", "expert")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_twenty_steps_have_the_losses_of_our_own_network(kind):
+    own = trainer_of(own_trainee(kind), kind)
+    own.run()
+    model = native_model(kind)
+    before = seen(model)
+    native = trainer_of(native_trainee(model, checkpointing=kind != "text"), kind)
+    native.run()
+    assert differences(before, seen(model)) == []
+    apart = [abs(one - two) for one, two in zip(own.losses, native.losses)]
+    assert len(apart) == 20 and max(apart) <= 1e-4 and own.losses[-1] < own.losses[0]
+    for name, value in own.parameters.items():
+        torch.testing.assert_close(native.parameters[name], value, atol=5e-3, rtol=0)
+
+
+def gradients(trainee, kind="text"):
+    """Gradients of a drawn LoRA after one batch, by name."""
+    with torch.inference_mode(False), torch.enable_grad():
+        lora = LoRA(trainee.module, targets=("attn", "ffn"), rank=2, alpha=2.0)
+        for value in lora.parameters().values():
+            value.data.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(5)) / 8)
+        trainer = trainer_of(trainee, kind, adapter=lora)
+        with trainer.task.running():
+            trainer.task.loss(trainer.task.draw(keys(2))).sum().backward()
+    return {name: value.grad for name, value in lora.parameters().items()}
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_gradients_are_those_of_our_network_and_computing_blocks_twice_changes_no_bit(kind):
+    model = native_model(kind)
+    plain, twice = (gradients(native_trainee(model, checkpointing=on), kind) for on in (False, True))
+    own = gradients(own_trainee(kind), kind)
+    assert plain.keys() == own.keys() and all(torch.equal(plain[name], twice[name]) for name in plain)
+    for name, value in own.items():
+        torch.testing.assert_close(plain[name], value, atol=1e-3 * float(value.abs().max()), rtol=0)
+
+
+def velocities(model, own, adapter=None):
+    """What a MODEL, and our network with an adapter on, say of one noised video."""
+    latents, timestep, context = torch.randn(1, 16, 2, 4, 4), torch.tensor([600.0]), torch.randn(1, 6, tiny.TEXT)
+    comfy.model_management.load_models_gpu([model])
+    said = model.model.diffusion_model(latents, timestep, context)
+    comfy.model_management.unload_all_models()
+    with adapter.attached():
+        return said, own(latents, timestep, Conditions(context))
+
+
+@pytest.mark.parametrize("trained_by", ["own", "native"])
+def test_a_lora_file_of_either_loads_beside_the_other_and_whole_in_cores_loader(core, loras_folder, trained_by):
+    model, own = native_model(), own_trainee()
+    trainer = trainer_of(own if trained_by == "own" else native_trainee(model), config=CONFIG.changed(num_steps=2))
+    trainer.run()
+    path = loras_folder / f"by_{trained_by}.safetensors"
+    save_adapter(path, trainer.task.adapter)
+    (patched,) = core("LoraLoaderModelOnly", model=model, lora_name=path.name, strength_model=1.0)
+    assert len(patched.patches) == 2 * 8 == len(trainer.task.adapter.layers)  # two blocks, two attentions of four
+    beside_native = load_adapter(path, model.model.diffusion_model)
+    assert [*beside_native.layers] == [*trainer.task.adapter.layers]
+    native, expected = velocities(patched, own.module, load_adapter(path, own.module))
+    torch.testing.assert_close(native, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(native, velocities(model, own.module, beside_native)[0], atol=1e-4)
+
+
+FAST_FP8 = [("plain fp8", {"dtype": torch.float8_e4m3fn}),
+            ("fast fp8", {"dtype": torch.float8_e4m3fn, "custom_operations": comfy.ops.fp8_ops})]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [row[1] for row in FAST_FP8], ids=[row[0] for row in FAST_FP8])
+def test_a_base_in_fp8_is_trained_beside_without_its_fp8_product(monkeypatch, options):
+    called = []
+    monkeypatch.setattr(comfy.ops, "fp8_linear", lambda layer, x: called.append(layer))
+    model = native_model(**options)
+    called.clear()
+    before = seen(model)
+    trainer = trainer_of(native_trainee(model, checkpointing=True), config=CONFIG.changed(num_steps=3))
+    trainer.run()
+    own = own_trainee()
+    with torch.no_grad():
+        for name, value in own.module.named_parameters():
+            value.copy_(model.model.diffusion_model.get_parameter(name).to(torch.float32))
+    truth = trainer_of(own, config=CONFIG.changed(num_steps=3))
+    truth.run()
+    assert not called and differences(before, seen(model)) == []
+    assert trainer.losses == pytest.approx(truth.losses, rel=2e-2)
+
+
+def test_a_base_in_scaled_fp8_is_trained_beside_as_the_numbers_it_means():
+    tensors, _, truth = wan_files.scaled(tiny.weights(), "older")
+    model = tiny.loaded(tensors)
+    used(model)
+    before, short = seen(model), CONFIG.changed(num_steps=3)
+    trainer = trainer_of(native_trainee(model), config=short)
+    trainer.run()
+    own = own_trainee()
+    own.module.load_state_dict({name: value.float() for name, value in truth.items()})
+    expected = trainer_of(own, config=short)
+    expected.run()
+    assert len(trainer.task.adapter.layers) == 16 and differences(before, seen(model)) == []
+    assert trainer.losses == pytest.approx(expected.losses, rel=2e-2)
