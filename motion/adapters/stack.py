@@ -91,6 +91,11 @@ class AdapterStack:
             return float(low)
         return values.expand(-1, -1, grid[0] * grid[1]).float()
 
+    def check_fit(self, module: nn.Module) -> None:
+        """Refuse adapters that were made for another network. Raises ConfigError."""
+        for number, entry in enumerate(self.entries, start=1):
+            _check_fit(module, entry.adapter, number)
+
     @contextmanager
     def attached(
         self, module: nn.Module, *, sigma: float | Tensor, num_frames: int, grid: tuple[int, int],
@@ -102,9 +107,9 @@ class AdapterStack:
         network's `adapters=`. Layers that answer for text, time or the start photo take the mean over the video.
         Raises ConfigError when an adapter was made for another network.
         """
+        self.check_fit(module)
         weighted = []
-        for number, (entry, weight) in enumerate(zip(self.entries, self.weights(sigma, num_frames, grid)), start=1):
-            _check_fit(module, entry.adapter, number)
+        for entry, weight in zip(self.entries, self.weights(sigma, num_frames, grid)):
             if isinstance(weight, Tensor) and frames is not None:
                 weight = weight[:, frames.to(weight.device)]
             if isinstance(weight, Tensor) or weight:

@@ -36,6 +36,12 @@ def new_patcher(model: torch.nn.Module, *, disable_dynamic: bool = False):
     return kind(model, load_device=memory.get_torch_device(), offload_device=memory.unet_offload_device())
 
 
+def adapter_patcher(weights: torch.nn.Module, model):
+    """The host's patcher around small weights that go where a MODEL's go, whole and with it."""
+    kind = comfy.model_patcher.ModelPatcher
+    return kind(weights, load_device=model.load_device, offload_device=model.offload_device)
+
+
 def is_dynamic(patcher) -> bool:
     """Whether the host streams this model's weights (newer hosts, GPU only)."""
     return bool(getattr(patcher, "is_dynamic", lambda: False)())

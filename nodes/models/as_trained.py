@@ -27,14 +27,14 @@ def sample_as_trained(executor, *args, **kwargs):
     spec = guider.model_patcher.model.spec
     told = settle_prompts(guider.conds, one_motion=spec.space.kind == "builtin")
     given = guider.cfg
-    too_strong = _too_strong(guider) if spec.sampling.guidance_scale == OFF else None
+    strong = too_strong(guider) if spec.sampling.guidance_scale == OFF else None
     is_plain = type(guider) is CFGGuider and "sampler_cfg_function" not in guider.model_options
-    if too_strong is not None and is_plain:
-        told.append(f"cfg is {too_strong:g}; this model was trained for cfg 1 and is sampled with 1; set cfg to 1")
+    if strong is not None and is_plain:
+        told.append(f"cfg is {strong:g}; this model was trained for cfg 1 and is sampled with 1; set cfg to 1")
         guider.cfg = OFF
-    elif too_strong is not None:
-        told.append(f"cfg is {too_strong:g}; this model was trained for cfg 1; other values spoil its colours")
-    _say(told)
+    elif strong is not None:
+        told.append(f"cfg is {strong:g}; this model was trained for cfg 1; other values spoil its colours")
+    say(told)
     try:
         return executor(*args, **kwargs)
     finally:
@@ -42,13 +42,14 @@ def sample_as_trained(executor, *args, **kwargs):
             guider.cfg = given
 
 
-def _too_strong(guider) -> float | None:
+def too_strong(guider) -> float | None:
     """The first of a guider's guidance scales (cfg, cfg1 …) that is not 1; None where all are."""
     scales = (value for name, value in vars(guider).items() if name.startswith("cfg") and isinstance(value, Real))
     return next((float(scale) for scale in scales if not math.isclose(scale, OFF)), None)
 
 
-def _say(lines: list[str]) -> None:
+def say(lines: list[str]) -> None:
+    """Tell the user, in the log and under the running node."""
     for line in lines:
         _log.warning("%s", line)
     running = get_executing_context()

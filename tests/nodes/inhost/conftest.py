@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import inspect
+import json
 import os
 import sys
 import tempfile
@@ -35,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 INTERPRETED = ["test_inhost_kernels.py"]
 here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
 collect_ignore = sorted(here - set(INTERPRETED)) if os.environ.get("TRITON_INTERPRET") == "1" else INTERPRETED
-CORE_EXTRAS = ("nodes_custom_sampler", "nodes_model_advanced", "nodes_post_processing")
+CORE_EXTRAS = ("nodes_custom_sampler", "nodes_model_advanced", "nodes_post_processing", "nodes_easycache", "nodes_slg",
+               "nodes_model_merging", "nodes_torch_compile", "nodes_context_windows")  # fmt: skip
 
 
 def pytest_sessionfinish():
@@ -102,6 +104,15 @@ def core():
         return getattr(node(), node.FUNCTION)(**inputs)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def figure():
+    """figure(name, value): a number that a benchmark prints; kept where it asked for them."""
+    kept = {}
+    yield kept.__setitem__
+    if "MOTIONBLOCKS_FIGURES" in os.environ:
+        Path(os.environ["MOTIONBLOCKS_FIGURES"]).write_text(json.dumps(kept))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,57 @@
+"""Motion adapters on a MODEL of the host's Wan, and off again. The MODEL that comes in is never changed."""
+
+from comfy.patcher_extension import WrappersMP
+from torch import nn
+
+from ...motion.adapters.stack import AdapterStack
+from ...motion.models.wan.block_run import check_places
+from ..host.devices import adapter_patcher
+from .native_wan import native_wan
+from .native_wan_blocks import KEY, PLACE, block_patch, is_ours, patches_of
+from .native_wan_run import around_a_call, around_a_run
+
+
+def attach(model, stack: AdapterStack, *, clean_first_frame: bool):
+    """A copy of a plain Wan MODEL that is sampled with a stack of adapters, in place of one attached before.
+
+    clean_first_frame: the start image, which Photo to Video puts into the positive prompt, stands clean in frame 1 at
+    every call and in the result: what adapters for text to video are trained on. A stack without weight changes no bit.
+    Block patches of others that are there already stay. Raises ConfigError for other MODELs and for adapters of another
+    network.
+    """
+    wan = native_wan(model)
+    stack.check_fit(wan.network)
+    for entry in stack.entries:
+        check_places(entry.adapter.slots)
+    copy = detach(model)
+    found = patches_of(copy.model_options["transformer_options"])
+    for index in range(len(wan.blocks)):
+        copy.set_model_patch_replace(block_patch(index, found.get((PLACE, index))), "dit", PLACE, index)
+    copy.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_a_run(stack, clean_first_frame))
+    copy.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, around_a_call(stack))
+    weights = [value for entry in stack.entries for value in entry.adapter.parameters().values()]
+    if weights:
+        copy.set_additional_models(KEY, [adapter_patcher(nn.ParameterList(weights), model)])
+    copy.set_attachments(KEY, stack)
+    return copy
+
+
+def attached_stack(model) -> AdapterStack | None:
+    """The stack on a MODEL; None where there is none."""
+    return model.get_attachment(KEY)
+
+
+def detach(model):
+    """A copy of a MODEL without our adapters, and with all that others set."""
+    copy = model.clone()
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
+        copy.remove_wrappers_with_key(kind, KEY)
+    copy.remove_additional_models(KEY)
+    copy.remove_attachments(KEY)
+    options = copy.model_options["transformer_options"]
+    if any(is_ours(patch) for patch in patches_of(options).values()):
+        left = {place: patch.motionblocks_before if is_ours(patch) else patch
+                for place, patch in patches_of(options).items()}  # fmt: skip
+        left = {place: patch for place, patch in left.items() if patch is not None}
+        options["patches_replace"] = {**options["patches_replace"], "dit": left}
+    return copy

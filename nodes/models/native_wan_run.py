@@ -1,0 +1,166 @@
+"""What a run of the host's sampler does for motion adapters on its Wan: around the run, a step and a network's call.
+
+Everything is put into options that belong to this run or this call, so that nothing stays when it ends or fails.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...motion.adapters.stack import AdapterStack
+from ...motion.errors import ConfigError, ShapeError
+from ..host.conditions import read
+from .as_trained import say, too_strong
+from .base import check_latents, first_latent_of
+from .native_wan import SPACE, native_wan, refuse_context_windows
+from .native_wan_blocks import KEY, WanCall, lend_our_blocks, refuse_patches_over_ours
+
+SHIFT = f"{KEY}_shift"  # in transformer_options: of the schedule that this run samples with
+MORE_FRAMES = {  # keys of prompts that put frames beside the video's, and what a message calls them
+    "time_dim_concat": "subject images (Wan Phantom)", "context_latents": "context videos (Bernini)",
+    "reference_latents": "reference latents",
+}  # fmt: skip
+
+
+def around_a_run(stack: AdapterStack, clean_first_frame: bool) -> Callable:
+    """OUTER_SAMPLE wrapper. clean_first_frame: the start image stands clean in frame 1 at every call.
+
+    Raises ConfigError and ShapeError before the host loads the model.
+    """
+
+    def wrapper(executor, *args, **kwargs):
+        guider, noise = executor.class_obj, args[0]
+        options = guider.model_options["transformer_options"]
+        refuse_context_windows(guider.model_options)
+        wan = native_wan(guider.model_patcher)
+        check_latents(noise, SPACE)
+        refuse_patches_over_ours(options, len(wan.blocks))
+        _refuse_more_frames(guider.conds)
+        say(_notes(guider, stack, options))
+        options[SHIFT] = getattr(guider.model_patcher.get_model_object("model_sampling"), "shift", stack.shift)
+        if not clean_first_frame:
+            return executor(*args, **kwargs)
+        first = _start_latent(guider.conds, noise)
+        shown = guider.model_patcher.model.process_latent_in(first)
+        _add_step_wrapper(options, hold_first_frame(shown))
+        ends_clean = float(args[3][-1]) == 0  # asked now: uni_pc writes into the sigmas
+        out = executor(*args, **kwargs)
+        if not ends_clean:  # noise is left for another expert: frame 1 must have its share of it
+            return out
+        return torch.cat((first.to(out).expand(len(out), -1, -1, -1, -1), out[:, :, 1:]), dim=2)
+
+    return wrapper
+
+
+def hold_first_frame(shown: Tensor) -> Callable:
+    """APPLY_MODEL wrapper: `shown` (b or 1, c, 1, h, w) is frame 1 of what the network sees, and of the clean estimate.
+
+    Rows are the videos of the batch, once for each prompt. Raises ShapeError where the host cut the picture up.
+    """
+
+    def wrapper(executor, x, *args, **kwargs):
+        if x.shape[3:] != shown.shape[3:] or x.shape[0] % shown.shape[0]:
+            raise ShapeError(
+                f"the video is sampled in parts of {tuple(x.shape)}, the start image has {tuple(shown.shape)}; prompts "
+                "for areas do not work with motion adapters: use one prompt for the whole picture"
+            )
+        first = shown.to(x).repeat(x.shape[0] // shown.shape[0], 1, 1, 1, 1)
+        out = executor(torch.cat((first, x[:, :, 1:]), dim=2), *args, **kwargs)
+        return torch.cat((first.to(out), out[:, :, 1:]), dim=2)
+
+    return wrapper
+
+
+def around_a_call(stack: AdapterStack) -> Callable:
+    """DIFFUSION_MODEL wrapper: hold the stack on the network for one call, at its noise level and size.
+
+    The call is never compiled: the host's torch.compile checks neither hooks nor what transformer_options hold, so a
+    compiled call would go on with the weights of the first one.
+    """
+
+    @torch.compiler.disable
+    def wrapper(executor, x, t, context, clip_fea=None, time_dim_concat=None, transformer_options=None, **more):
+        from comfy.ldm.wan.model import sinusoidal_embedding_1d
+
+        network, options = executor.class_obj, transformer_options or {}
+        f, h, w = x.shape[2:]
+        size = {"num_frames": (f - 1) * SPACE.temporal_ratio + 1, "grid": (-(-h // 2), -(-w // 2))}
+        level = (t if t.ndim == 1 else t.amax(1)).double() / 1000  # a clean frame has 0
+        sampled = replace(stack, shift=options.get(SHIFT, stack.shift), temporal_ratio=SPACE.temporal_ratio)
+        with sampled.attached(network, sigma=level, **size) as adapters:
+            features = sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(x.dtype)
+            embedding = network.time_embedding(features).unflatten(0, (t.shape[0], -1))
+            image_tokens = None if clip_fea is None else clip_fea.shape[-2]
+            told = WanCall(network, adapters, embedding, size["grid"], image_tokens)
+            options = {**lend_our_blocks(options), KEY: told}
+            return executor(x, t, context, clip_fea, time_dim_concat, options, **more)
+
+    return wrapper
+
+
+def _add_step_wrapper(options: dict, wrapper: Callable) -> None:
+    """Put an APPLY_MODEL wrapper into the options of this run, in place of an earlier one of ours."""
+    options.setdefault("wrappers", {}).setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = [wrapper]
+
+
+def _start_latent(conds: Mapping, noise: Tensor) -> Tensor:
+    """The start image's latent (1 or b, c, 1, h, w), unscaled, from the positive prompt.
+
+    Raises ConfigError where there is none, and ShapeError where it does not fit the videos.
+    """
+    told = (read(part) for part in conds.get("positive", ()))
+    found = next((part for part in told if part.first_latent is not None), None)
+    if found is None:
+        raise ConfigError(
+            "the positive prompt has no start image, which these motion adapters need; connect the outputs positive "
+            "and latent of Photo to Video (MotionBlocks) to the sampler"
+        )
+    first = first_latent_of(found.first_latent, found.first_latent_space, noise, SPACE)
+    if len(first) not in (1, len(noise)):
+        raise ShapeError(
+            f"{len(first)} start images came with {len(noise)} videos; 1 or {len(noise)} are needed: make the batches "
+            "equal"
+        )
+    return first
+
+
+def _refuse_more_frames(conds: Mapping) -> None:
+    """Refuse prompts with frames that are no part of the video, whose tokens no adapter could place.
+
+    Raises ConfigError.
+    """
+    for prompt in conds.values():
+        for key, title in MORE_FRAMES.items():
+            if any(part.get(key) is not None for part in prompt):
+                raise ConfigError(
+                    f"a prompt brings {title}, {key}, whose frames motion adapters would take for those of the video; "
+                    "disconnect the node that adds them"
+                )
+
+
+def _notes(guider, stack: AdapterStack, options: Mapping) -> list[str]:
+    """What the user is told once a run."""
+    notes, strong = [], too_strong(guider)
+    if "torch.compile" in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        notes.append("torch.compile has no effect while motion adapters act on Wan; remove its node to save its time")
+    if not replaces_text(stack):
+        return notes
+    if strong is not None:
+        notes.append(f"cfg is {strong:g}; the motion adapters stand in place of the text, so it only doubles the time: "
+                     "set cfg to 1")  # fmt: skip
+    if any(name.endswith(".cross_attn.forward") for name in guider.model_patcher.object_patches):
+        notes.append("another node has replaced Wan's text attention (such as NAG); the motion adapters stand in its "
+                     "place, so it has no effect")  # fmt: skip
+    return notes
+
+
+def replaces_text(stack: AdapterStack) -> bool:
+    """Whether nothing is left of the text: adapters stand in its place whose weights come to 1 or more everywhere."""
+    inside = [entry for entry in stack.entries if entry.adapter.slots is not None]
+    instead = [entry for entry in inside if entry.adapter.slots.instead_of_text is not None]
+    whole = [entry.weight for entry in instead
+             if not entry.step_curve and not entry.frame_curve and entry.mask is None]  # fmt: skip
+    return sum(whole) >= 1
