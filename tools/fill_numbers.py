@@ -28,6 +28,7 @@ TABLES = {
     "dynamics_measures": "What the dynamics degree says about shifted photographs",
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
     "sana_video_speed": "SANA-Video's network beside diffusers', same weights, one process",
+    "wan": "Wan as a network of our own beside the hosts' and diffusers', and a training step, counted without a card",
     "memory_factors": "Memory that one call of a network takes beside its weights, and the estimate the nodes use",
     "kernels_ledger": "What one block moves beside its matrix products, in passes over one activation tensor (c)",
 }

@@ -26,8 +26,10 @@ def fill(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return network.eval()
 
 
-def given(config: WanConfig, dtype=torch.float32, *, seed=1) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
-    """Latents of an odd size, a timestep a row, and what the variant is told."""
+def given(
+    config: WanConfig, dtype=torch.float32, *, seed=1, size=(FRAMES, HEIGHT, WIDTH)
+) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
+    """Latents, of an odd size, a timestep a row, and what the variant is told."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape):
@@ -35,10 +37,10 @@ def given(config: WanConfig, dtype=torch.float32, *, seed=1) -> tuple[torch.Tens
 
     told = {"context": drawn(ROWS, 7, config.caption_channels)}
     if config.concat_channels:
-        told["concat_latents"] = drawn(ROWS, config.concat_channels, FRAMES, HEIGHT, WIDTH)
+        told["concat_latents"] = drawn(ROWS, config.concat_channels, *size)
     if config.image_tokens:
         told["image_tokens"] = drawn(ROWS, TOKENS, IMAGE_WIDTH)
-    latents = drawn(ROWS, config.in_channels, FRAMES, HEIGHT, WIDTH)
+    latents = drawn(ROWS, config.in_channels, *size)
     return latents, torch.tensor([987.25, 41.5]), Conditions(**told)
 
 

@@ -1,43 +1,28 @@
 """Our Wan against this host's own class: its weights fit as they are, and every variant gives its velocity."""
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import comfy.model_management
 import comfy.ops
 import pytest
 import tiny_wan
 import torch
-from comfy.ldm.wan.model import WanModel
-from pack.motion.adapters.lora import LoRA
+from comfy.ldm.modules.attention import attention_pytorch
+from host_wan import asked, lora_gradients, pair, theirs
 from pack.motion.models.wan.config import PUBLISHED
 from pack.motion.models.wan.network import WanDiT
 from tiny_wan import PER_FRAME, VARIANTS, apart, given
 
+BENCHMARKS = str(Path(__file__).resolve().parents[3] / "benchmarks")
+sys.path.append(BENCHMARKS)
+try:
+    from ledger_common import Ledger
+finally:
+    sys.path.remove(BENCHMARKS)
+
 each_variant = pytest.mark.parametrize("name", VARIANTS)
-
-
-def theirs(config, dtype=torch.float32, device=None, operations=comfy.ops.disable_weight_init):
-    """The host's class of these sizes."""
-    return WanModel(
-        model_type="i2v" if config.image_tokens else "t2v", patch_size=(1, config.patch_size, config.patch_size),
-        in_dim=config.in_channels + config.concat_channels, out_dim=config.in_channels, dim=config.width,
-        ffn_dim=config.hidden_width, text_dim=config.caption_channels, num_heads=config.num_attention_heads,
-        num_layers=config.num_layers, flf_pos_embed_token_number=config.position_tokens or None,
-        device=device, dtype=dtype, operations=operations,
-    )  # fmt: skip
-
-
-def pair(name, dtype=torch.float32, **more):
-    """(the host's network with every weight drawn, ours with its state dict)."""
-    config = VARIANTS[name]
-    host = tiny_wan.fill(theirs(config, dtype, **more))
-    own = WanDiT(config, dtype=dtype)
-    own.load_state_dict(host.state_dict())
-    return host, own.eval()
-
-
-def asked(host, latents, timestep, told):
-    """The host's velocity."""
-    beside = [latents] if told.concat_latents is None else [latents, told.concat_latents]
-    return host(torch.cat(beside, dim=1), timestep, told.context, clip_fea=told.image_tokens)
 
 
 @each_variant
@@ -69,17 +54,6 @@ def test_names_and_shapes_of_every_published_size_are_the_hosts(title):
     assert shapes[0] == shapes[1] and len(shapes[0]) > 800
 
 
-def lora_gradients(network, call):
-    """Gradients of a drawn LoRA beside q, k, v and o of both attentions, by the names of its parameters."""
-    lora = LoRA(network.requires_grad_(False), targets=tuple(f"_attn.{part}" for part in "qkvo"), rank=2, alpha=2.0)
-    draw = torch.Generator().manual_seed(5)
-    for value in lora.parameters().values():
-        value.data.copy_(torch.randn(value.shape, generator=draw) / 8)
-    with lora.attached():
-        call().square().mean().backward()
-    return {part: value.grad for part, value in lora.parameters().items()}
-
-
 @each_variant
 def test_a_lora_of_the_attentions_gets_the_gradients_it_gets_at_the_host(name, monkeypatch):
     if hasattr(comfy.model_management, "in_training"):  # else newer hosts turn by an operator without gradients
@@ -106,3 +80,30 @@ def test_bfloat16_strays_no_further_from_float64_than_the_host_does(name):
         ours.append(apart(own(latents, timestep, told), truth))
         hosts.append(apart(asked(host, latents, timestep, told), truth))
     assert 1e-4 < sum(ours) <= 1.5 * sum(hosts)
+
+
+def counted(call, *inputs):
+    """Operators that move memory, and bytes alive at the widest moment."""
+    with torch.no_grad(), Ledger() as ledger:
+        call(*inputs)
+    return ledger.launches, ledger.peak
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@each_variant
+def test_a_call_takes_no_more_operators_and_bytes_than_at_the_host(name, dtype, monkeypatch):
+    if hasattr(comfy.model_management, "in_training"):  # else newer hosts turn by an operator that hides its own
+        monkeypatch.setattr(comfy.model_management, "in_training", True)
+    monkeypatch.setattr("comfy.ldm.wan.model.optimized_attention", attention_pytorch)  # as on a card
+    counts = {"ours": [], "host": []}
+    for layers in (1, 2):
+        config = replace(VARIANTS[name], num_layers=layers, attention_head_dim=64, hidden_width=512)
+        host, own = tiny_wan.fill(theirs(config, dtype)), WanDiT(config, dtype=dtype)
+        own.load_state_dict(host.state_dict())
+        inputs = given(config, dtype, size=(3, 24, 32))
+        counts["ours"].append(counted(own, *inputs))
+        counts["host"].append(counted(asked, host, *inputs))
+    (one, _), (two, peak) = counts["ours"]
+    (host_one, _), (host_two, host_peak) = counts["host"]
+    assert 30 < two - one <= 1.05 * (host_two - host_one) and one <= 1.05 * host_one
+    assert 0.85 * host_peak <= peak <= 1.05 * host_peak
