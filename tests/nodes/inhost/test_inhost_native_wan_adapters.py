@@ -13,6 +13,7 @@ import torch
 from comfy.ldm.wan.model import WanSelfAttention
 from comfy.model_patcher import ModelPatcher
 from pack.motion.adapters.lora import LoRA
+from pack.motion.adapters.miva import MIVA, MIVAConfig
 from pack.motion.adapters.stack import AdapterStack, StackEntry
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.wan.network import WanDiT
@@ -212,6 +213,13 @@ def own_network(kind="text"):
     return own.eval()
 
 
+def drawn_miva(own):
+    miva = MIVA(own, MIVAConfig(rank=4))
+    for number, value in enumerate(miva.parameters().values()):
+        value.data.add_(tiny.randn(*value.shape, seed=number) / 8)
+    return miva
+
+
 ADAPTERS = {
     "beside": [CrossFrame(WIDTH)], "text": [TextMLP(WIDTH)], "bias": [PairBias(WIDTH)],
     "all": [CrossFrame(WIDTH), TextMLP(WIDTH, blocks=(1,)), PairBias(WIDTH, blocks=(0,)), CrossFrame(WIDTH, seed=7)],
@@ -219,12 +227,12 @@ ADAPTERS = {
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])
-@pytest.mark.parametrize("name", [*ADAPTERS, "LoRA"])
+@pytest.mark.parametrize("name", [*ADAPTERS, "LoRA", "MIVA"])
 def test_adapters_mean_the_same_on_the_hosts_wan_and_in_our_own(figure, name, kind):
     own = own_network(kind)
     mask = torch.rand(tiny.GRID, generator=torch.Generator().manual_seed(1))
     curves = {"weight": 0.4, "frame_curve": "0:1, 1:0.5", "mask": mask, "step_curve": "0:0.7, 1:1"}
-    adapters = ADAPTERS.get(name) or [drawn_lora(own)]
+    adapters = ADAPTERS.get(name) or [{"LoRA": drawn_lora, "MIVA": drawn_miva}[name](own)]
     acts = AdapterStack(tuple(StackEntry(adapter, **curves) for adapter in adapters), shift=3.0, temporal_ratio=4)
     x, t, context, clip = given = inputs(kind=kind)
     told = Conditions(context, image_tokens=clip, concat_latents=x[:, 16:] if kind == "image" else None)
