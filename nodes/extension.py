@@ -16,6 +16,7 @@ FAMILIES = {
     "measuring": ("MeasureDynamics",),
     "comparing": ("MeasureQuality", "CompareVideos"),
     "datasets": ("LoadClips", "GenerateClips"),
+    "prompt_files": ("SavePrompts",),
     "training": ("TrainMotionModel",),
     "inflating": ("InflateModel",),
     "vaes": ("LoadVAE",),

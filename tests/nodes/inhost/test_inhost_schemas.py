@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 IDS = {
     "LoadModel", "LoadBuiltin", "SamplePhoto", "ImageToVideo", "EmptyLatent", "FlowScheduler", "FlowDPM2M", "DCTInit",
     "MeasureDynamics", "TrainMotionModel", "MeasureQuality", "CompareVideos", "LoadClips", "LoadTextEncoder",
-    "EncodePrompts", "SetInstruction",
+    "EncodePrompts", "SetInstruction", "SavePrompts",
     "GenerateClips", "InflateModel", "LoadVAE",
 }  # fmt: skip
 BUDGET = 0.050
