@@ -23,10 +23,17 @@ def orthogonalize(matrices: Tensor, *, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for parameters read as (first axis, rest) matrices; Nesterov momentum, decoupled weight decay."""
+    """Muon for parameters read as (first axis, rest) matrices; Nesterov momentum, decoupled weight decay.
 
-    def __init__(self, parameters, lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0):
+    dtype: what directions are made orthogonal in; bfloat16, as in the source, takes half the time where it is fast.
+    """
+
+    def __init__(
+        self, parameters, lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ):  # fmt: skip
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:
@@ -46,6 +53,6 @@ class Muon(torch.optim.Optimizer):
             velocity.lerp_(value.grad, 1 - group["momentum"])
             directions.append(value.grad.lerp(velocity, group["momentum"]).reshape(rows, columns))
         size = 0.2 * max(rows, columns) ** 0.5
-        for value, update in zip(values, orthogonalize(torch.stack(directions)) * size):
+        for value, update in zip(values, orthogonalize(torch.stack(directions).to(self.dtype)).to(values[0]) * size):
             value.mul_(1 - group["lr"] * group["weight_decay"])
             value.add_(update.reshape(value.shape), alpha=-group["lr"])

@@ -21,14 +21,18 @@ def block_matrices(parameters: Mapping[str, nn.Parameter], blocks: str = "transf
 def build_optimizers(
     parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, matrices: Collection[str] | None = None
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for everything; with "muon", Muon for `matrices` (default: those of the blocks) and AdamW for the rest."""
+    """AdamW for everything; with "muon", Muon for `matrices` (default: those of the blocks) and AdamW for the rest.
+
+    "muon_bf16": the same, with Muon's products in bfloat16.
+    """
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     chosen: Collection[str] = ()
-    if config.optimizer == "muon":
+    if config.optimizer != "adamw":
         chosen = block_matrices(parameters) if matrices is None else matrices
     by_muon = [value for name, value in parameters.items() if name in chosen]
     others = [value for name, value in parameters.items() if name not in chosen]
-    made: list[torch.optim.Optimizer] = [Muon(by_muon, **settings)] if by_muon else []
+    dtype = torch.bfloat16 if config.optimizer == "muon_bf16" else torch.float32
+    made: list[torch.optim.Optimizer] = [Muon(by_muon, **settings, dtype=dtype)] if by_muon else []
     if others:
         made.append(torch.optim.AdamW(others, betas=(config.beta1, config.beta2), **settings))
     return made

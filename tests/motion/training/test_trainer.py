@@ -143,6 +143,18 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
     assert len(own[0].param_groups[0]["params"]) == 1
 
 
+def test_muon_in_bfloat16_steps_the_same_way_within_its_precision():
+    moved = {}
+    for name in ("muon", "muon_bf16"):
+        value = torch.nn.Parameter(torch.zeros(24, 16))
+        optimizer = build_optimizers({"w": value}, OptimizerConfig(optimizer=name, learning_rate=1.0), {"w"})[0]
+        value.grad = torch.randn(24, 16, generator=torch.Generator().manual_seed(1))
+        optimizer.step()
+        moved[name] = value.detach()
+    off = (moved["muon"] - moved["muon_bf16"]).norm() / moved["muon"].norm()
+    assert 1e-4 < float(off) < 0.05 and moved["muon_bf16"].dtype == torch.float32
+
+
 def test_training_leaves_the_random_numbers_and_modes_of_the_process_alone():
     torch.manual_seed(5)
     truth = torch.rand(3)
@@ -171,7 +183,7 @@ def test_dropout_inside_a_task_is_the_same_after_a_resume(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "muon_bf16"])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_ten_steps_are_five_and_a_resume_and_five_bit_for_bit(tmp_path, optimizer, schedule):
     config = TrainingConfig.from_dict(
