@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from .console import for_console, say
 
 NAMES = {"lora": "LoRA", "miva": "motion adapter"}
 NOTHING_TRAINED = "nothing was trained; the clips encoded so far are kept"
+SAME_PRESS = 1.0  # seconds in which a second Ctrl-C counts as the first
 
 
 def add_train(commands) -> None:
@@ -86,14 +88,15 @@ class _Terminal(Watcher):
 def _soft_stop():
     """Yield check(text): raises KeyboardInterrupt(text) once Ctrl-C was pressed or the process was asked to end.
 
-    So a step is finished and its state saved. A second Ctrl-C stops at once.
+    So a step is finished and its state saved. A second Ctrl-C stops at once; launchers pass the first one on to
+    processes that the terminal has told already, so what follows within a second is the same.
     """
-    asked: list[int] = []
+    asked: dict[int, float] = {}
 
     def handler(number, frame):
-        if number == signal.SIGINT and number in asked:
+        now = time.monotonic()
+        if now - asked.setdefault(number, now) > SAME_PRESS and number == signal.SIGINT:
             raise KeyboardInterrupt("what was saved before is still there")
-        asked.append(number)
 
     def check(text: str) -> None:
         if asked:
