@@ -139,7 +139,7 @@ def build_latent_dataset(
                 on_step(done, len(cut))
     made_by = " ".join(filter(None, (encoders.fingerprint, encoders.text_fingerprint)))
     record = dataset_record(collection, spec, made_by, windows, store.keys)
-    report = _report(collection, cut, samples, windows, store, notes)
+    report = _report(collection, spec, cut, samples, windows, store, notes)
     return LatentDataset(samples, texts, store.load, record, report)
 
 
@@ -296,16 +296,16 @@ def _text_entry(caption: str, encoders: Encoders, cache: LatentCache | None) -> 
 
 
 def _report(
-    collection, cut: list[Window], samples: list[SampleInfo], windows: WindowConfig, store: _Store,
+    collection, spec: ModelSpec, cut: list[Window], samples: list[SampleInfo], windows: WindowConfig, store: _Store,
     notes: tuple[str, ...],
 ) -> str:  # fmt: skip
     strides, buckets = [window.stride for window in cut], [sample.motion_bucket_id for sample in samples]
     lowered = {window.clip.name for window in cut if window.stride < windows.stride_min}
     short = {window.clip.name for window in cut if window.num_frames < windows.num_frames}
     sizes = Counter(f"{t} frames of {w}x{h}" for _, t, h, w in (sample.shape for sample in samples))
+    measured = f", motion bucket {min(buckets)} to {max(buckets)}" if spec.dynamics is not None else ""
     lines = [
-        f"{len(samples)} samples of {len(collection)} clips, stride {min(strides)} to {max(strides)}, motion bucket "
-        f"{min(buckets)} to {max(buckets)}",
+        f"{len(samples)} samples of {len(collection)} clips, stride {min(strides)} to {max(strides)}{measured}",
         "latents: " + ", ".join(f"{size} ({count})" for size, count in sizes.most_common(8)),
         *notes,
     ]

@@ -15,12 +15,13 @@ from ..data.latent_dataset import LatentDataset, OnStep
 from ..data.sources.folder import open_clip_folder
 from ..data.sources.generated import generate_collection
 from ..data.sources.video_file import go_on
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..io.files.atomic import make_folder, try_writing
 from ..io.files.weight_folder import open_weights
 from ..io.networks.builtin_names import weights_path
 from ..io.networks.families import weights_family
 from ..io.networks.wan_layouts import FAMILY as WAN
+from ..models.linear_video.architecture import LINEAR_VIDEO
 from .config import TrainingConfig
 from .job_file import TrainingJob, read_job
 from .job_linear_video import LinearVideoJob
@@ -95,8 +96,14 @@ def open_job_model(job: TrainingJob, device: torch.device) -> JobModel:
     """The model of a job, told by its name or by its weights' headers. Raises ConfigError and CheckpointError."""
     path = weights_path(job.model)
     source = open_weights(path)
-    if weights_family(source.shapes, source.metadata).startswith(WAN):
+    family = weights_family(source.shapes, source.metadata)
+    if family.startswith(WAN):
         return WanJob(job, source, device)
+    if family != LINEAR_VIDEO.name:
+        raise CheckpointError(
+            f"{source.path}: this is {family or 'not a model known here'}; the shell trains the built-in models, files "
+            "of their kind, and Wan 2.1 and 2.2 A14B: name one of these as model"
+        )
     return LinearVideoJob(job, device)
 
 

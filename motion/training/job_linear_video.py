@@ -21,14 +21,14 @@ class LinearVideoJob:
     """See `JobModel`."""
 
     def __init__(self, job: TrainingJob, device):
+        self.job, self.config, self.notes = job, job.training, ()
+        self.file = read_linear_video(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
         given = [name for name in NOT_HERE if getattr(job, name) is not None]
         if given:
             raise ConfigError(
                 f"{', '.join(given)}: {job.model} holds its own VAE and text encoder and is trained in float32; leave "
                 "these out, or name a Wan model"
             )
-        self.job, self.config, self.notes = job, job.training, ()
-        self.file = read_linear_video(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
         self.model = bundle(self.file, device=device, kernels=job.kernels)
         self.fps, self.metadata = job.fps, {"base_model": Path(job.model).name}
 

@@ -1,4 +1,4 @@
-"""Wan from the shell as a user trains it: clips in a folder, Ctrl-C, resume, bit for bit, alone and on two processes."""
+"""Wan from the shell as users train it: clips in a folder, Ctrl-C, resume, bit for bit, alone and on two processes."""
 
 import os
 import signal

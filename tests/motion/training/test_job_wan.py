@@ -53,6 +53,7 @@ def test_a_lora_is_trained_by_the_models_own_numbers_and_stands_in_a_file_that_s
     for line in ("num_frames 17: the model's own", "clips resampled to 16 fps: the model's own",
                  "stride_max 1: the model's own", "targets self_attn, cross_attn: the model's own"):  # fmt: skip
         assert line in heard.lines
+    assert "2 samples of 2 clips, stride 1 to 1" in heard.lines  # and no motion bucket
     assert any(line.startswith("base: Wan T2V of other") and line.endswith("held in float32") for line in heard.lines)
 
 
@@ -168,6 +169,7 @@ REFUSED = {
     "a type": ({"dtype": "int8"}, ConfigError, "dtype is 'int8'; float32 or bfloat16 is needed"),
     "an expert": ({"expert": "both"}, ConfigError, "expert is 'both'; high_noise or low_noise is needed"),
     "a VAE that is none": ({"vae": "prompts"}, CheckpointError, "no VAE is known with these tensor names"),
+    "a model that is none": ({"model": "vae"}, CheckpointError, "this is a Wan VAE; the shell trains the built-in"),
     "prompts that are none": ({"prompts": "vae"}, CheckpointError,
                               "this is a Wan VAE; encoded prompts are needed: save them with the node"),
     "a file that is not there": ({"prompts": "none.safetensors"}, CheckpointError, "none.safetensors: cannot be op"),
