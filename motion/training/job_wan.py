@@ -47,7 +47,7 @@ class WanJob:
         self.fps = job.fps if job.says("fps") else 0.0
         self.config, levels = self._config()
         self.dtype = self._dtype()
-        self.notes = (f"base: {self.opened.describe().splitlines()[0]}, held in {_name(self.dtype)}", *levels)
+        self.notes = (f"base: {self.opened.describe().splitlines()[0]}, computed in {_name(self.dtype)}", *levels)
         expert = self.opened.layout.expert
         self.metadata = {"base_model": source.path.name, **({"expert": expert} if expert else {})}
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from causal_clips import Stopping, same_weights
@@ -17,6 +18,8 @@ from pack.motion.training.reports import Watcher
 from safetensors.torch import load_file, save_file
 from wan_files import CONFIGS, SIZES, T2V, as_diffusers, diffusers_config, scaled, shards_of
 from wan_job import save_prompts, wan_job
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training" / "wan.yaml"
 
 
 class Listening(Watcher):
@@ -54,7 +57,14 @@ def test_a_lora_is_trained_by_the_models_own_numbers_and_stands_in_a_file_that_s
                  "stride_max 1: the model's own", "targets self_attn, cross_attn: the model's own"):  # fmt: skip
         assert line in heard.lines
     assert "2 samples of 2 clips, stride 1 to 1" in heard.lines  # and no motion bucket
-    assert any(line.startswith("base: Wan T2V of other") and line.endswith("held in float32") for line in heard.lines)
+    assert any(line.startswith("base: Wan T2V of other") and line.endswith("computed in float32") for line in heard.lines)
+
+
+def test_the_shipped_example_names_all_that_is_needed():
+    job = read_job(EXAMPLE)
+    assert job.vae and job.prompts and job.clips and job.fps == 24.0 and not job.says("fps")
+    assert job.training.loop.gradient_checkpointing and job.training.adapter.mode == "lora"
+    assert not any(job.says(f"windows.{name}") for name in ("num_frames", "stride_min", "stride_max"))
 
 
 def test_only_the_loras_gradients_and_the_loss_are_exchanged_between_processes(tmp_path):
@@ -135,7 +145,7 @@ def test_other_layouts_train_as_the_single_file_does(tmp_path, layout):
     heard = Listening()
     other = run_job(read_job(wan_job(tmp_path, "other.json", model=folder, **changes)), heard)
     if layout == "fp8":
-        assert any(line.endswith("held in bfloat16") for line in heard.lines)
+        assert any(line.endswith("computed in bfloat16") for line in heard.lines)
         assert abs(other.training.losses[0] / whole.training.losses[0] - 1) < 0.2
     else:
         assert same_weights(whole.path, other.path)
