@@ -29,6 +29,7 @@ from pack.motion.io.networks.linear_video import read_linear_video, save_linear_
 from pack.motion.io.networks.video_model import open_video_model
 from pack.motion.io.networks.wan import open_wan
 from pack.motion.io.text_encoders.gemma import open_gemma
+from pack.motion.io.text_encoders.prompts_file import SavedPrompt, open_prompts, write_prompts
 from pack.motion.io.training.latent_cache import LatentCache
 from pack.motion.io.training.states import newest_state, read_state, save_state
 from pack.motion.io.vaes.recognise import open_vae
@@ -157,6 +158,17 @@ def _wan(folder: Path) -> None:
     write_safetensors(folder / "a.safetensors", tensors, said)
     config = wan_files.diffusers_config(wan_files.T2V) | {"num_layers": 1}
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def _encoded_prompts(folder: Path) -> None:
+    made = {text: SavedPrompt.of(torch.ones(n + 1, 4), torch.ones(n + 1), torch.ones(4))
+            for n, text in enumerate(("", "a cat", "größer"))}  # fmt: skip
+    write_prompts(folder / "a.safetensors", made, "umt5xxl")
+
+
+def _read_encoded_prompts(folder: Path, path: Path):
+    file = open_prompts(path)
+    return file.describe(), [prompt.full_context for prompt in file.read(file.texts).values()]
 
 
 def _read_wan(folder: Path, path: Path):
@@ -298,6 +310,7 @@ READERS: dict[str, Reader] = {
                            lambda folder, path: load_adapter(folder / "adapter_model.safetensors", _net()), _by_kind),
     "motion model": Reader(_model, SINGLE, _read_model, _by_kind),
     "wan": Reader(_wan, ("a.safetensors", "config.json", "a.safetensors"), _read_wan, _by_kind),
+    "encoded prompts": Reader(_encoded_prompts, SINGLE, _read_encoded_prompts, _by_kind),
     "vae": Reader(_vae, ("config.json", NETWORK), lambda folder, path: open_vae(folder).read(), _by_kind),
     "weight folder": Reader(_shards, ("model.safetensors.index.json", "config.json"),
                             lambda folder, path: open_weights(folder).read(), _by_kind),

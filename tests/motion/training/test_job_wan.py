@@ -1,7 +1,7 @@
 """Jobs for Wan: what is trained of which files, what is exchanged between processes, and every refusal by its words."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,11 @@ def test_the_shipped_example_names_all_that_is_needed():
     assert job.vae and job.prompts and job.clips and job.fps == 24.0 and not job.says("fps")
     assert job.training.loop.gradient_checkpointing and job.training.adapter.mode == "lora"
     assert not any(job.says(f"windows.{name}") for name in ("num_frames", "stride_min", "stride_max"))
+
+
+def test_the_page_on_training_names_every_key_of_a_job():
+    page = EXAMPLE.parents[1].joinpath("training.md").read_text()
+    assert not [item.name for item in fields(TrainingJob) if item.name != "said" and f"`{item.name}`" not in page]
 
 
 def test_only_the_loras_gradients_and_the_loss_are_exchanged_between_processes(tmp_path):
