@@ -9,7 +9,7 @@ from .spec import WanSpec
 
 # Token tensors alive while keys are normed or turned, which is in float32: for numbers of two bytes and for float32, by
 # whether torch makes an RMS norm in one operation.
-ATTENTION = {False: (10.1, 8.1), True: (9.1, 7.1)}
+ATTENTION = {False: (10.1, 7.1), True: (7.1, 7.1)}
 FFN_TOKENS, FFN_WIDE = 3.1, 2  # token tensors, and tensors of the hidden width, in the feed-forward
 TURN_BYTES = 8  # of the rotary tables, a token and number of a head
 # In a training step, what a block keeps for its backward pass, beside image tokens more; what its feed-forward holds in

@@ -39,7 +39,9 @@ def wan_rotary(
 
 
 def turned(x: Tensor, rotary: WanRotary, num_heads: int) -> Tensor:
-    """x (b, n, d), heads side by side, with its pairs turned, in x's type; computed in that of the tables."""
-    pairs = x.to(rotary.first.dtype).unflatten(-1, (num_heads, -1, 2))
-    even, odd = pairs.split(1, dim=-1)
+    """x (b, n, d), heads side by side, with its pairs turned, in x's type; computed in that of the tables.
+
+    Both products take x as it is: numbers of two bytes become wide inside them, and no wide copy of x is made.
+    """
+    even, odd = x.unflatten(-1, (num_heads, -1, 2)).split(1, dim=-1)
     return (rotary.first * even).addcmul_(rotary.second, odd).flatten(2).to(x.dtype)
