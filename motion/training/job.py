@@ -58,7 +58,7 @@ class JobModel(Protocol):
         """Write the output."""
 
     def draw(self, clips: ClipCollection, step: int) -> Path:
-        """A sample with the weights of the moment, beside the output."""
+        """A sample with the weights of the moment, beside the output; only of models that allow `sample_every`."""
 
 
 def run_job(

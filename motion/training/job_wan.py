@@ -16,11 +16,13 @@ from ..io.networks.wan import open_wan_weights
 from ..io.text_encoders.prompts_file import open_prompts
 from ..io.vaes.recognise import FOLDER as VAE_FOLDER
 from ..io.vaes.wan import open_wan_vae, read_wan_vae
+from ..models.wan.architecture import WAN
 from ..models.wan.experts import EXPERTS, noise_range
+from ..models.wan.network import WanDiT
 from ..models.wan.spec import WanSpec
 from .config import TrainingConfig
 from .job_file import TrainingJob
-from .tasks.adapter_task import AdapterTask, adapter_task
+from .tasks.adapter_task import AdapterTask, adapter_task, chosen_targets
 from .trained_weights import write_trained
 from .trainees.wan import WanTrainee
 
@@ -82,10 +84,6 @@ class WanJob:
         """See `JobModel`."""
         write_trained(self.job.output, task, metadata)
 
-    def draw(self, clips: ClipCollection, step: int) -> Path:
-        """Never asked: `sample_every` is refused."""
-        raise NotImplementedError
-
     def _check_settings(self) -> None:
         job, config = self.job, self.job.training
         if config.adapter.mode != "lora":
@@ -100,6 +98,10 @@ class WanJob:
                 f"sample_every is {config.loop.sample_every}; no samples are drawn while Wan is trained here: set it "
                 "to 0, and try the LoRA out in ComfyUI"
             )
+        blocks, away = self.spec.config.num_layers, config.loop.blocks_on_cpu
+        if away > blocks:
+            raise ConfigError(f"blocks_on_cpu is {away}; this model has {blocks} blocks, so 0 to {blocks} is needed")
+        chosen_targets(config.adapter.targets, WanDiT(self.spec.config, device="meta"), WAN.training.targets)
         if self.spec.config.image_tokens:
             raise ConfigError(
                 f"{self.opened.source.path} is Wan {self.opened.layout.variant}, which reads CLIP vision tokens of the "

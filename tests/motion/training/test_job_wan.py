@@ -68,6 +68,13 @@ def test_the_shipped_example_names_all_that_is_needed():
     assert not any(job.says(f"windows.{name}") for name in ("num_frames", "stride_min", "stride_max"))
 
 
+def test_blocks_that_stay_off_the_device_change_no_bit(tmp_path):
+    whole = run_job(read_job(wan_job(tmp_path)))
+    training = {"blocks_on_cpu": 1, "gradient_checkpointing": True}
+    other = wan_job(tmp_path, "other.json", training=training, output=str(tmp_path / "other.safetensors"))
+    assert same_weights(whole.path, run_job(read_job(other)).path)
+
+
 def test_the_page_on_training_names_every_key_of_a_job():
     page = EXAMPLE.parents[1].joinpath("training.md").read_text()
     assert not [item.name for item in fields(TrainingJob) if item.name != "said" and f"`{item.name}`" not in page]
@@ -181,6 +188,9 @@ REFUSED = {
     "no prompts": ({"prompts": None}, ConfigError, "prompts is missing; .* its node Save Prompts wrote"),
     "all weights": ({"training": {"mode": "full"}}, ConfigError, "mode is 'full'; of Wan a LoRA is trained here"),
     "another adapter": ({"training": {"adapter": "miva"}}, ConfigError, "adapter is 'miva'; of Wan a LoRA is trained"),
+    "more blocks than there are": ({"training": {"blocks_on_cpu": 3, "gradient_checkpointing": True}}, ConfigError,
+                                   "blocks_on_cpu is 3; this model has 2 blocks, so 0 to 2 is needed"),
+    "layers there are not": ({"training": {"targets": ["sefl_attn"]}}, ConfigError, "no layer's name holds .* sefl_attn"),
     "samples": ({"training": {"sample_every": 1}}, ConfigError, "sample_every is 1; no samples are drawn while Wan"),
     "a type": ({"dtype": "int8"}, ConfigError, "dtype is 'int8'; float32 or bfloat16 is needed"),
     "an expert": ({"expert": "both"}, ConfigError, "expert is 'both'; high_noise or low_noise is needed"),
