@@ -190,7 +190,7 @@ REFUSED = {
     "another adapter": ({"training": {"adapter": "miva"}}, ConfigError, "adapter is 'miva'; of Wan a LoRA is trained"),
     "more blocks than there are": ({"training": {"blocks_on_cpu": 3, "gradient_checkpointing": True}}, ConfigError,
                                    "blocks_on_cpu is 3; this model has 2 blocks, so 0 to 2 is needed"),
-    "layers there are not": ({"training": {"targets": ["sefl_attn"]}}, ConfigError, "no layer's name holds .* sefl_attn"),
+    "layers there are not": ({"training": {"targets": ["sefl_attn"]}}, ConfigError, "no layer.s name holds .* sefl_a"),
     "samples": ({"training": {"sample_every": 1}}, ConfigError, "sample_every is 1; no samples are drawn while Wan"),
     "a type": ({"dtype": "int8"}, ConfigError, "dtype is 'int8'; float32 or bfloat16 is needed"),
     "an expert": ({"expert": "both"}, ConfigError, "expert is 'both'; high_noise or low_noise is needed"),
