@@ -11,7 +11,8 @@ import pytest
 import tiny_native_wan as tiny
 import torch
 from comfy.ldm.wan.model import WanSelfAttention
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, set_model_options_patch_replace
+from comfy.samplers import calc_cond_batch
 from pack.motion.adapters.lora import LoRA
 from pack.motion.adapters.miva import MIVA, MIVAConfig
 from pack.motion.adapters.stack import AdapterStack, StackEntry
@@ -94,7 +95,8 @@ def with_host_patches(model, calls):
 
     def listening(name):
         def patch(given):
-            calls.append((name, given.get("q", given["x"]).shape, given["x"].sum().item()))
+            heard = given.get("q", given["x"])
+            calls.append((name, heard.shape, heard.sum().item(), given["x"].sum().item()))
             return {"img": 1.01 * given["img"]} if name == "double_block" else 1.01 * given["x"]
 
         return patch
@@ -173,7 +175,7 @@ def test_a_stack_that_does_nothing_changes_no_bit_on_any_kind_of_wan(core, figur
         seen = {"concat_latent_image": tiny.randn(1, 16, tiny.FRAMES, tiny.SIDE, tiny.SIDE),
                 "concat_mask": torch.ones(1, 1, tiny.FRAMES, tiny.SIDE, tiny.SIDE)}  # fmt: skip
     if kind == "image":
-        seen["clip_vision_output"] = SimpleNamespace(penultimate_hidden_states=tiny.randn(1, 257, 1280))
+        seen["clip_vision_output"] = SimpleNamespace(penultimate_hidden_states=tiny.randn(1, 9, 1280))
     prompts = {"positive": tiny.prompt(1, **seen), "negative": tiny.prompt(2, **seen)}
     plain = tiny.sample(core, base(kind), **prompts)
     out = tiny.sample(core, put(base(kind), stacks[made]), **prompts)
@@ -197,7 +199,7 @@ def inputs(rows=2, kind="text"):
     channels = tiny.config(kind).in_channels + tiny.config(kind).concat_channels
     given = [tiny.randn(rows, channels, tiny.FRAMES, tiny.SIDE, tiny.SIDE, seed=4), torch.tensor([700.0] * rows)]
     given.append(tiny.randn(rows, 5, tiny.TEXT, seed=6))
-    return (*given, tiny.randn(rows, 257, 1280, seed=7)) if kind == "image" else (*given, None)
+    return (*given, tiny.randn(rows, 9, 1280, seed=7)) if kind == "image" else (*given, None)
 
 
 def asked(model, given):
@@ -298,6 +300,47 @@ def test_a_replaced_self_attention_is_called_and_adapters_stand_beside_its_answe
         assert apart(found, own(x, t, Conditions(context))) <= 5e-6
 
 
+def test_a_block_patch_of_a_single_call_is_lent_our_block(core):
+    """Guidance sets such ones in the middle of a run; one that calls its original block must not lose the adapters."""
+
+    def softer(args, extra):
+        return {"img": args["img"] + 0.5 * (extra["original_block"](args)["img"] - args["img"])}
+
+    def guided(model):
+        def predict(args):
+            options = set_model_options_patch_replace(args["model_options"].copy(), softer, "dit", "double_block", 0)
+            return calc_cond_batch(args["model"], args["conds"], args["input"], args["sigma"], options)
+
+        copy = model.clone()
+        copy.set_model_sampler_calc_cond_batch_function(predict)
+        return copy
+
+    patched = base().clone()
+    patched.set_model_patch_replace(softer, "dit", "double_block", 0)
+    expected = tiny.sample(core, put(patched, acting()), cfg=1.0)
+    assert torch.equal(tiny.sample(core, guided(put(base(), acting())), cfg=1.0), expected)
+    assert difference(expected, tiny.sample(core, guided(base()), cfg=1.0)) > 1e-3
+
+
+def test_a_lora_acts_in_a_feed_forward_that_does_not_call_its_last_layer():
+    """As newer hosts do with INT8 weights."""
+    own, model = own_network(), put(base(), stack(drawn_lora(own_network())))
+    layers = base().model.diffusion_model.blocks[0].ffn
+
+    def folded(h):
+        return torch.nn.functional.linear(layers[1](layers[0](h)), layers[2].weight, layers[2].bias)
+
+    model.add_object_patch("diffusion_model.blocks.0.ffn.forward", folded)
+    x, t, context, _ = inputs()
+    try:
+        model.patch_model(torch.device("cpu"))
+        found = asked(model, inputs())
+    finally:
+        model.unpatch_model(torch.device("cpu"))
+    with stack(drawn_lora(own)).during(own):
+        assert apart(found, own(x, t, Conditions(context))) <= 5e-6
+
+
 @pytest.mark.skipif(not HAS_PATCHES, reason="this host's Wan calls no such patches")
 def test_patches_inside_blocks_hear_what_they_hear_without_us(core, figure):
     heard, without = [], []
@@ -306,7 +349,7 @@ def test_patches_inside_blocks_hear_what_they_hear_without_us(core, figure):
     figure("attn1_patch, attn2_patch and double_block: calls", len(heard))
     figure("attn1_patch, attn2_patch and double_block: largest difference", difference(out, plain))
     assert torch.equal(out, plain) and heard == without and len(heard) == 3 * 2 * 2
-    assert {name: shape[2:] for name, shape, _ in heard}["attn1_patch"] == (2, 128)
+    assert {name: shape[2:] for name, shape, *_ in heard}["attn1_patch"] == (2, 128)
 
 
 @pytest.mark.skipif(HAS_PATCHES, reason="this host's Wan calls them")
