@@ -77,8 +77,8 @@ def hold_first_frame(shown: Tensor) -> Callable:
 def around_a_call(stack: AdapterStack) -> Callable:
     """DIFFUSION_MODEL wrapper: hold the stack on the network for one call, at its noise level and size.
 
-    The call is never compiled: the host's torch.compile checks neither hooks nor what transformer_options hold, so a
-    compiled call would go on with the weights of the first one.
+    The call is never compiled: hooks and adapters are new at every call, for which torch would compile it anew, and the
+    host's node lets it not look at what transformer_options hold.
     """
 
     @torch.compiler.disable
