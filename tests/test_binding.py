@@ -19,7 +19,7 @@ from pack.motion.io.adapters.adapter_file import load_adapter
 from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
-from pack.motion.io.files.safetensors import read_header, read_safetensors
+from pack.motion.io.files.safetensors import check_values, read_header, read_safetensors
 from pack.motion.io.files.weight_folder import open_weights, pointing_to
 from pack.motion.io.media.photo import read_photo
 from pack.motion.io.media.video import write_video
@@ -52,6 +52,7 @@ PROPERTIES = sorted(path.name for path in TESTS.rglob("test_properties_*.py"))
 WHILE_COLLECTED = {has_cv2}  # a decorator of tests calls it
 BOUND_BY = {
     shown: "test_weight_folder.py",
+    check_values: "test_prompts_file.py",
     read_linear_video: "test_linear_video_file.py",
     save_linear_video: "test_linear_video_file.py",
     check_fields: "test_linear_video_file.py",
