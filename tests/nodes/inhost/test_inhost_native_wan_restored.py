@@ -74,7 +74,7 @@ def fault(error):
     return override
 
 
-ENDS = {"finished": None, "cancelled": comfy.model_management.InterruptProcessingException(),
+ENDS = {"finished": None, "was cancelled": comfy.model_management.InterruptProcessingException(),
         "failed": RuntimeError("out of something")}  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_the_base_is_as_it_was_after_a_run(core, figure, end):
     comfy.model_management.unload_all_models()
     after = by_value(base())
     differ = sum(before[part] != after[part] for part in before)
-    figure(f"a run that is {end}: of {len(before)} things of the base, differ", differ)
+    figure(f"a run that {end}: of {len(before)} things of the base, differ", differ)
     assert {part: before[part] == after[part] for part in before} == dict.fromkeys(before, True)
     assert torch.equal(again, plain)
 
