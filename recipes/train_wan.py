@@ -1,0 +1,57 @@
+"""Train `motionblocks-wan` on drawn sprites, in the latents of `motionblocks-vae`; stops and resumes bit for bit.
+
+python tools/train_wan.py --folder runs/wan
+python tools/train_wan.py --folder runs/wan --resume
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from ..motion.io.networks.builtin_names import WEIGHTS
+from ..motion.io.networks.builtin_wan import save_builtin_wan
+from ..motion.io.vaes.small_vae import read_small_vae
+from ..motion.training.config import TrainingConfig
+from .run import recipe_changes, run_arguments, run_training
+from .wan import GROUPS, WanRecipe, WanTask, as_file_weights, build_wan, wan_spec
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = run_arguments(__doc__, steps=6000, batch=16, rate=3e-3)
+    parser.add_argument("--vae", type=Path, default=WEIGHTS / "motionblocks-vae.safetensors")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments()
+    torch.set_num_threads(arguments.threads)
+    digest = hashlib.sha256(arguments.vae.read_bytes()).hexdigest()
+    recipe = WanRecipe(vae=digest[:16], **recipe_changes(WanRecipe, arguments.set))
+    spec = wan_spec()
+    vae = read_small_vae(arguments.vae).requires_grad_(False)
+    task = WanTask(spec, build_wan(spec, arguments.seed), vae, recipe)
+    config = TrainingConfig.of(
+        num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
+        beta2=0.98, optimizer="muon_bf16", ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed,
+        save_every=arguments.save_every,
+    )  # fmt: skip
+    count = sum(value.numel() for value in task.parameters().values())
+    print(f"{count} parameters, {arguments.steps} steps of {arguments.batch} sprites", flush=True)
+    run_training(task, config, arguments, lambda trainer: write(arguments, recipe, task, trainer), report_every=10)
+
+
+def write(arguments, recipe: WanRecipe, task: WanTask, trainer) -> None:
+    """Write the averaged weights of this moment as a model file."""
+    with trainer.averaged():
+        state = {name: value.detach().clone() for name, value in task.dit.state_dict().items()}
+    command = f"python tools/train_wan.py --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
+    facts = {"recipe": json.dumps(recipe.to_dict()), "seed": str(arguments.seed), "steps": str(trainer.step),
+             "command": f"{command} --seed {arguments.seed}" + "".join(f" --set {each}" for each in arguments.set),
+             "torch": torch.__version__, "processor_seconds": f"{time.process_time():.0f}"}  # fmt: skip
+    path = arguments.folder / f"step{trainer.step:05d}.safetensors"
+    save_builtin_wan(path, task.spec, as_file_weights(state, task.spec), GROUPS, facts)
+    print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)

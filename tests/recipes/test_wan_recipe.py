@@ -1,0 +1,141 @@
+"""The recipe of motionblocks-wan: batches by key, the mix it promises, one network in training and in its file."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pack.motion.errors import CheckpointError
+from pack.motion.io.files.atomic import write_safetensors
+from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.networks.builtin_wan import read_builtin_wan, save_builtin_wan
+from pack.motion.models.conditions import Conditions
+from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
+from pack.motion.models.wan.config import WanConfig
+from pack.motion.text.scene_vocabulary import SceneVocabulary, word_vectors
+from pack.motion.training.task import SampleKey
+from pack.recipes.wan import GROUPS, WanRecipe, WanTask, as_file_weights, build_wan, wan_spec
+
+SMALL = WanConfig(num_layers=1, num_attention_heads=1, hidden_width=32)
+
+
+@pytest.fixture(scope="module")
+def task():
+    torch.manual_seed(0)
+    vae = SmallVAE(SmallVAEConfig(4, 0, 4, 0)).requires_grad_(False)
+    spec = replace(wan_spec(), config=SMALL)
+    return WanTask(spec, build_wan(spec, 0), vae, WanRecipe(vae="test"))
+
+
+def keys(step, *indices):
+    return [SampleKey(3, step, index) for index in indices]
+
+
+@torch.no_grad()
+def batches(task, count, size=4):
+    return [task.draw(keys(step, *range(size))) for step in range(count)]
+
+
+def words_of(task, context):
+    ids = context.argmax(-1)
+    return [[task.vocabulary.words[number - 1] for number in row.tolist() if number] for row in ids]
+
+
+def test_a_sample_hangs_on_its_key_alone(task):
+    whole, alone = task.draw(keys(1, 0, 1, 2)), task.draw(keys(1, 1))
+    assert set(whole) == {"latents", "noise", "sigma", "context", "frame_mask"}
+    for name, value in alone.items():
+        torch.testing.assert_close(whole[name][1:2], value, msg=name)  # rounding of a batch in the VAE
+
+
+@pytest.mark.slow
+def test_the_mix_is_as_promised(task):
+    drawn = batches(task, 48)
+    single = [batch for batch in drawn if batch["latents"].shape[2] == 1]
+    video = [batch for batch in drawn if batch["latents"].shape[2] == 5]
+    assert len(single) + len(video) == 48 and 2 <= len(single) <= 15
+    assert not any(set(words) & set(GROUPS["motion"]) for batch in single for words in words_of(task, batch["context"]))
+    assert all(batch["frame_mask"].all() for batch in single)
+    given = torch.cat([batch["frame_mask"][:, 0] == 0 for batch in video])
+    said = [words for batch in video for words in words_of(task, batch["context"])]
+    assert 0.17 < float(given.float().mean()) < 0.4 and all(bool(batch["frame_mask"][:, 1:].all()) for batch in video)
+    silent = torch.tensor([not words for words in said])
+    assert 0.35 < float(silent[given].float().mean()) < 0.65 and 0.03 < float(silent[~given].float().mean()) < 0.2
+    sides = {tuple(batch["latents"].shape[3:]) for batch in drawn}
+    assert (8, 8) in sides and len(sides) > 1
+
+
+def test_words_said_are_those_of_one_group_each(task):
+    for words in words_of(task, batches(task, 3)[0]["context"]):
+        groups = [next(group for group, known in GROUPS.items() if word in known) for word in words]
+        assert len(set(groups)) == len(groups)
+
+
+def test_a_frame_that_is_given_does_not_count_and_is_not_noised(task):
+    batch = next(each for each in batches(task, 6) if (each["frame_mask"] == 0).any())
+    other = {**batch, "noise": torch.where(batch["frame_mask"].view(-1, 1, 5, 1, 1) == 0, 9.0, batch["noise"])}
+    assert torch.equal(task.loss(batch), task.loss(other))
+
+
+def test_the_loss_falls_and_every_weight_learns(task):
+    batch = task.draw(keys(2, 0, 1, 2, 3))
+    dit = build_wan(task.spec, 1)
+    learning = WanTask(task.spec, dit, task.vae, task.recipe)
+    optimizer = torch.optim.Adam(dit.parameters(), 3e-3)
+    losses = []
+    for _ in range(6):
+        loss = learning.loss(batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(value.grad is not None and value.grad.any() for value in dit.parameters())
+    assert {"blocks.0.ffn.0.weight", "time_projection.1.weight"} <= learning.matrices()
+    assert not {"patch_embedding.weight", "text_embedding.0.weight"} & learning.matrices()
+
+
+@pytest.fixture
+def saved(task, tmp_path):
+    dit = build_wan(task.spec, 2)
+    torch.nn.init.normal_(dit.head.head.weight, std=0.05)
+    path = tmp_path / "wan.safetensors"
+    save_builtin_wan(path, task.spec, as_file_weights(dit.state_dict(), task.spec), GROUPS, {"seed": "2"})
+    return dit.requires_grad_(False), path
+
+
+def test_the_file_holds_the_network_that_was_trained_with_words_as_vectors(saved):
+    dit, path = saved
+    file = read_builtin_wan(path)
+    assert file.vocabulary.groups == SceneVocabulary(GROUPS).groups and file.metadata["seed"] == "2"
+    assert file.spec.config == SMALL and file.spec.sampling == wan_spec().sampling
+    ids = torch.tensor([file.vocabulary.tokenize("red ball, on sand, moves left"), [0] * 8])
+    latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    number = Conditions(torch.nn.functional.one_hot(ids, file.vocabulary.size).float())
+    vector = Conditions(word_vectors(file.vocabulary.size, 4096)[ids])
+    ours, theirs = dit(latents, torch.tensor([700.0, 300.0]), number), file.network()
+    error = (theirs(latents, torch.tensor([700.0, 300.0]), vector) - ours).abs().max() / ours.abs().max()
+    assert float(error) < 5e-3  # float16 of the file; between trained and written weights it is rounding alone
+    state = as_file_weights(dit.state_dict(), replace(wan_spec(), config=SMALL))
+    theirs.load_state_dict(state)
+    exact = (theirs(latents, torch.tensor([700.0, 300.0]), vector) - ours).abs().max() / ours.abs().max()
+    assert float(exact) < 2e-5
+
+
+@pytest.mark.parametrize("change, says", [({"words": ""}, "not usable"), ({"words": '{"a": ["Red"]}'}, "not usable"),
+                                          ({"sampling": '{"shift": -1}'}, "shift is -1")])  # fmt: skip
+def test_a_file_that_says_nothing_right_of_itself_is_refused(saved, tmp_path, change, says):
+    tensors, metadata = read_safetensors(saved[1])
+    path = tmp_path / "other.safetensors"
+    write_safetensors(path, tensors, {**metadata, **change})
+    with pytest.raises(CheckpointError, match=says):
+        read_builtin_wan(path)
+
+
+def test_a_wan_file_without_words_is_refused_and_weights_of_another_size_are_not_saved(saved, task, tmp_path):
+    tensors, metadata = read_safetensors(saved[1])
+    path = tmp_path / "plain.safetensors"
+    write_safetensors(path, tensors, {name: value for name, value in metadata.items() if name != "words"})
+    with pytest.raises(CheckpointError, match="no words of its own"):
+        read_builtin_wan(path)
+    with pytest.raises(CheckpointError):
+        save_builtin_wan(tmp_path / "bad.safetensors", wan_spec(), tensors, GROUPS)
