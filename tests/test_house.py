@@ -35,7 +35,7 @@ FLOORS = (
     ("sampling",),
     ("adapters", "conditioning", "pose"),
     ("io",),
-    ("builtin_model",),
+    ("builtin_model", "scene_model"),
     ("data",),
     ("pipeline",),
     ("training",),
