@@ -1,5 +1,7 @@
 """The host's devices: where and in which number type things are computed, and room in memory."""
 
+from collections.abc import Iterable
+
 import comfy.model_management as memory
 import comfy.model_patcher
 import torch
@@ -40,6 +42,13 @@ def adapter_patcher(weights: torch.nn.Module, model):
     """The host's patcher around small weights that go where a MODEL's go, whole and with it."""
     kind = comfy.model_patcher.ModelPatcher
     return kind(weights, load_device=model.load_device, offload_device=model.offload_device)
+
+
+def bring(weights: Iterable[torch.nn.Parameter], device: torch.device) -> None:
+    """Move those that are elsewhere: the host may have put away weights that two MODELs share, for one of them."""
+    for weight in weights:
+        if weight.device != device:
+            weight.data = weight.data.to(device)
 
 
 def is_dynamic(patcher) -> bool:

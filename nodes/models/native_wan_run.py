@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...motion.adapters.stack import AdapterStack
 from ...motion.errors import ConfigError, ShapeError
+from ..host import devices
 from ..host.conditions import read
 from .as_trained import say, too_strong
 from .base import check_latents, first_latent_of
@@ -89,6 +90,7 @@ def around_a_call(stack: AdapterStack) -> Callable:
         f, h, w = x.shape[2:]
         size = {"num_frames": (f - 1) * SPACE.temporal_ratio + 1, "grid": (-(-h // 2), -(-w // 2))}
         level = (t if t.ndim == 1 else t.amax(1)).double() / 1000  # a clean frame has 0
+        devices.bring((value for entry in stack.entries for value in entry.adapter.parameters().values()), x.device)
         sampled = replace(stack, shift=options.get(SHIFT, stack.shift), temporal_ratio=SPACE.temporal_ratio)
         with sampled.attached(network, sigma=level, **size) as adapters:
             features = sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(x.dtype)

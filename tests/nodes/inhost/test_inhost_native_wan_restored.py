@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from types import SimpleNamespace
 
 import comfy.model_management
 import pytest
@@ -11,6 +12,7 @@ from comfy.patcher_extension import WrappersMP
 from pack.motion.adapters.lora import LoRA
 from pack.motion.adapters.stack import AdapterStack, StackEntry
 from pack.motion.errors import ConfigError
+from pack.nodes.host import devices
 from pack.nodes.models.native_wan_adapters import attach, attached_stack, detach
 from pack.nodes.models.native_wan_blocks import KEY
 from wan_adapters import CrossFrame, TextMLP
@@ -146,6 +148,30 @@ def test_weights_of_adapters_go_where_the_host_takes_the_model(core):
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "watch", watch)
     tiny.sample(core, model, first=tiny.first_latent())
     assert all(any(module is weights.model for module in loaded) for loaded in seen) and seen
+
+
+def test_weights_that_two_models_share_are_where_the_video_is_at_every_call(core, monkeypatch):
+    asked, shared = [], CrossFrame(WIDTH)
+    whole = devices.bring
+
+    def bring(weights, device):
+        asked.append((list(weights), device))
+        return whole(asked[-1][0], device)
+
+    monkeypatch.setattr(devices, "bring", bring)
+    for _ in range(2):
+        tiny.sample(core, attach(base(), AdapterStack((StackEntry(shared),)), clean_first_frame=False), steps=1)
+    assert len(asked) >= 2 and {device.type for _, device in asked} == {"cpu"}
+    assert all([id(value) for value in found] == [id(value) for value in shared.weights.values()] for found, _ in asked)
+
+
+def test_only_weights_that_are_elsewhere_are_moved():
+    """A stand-in, since a CPU has no second device whose numbers a parameter could hold."""
+    cpu, here = torch.device("cpu"), torch.nn.Parameter(torch.ones(2))
+    kept = here.data_ptr()
+    away = SimpleNamespace(device=torch.device("cuda"), data=SimpleNamespace(to=lambda device: ("moved", device)))
+    devices.bring([here, away], cpu)
+    assert away.data == ("moved", cpu) and here.data_ptr() == kept
 
 
 def test_adapters_of_another_network_are_refused_when_they_are_attached():
