@@ -86,6 +86,16 @@ def test_core_context_windows_are_refused_before_and_after(core, order):
         refused(core, windowed(put()), ConfigError, "context windows.*remove", first=tiny.first_latent())
 
 
+def test_context_windows_that_are_set_for_one_run_are_refused(core):
+    def window(executor, *args, **more):
+        executor.class_obj.model_options["context_handler"] = object()
+        return executor(*args, **more)
+
+    model = base().clone()
+    model.add_wrapper_with_key("outer_sample", "windows", window)
+    refused(core, put(model), ConfigError, "context windows.*remove", first=tiny.first_latent())
+
+
 @pytest.mark.parametrize("key, value", [
     ("time_dim_concat", tiny.randn(1, 16, 1, 8, 8)), ("context_latents", [tiny.randn(1, 16, 1, 8, 8)]),
     ("reference_latents", [tiny.randn(1, 16, 1, 8, 8)]),
