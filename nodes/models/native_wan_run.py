@@ -32,8 +32,8 @@ def around_a_run(stack: AdapterStack, clean_first_frame: bool) -> Callable:
     Raises ConfigError and ShapeError before the host loads the model.
     """
 
-    def wrapper(executor, *args, **kwargs):
-        guider, noise = executor.class_obj, args[0]
+    def wrapper(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        guider, given = executor.class_obj, (noise, latent_image, sampler, sigmas, *args)
         options = guider.model_options["transformer_options"]
         refuse_context_windows(guider.model_options)
         wan = native_wan(guider.model_patcher)
@@ -43,12 +43,12 @@ def around_a_run(stack: AdapterStack, clean_first_frame: bool) -> Callable:
         say(_notes(guider, stack, options))
         options[SHIFT] = getattr(guider.model_patcher.get_model_object("model_sampling"), "shift", stack.shift)
         if not clean_first_frame:
-            return executor(*args, **kwargs)
+            return executor(*given, **kwargs)
         first = _start_latent(guider.conds, noise)
         shown = guider.model_patcher.model.process_latent_in(first)
         _add_step_wrapper(options, hold_first_frame(shown))
-        ends_clean = float(args[3][-1]) == 0  # asked now: uni_pc writes into the sigmas
-        out = executor(*args, **kwargs)
+        ends_clean = float(sigmas[-1]) == 0  # asked now: uni_pc writes into the sigmas
+        out = executor(*given, **kwargs)
         if not ends_clean:  # noise is left for another expert: frame 1 must have its share of it
             return out
         return torch.cat((first.to(out).expand(len(out), -1, -1, -1, -1), out[:, :, 1:]), dim=2)

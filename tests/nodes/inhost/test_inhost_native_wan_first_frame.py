@@ -132,6 +132,22 @@ def test_adapters_on_the_second_expert_alone_end_with_the_image(core, figure):
     assert torch.equal(out[:, :, :1], first)
 
 
+@pytest.mark.parametrize("guider", ["BasicGuider", "CFGGuider"])
+def test_custom_sampling_begins_with_the_image_too(core, guider):
+    first, model = tiny.first_latent(), put(base())
+    prompts = {"conditioning": tiny.prompt(1, first)}
+    if guider == "CFGGuider":
+        prompts = {"positive": tiny.prompt(1, first), "negative": tiny.prompt(2), "cfg": 3.0}
+    (guide,), (sampler,) = core(guider, model=model, **prompts), core("KSamplerSelect", sampler_name="euler")
+    (sigmas,) = core("BasicScheduler", model=model, scheduler="simple", steps=2, denoise=1.0)
+    latent = {"samples": torch.zeros(1, 16, tiny.FRAMES, tiny.SIDE, tiny.SIDE)}
+    out = core("SamplerCustomAdvanced", noise=core("RandomNoise", noise_seed=5)[0], guider=guide, sampler=sampler,
+               sigmas=sigmas, latent_image=latent)[0]["samples"]  # fmt: skip
+    assert torch.equal(out[:, :, :1], first)
+    if guider == "BasicGuider":
+        assert torch.equal(out, tiny.sample(core, model, first=first, cfg=1.0))
+
+
 def test_start_latents_of_graphs_without_the_prefix_are_read(core):
     first = tiny.first_latent()
     positive = [[tiny.prompt(1)[0][0], {"first_latent": first}]]
