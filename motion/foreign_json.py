@@ -11,7 +11,8 @@ MAX_NAMES = 450_000  # colons, of which the same header has 400,000
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one that nothing closes, so that time stays linear
 
 
-def parse_json(text: bytes | str, *, allow_constants: bool = False, max_names: int = MAX_NAMES):
+def parse_json(text: bytes | str, *, allow_constants: bool = False, max_names: int = MAX_NAMES,
+               max_parts: int = MAX_PARTS):  # fmt: skip
     """Plain values of a JSON text, UTF-8 when bytes, with or without a byte order mark.
 
     allow_constants: NaN and Infinity, which are not JSON, may occur. Raises ValueError, with the reason in a few words,
@@ -19,8 +20,8 @@ def parse_json(text: bytes | str, *, allow_constants: bool = False, max_names: i
     """
     text = text.decode("utf-8") if isinstance(text, bytes) else text
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    if _has_too_many(text, max_names) and _has_too_many(_STRING.sub("", text), max_names):
-        raise ValueError(f"more than {MAX_PARTS} parts or {max_names} names")
+    if _has_too_many(text, max_names, max_parts) and _has_too_many(_STRING.sub("", text), max_names, max_parts):
+        raise ValueError(f"more than {max_parts} parts or {max_names} names")
     try:
         values = (_LAX if allow_constants else _STRICT).decode(text)
     except RecursionError as error:
@@ -57,8 +58,8 @@ def without_repeats(pairs: list[tuple]) -> dict:
     return values
 
 
-def _has_too_many(text: str, max_names: int) -> bool:
-    return sum(text.count(mark) for mark in ",[{") > MAX_PARTS or text.count(":") > max_names
+def _has_too_many(text: str, max_names: int, max_parts: int) -> bool:
+    return sum(text.count(mark) for mark in ",[{") > max_parts or text.count(":") > max_names
 
 
 def _refuse_constant(text: str):
