@@ -67,7 +67,7 @@ def trainer_of(trainee, kind="text", config=CONFIG, adapter=None, data=None, **m
 def seen(model):
     """All that a training must leave as it was, as values to compare."""
     with torch.inference_mode(False):
-        state = {name: (value.dtype, value.requires_grad, value.detach().clone())
+        state = {name: ((value.dtype, value.requires_grad, value.is_inference()), value.detach().clone())
                  for name, value in model.model.named_parameters()}  # fmt: skip
     modules = dict(model.model.named_modules())
     return {
@@ -90,8 +90,8 @@ def seen(model):
 
 def differences(before, after):
     """Names of what is not as it was."""
-    weights = [name for name, (kind, needed, value) in before.pop("weights").items()
-               if (kind, needed) != after["weights"][name][:2] or not same_bits(value, after["weights"][name][2])]
+    weights = [name for name, (kind, value) in before.pop("weights").items()
+               if kind != after["weights"][name][0] or not same_bits(value, after["weights"][name][1])]  # fmt: skip
     return weights + [name for name, value in before.items() if value != after[name]]
 
 

@@ -87,6 +87,7 @@ def test_a_base_in_fp8_is_trained_beside_without_its_fp8_product(monkeypatch, op
     called = []
     monkeypatch.setattr(comfy.ops, "fp8_linear", lambda layer, x: called.append(layer))
     model = native_model(**options)
+    model.model.eval()  # as the host's loader leaves it, or as a node may
     called.clear()
     before = seen(model)
     trainer = trainer_of(native_trainee(model, checkpointing=True), config=CONFIG.changed(num_steps=3))
@@ -114,3 +115,12 @@ def test_a_base_in_scaled_fp8_is_trained_beside_as_the_numbers_it_means():
     expected.run()
     assert len(trainer.task.adapter.layers) == 16 and differences(before, seen(model)) == []
     assert trainer.losses == pytest.approx(expected.losses, rel=2e-2)
+
+
+def test_a_base_that_asked_for_gradients_gets_none_and_asks_afterwards_as_before():
+    model = native_model()
+    norm = model.model.diffusion_model.blocks[0].self_attn.norm_q
+    norm.weight.requires_grad_(True)
+    before = seen(model)
+    trainer_of(native_trainee(model), config=CONFIG.changed(num_steps=1)).run()
+    assert norm.weight.grad is None and norm.weight.requires_grad and differences(before, seen(model)) == []
