@@ -85,6 +85,10 @@ class ImageToVideo(io.ComfyNode):
                     tooltip="Built-in models: what may move, white; motion fades in from its rim. Draw it in the mask "
                     "editor of Load Image. Nothing connected: everything may move.",
                 ),
+                inp(
+                    io.ClipVisionOutput.Input, "clip_vision_output", optional=True,
+                    tooltip="Wan 2.1 image to video: the photo through CLIP Vision Encode. Wan 2.2 does without.",
+                ),
             ],
             outputs=[
                 out(io.Conditioning, "positive", "Positive prompt with photo and dynamics."),
@@ -100,7 +104,7 @@ class ImageToVideo(io.ComfyNode):
     @classmethod
     def execute(
         cls, positive, negative, vae, start_image, num_frames=16, dynamics=12, batch_size=1, longer=GO_ON,
-        edges=FIRST_EDITION, fps=DEFAULT_FPS, region=None,
+        edges=FIRST_EDITION, fps=DEFAULT_FPS, region=None, clip_vision_output=None,
     ) -> io.NodeOutput:  # fmt: skip
         from ..motion.text.safe_words import safe_bucket, safety_notes
         from .text_encoders.motion_vocabulary import names_no_motion, words_of
@@ -121,6 +125,8 @@ class ImageToVideo(io.ComfyNode):
             )
             for prompt in (positive, negative)
         )  # fmt: skip
+        for_wan = _seen_by_wan(vae, photo, num_frames, space, positive, clip_vision_output)
+        positive, negative = ([[text, {**part, **for_wan}] for text, part in prompt] for prompt in (positive, negative))
         latent = {"samples": first.repeat(batch_size, 1, count, 1, 1)}
         h, w = photo.shape[1:3]
         text = f"photo {w}x{h} px → video {size[0]}x{size[1]} px\n{num_frames} frames, dynamics {dynamics}"
@@ -186,6 +192,24 @@ def _encode(vae, photo: torch.Tensor, num_frames: int):
     return first[:, :, :1], for_video(vae), (w, h), count, space
 
 
+def _seen_by_wan(vae, photo: torch.Tensor, num_frames: int, space, prompt: list, clip_vision_output) -> dict:
+    """What the host's own Wan reads of a start image, under the host's keys, as its WanImageToVideo makes it.
+
+    {} for other spaces, and where the prompt is SANA-Video's, whose models share the VAE and read none of it.
+    """
+    from ..motion.models.sana_video.config import SanaVideoConfig
+    from ..motion.models.wan.start_video import start_video
+
+    if space is None or space.kind != "wan21" or prompt[0][0].shape[-1] == SanaVideoConfig().caption_channels:
+        return {}
+    video = start_video(photo.movedim(-1, 1).unsqueeze(2), num_frames)[0].movedim(0, -1)
+    encoded = vae.encode(video.contiguous())
+    mask = encoded.new_ones(1, 1, *encoded.shape[2:])
+    mask[:, :, 0] = 0
+    seen = {"concat_latent_image": encoded, "concat_mask": mask}
+    return seen if clip_vision_output is None else {**seen, "clip_vision_output": clip_vision_output}
+
+
 class EmptyLatent(io.ComfyNode):
     """An empty video latent of the model's own latent space, for text-to-video models."""
 
@@ -195,11 +219,14 @@ class EmptyLatent(io.ComfyNode):
             node_id="MotionBlocksEmptyLatent",
             display_name="Empty Motion Latent",
             category=CATEGORY,
-            description="An empty video latent with the channels and cell size of a MotionBlocks model. To animate a "
-            "photo use Photo to Video instead.",
-            search_aliases=["empty video latent", "t2v", "sana-video"],
+            description="An empty video latent with the channels and cell size of a MotionBlocks model, or of Wan. To "
+            "animate a photo use Photo to Video instead.",
+            search_aliases=["empty video latent", "t2v", "sana-video", "wan"],
             inputs=[
-                inp(io.Model.Input, "model", tooltip="A model from a MotionBlocks loader."),
+                inp(
+                    io.Model.Input, "model",
+                    tooltip="A model from a MotionBlocks loader, or Wan 2.1 or 2.2 A14B from Load Diffusion Model.",
+                ),
                 inp(
                     io.Int.Input, "width", default=512, min=16, max=MAX_SIDE, step=16,
                     tooltip="Width in px, a multiple of the model's cell. The built-in model always works at 64 px.",
@@ -210,7 +237,8 @@ class EmptyLatent(io.ComfyNode):
                 ),
                 inp(
                     io.Int.Input, "num_frames", default=16, min=1, max=MAX_FRAMES,
-                    tooltip="Frames of the video. SANA-Video: 4k+1 at 480p, 8k+1 at 720p; trained on 81.",
+                    tooltip="Frames of the video. SANA-Video: 4k+1 at 480p, 8k+1 at 720p; Wan 4k+1. Both were trained "
+                    "on 81.",
                 ),
                 inp(io.Int.Input, "batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many videos at once."),
             ],
@@ -220,20 +248,21 @@ class EmptyLatent(io.ComfyNode):
     @classmethod
     def execute(cls, model, width, height, num_frames, batch_size=1) -> io.NodeOutput:
         from .models.base import spec_of
+        from .models.native_wan import find_native_wan
 
         for name, value, high in (("width", width, MAX_SIDE), ("height", height, MAX_SIDE)):
             checks.in_range(name, value, 1, high)
         checks.in_range("num_frames", num_frames, 1, MAX_FRAMES)
         checks.in_range("batch_size", batch_size, 1, MAX_BATCH)
-        spec = spec_of(model)
+        spec = spec_of(model) or find_native_wan(model)
         if spec is None:
             raise ConfigError(
-                "this model is not a MotionBlocks model, so its latent space is not known here; use the core empty "
-                "latent node that belongs to it"
+                "this model is neither a MotionBlocks model nor plain Wan, so its latent space is not known here; use "
+                "the core empty latent node that belongs to it"
             )
-        space = spec.space
-        if spec.working_size:
-            width = height = spec.working_size
+        space, side = spec.space, getattr(spec, "working_size", None)
+        if side:
+            width = height = side
         space.check_size(width, height, "the video")
         cells = (height // space.spatial_ratio, width // space.spatial_ratio)
         shape = (batch_size, space.channels, space.latent_frames(num_frames), *cells)

@@ -63,6 +63,7 @@ class MeasureDynamics(io.ComfyNode):
                 inp(
                     io.Model.Input, "model", optional=True,
                     tooltip="Measure on the scale of this MotionBlocks model: size, range and buckets from its file. "
+                    "Wan has none: it is measured as without a model. "
                     "With a built-in model the whole picture counts, as in its training, and the flow is compared with "
                     "its dynamics slider.",
                 ),
@@ -107,8 +108,9 @@ def _scale(model, measure_size: int):
     """
     from ..motion.models.model_spec import DynamicsSpec
     from .models.base import spec_of
+    from .models.native_wan import find_native_wan
 
-    if model is None:
+    if model is None or find_native_wan(model) is not None:
         return DynamicsSpec(measure_size=measure_size), False
     spec = spec_of(model)
     if spec is None or spec.dynamics is None:

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..motion.choices import EXPERTS, WHOLE
 from ..motion.limits import MAX_DATA_SEED
 from .host.compat import inp, out, schema, unique_id
 from .training_run.folders import LATEST, NEW, listed_states
@@ -23,10 +24,11 @@ class TrainMotionModel(io.ComfyNode):
             node_id="MotionBlocksTrainMotionModel",
             display_name="Train Motion Model",
             category=CATEGORY,
-            description="Trains a LoRA for a MotionBlocks model, or all its weights, on your clips. The trained model "
-            "comes out for use in the same graph; weights and states are saved, even if you cancel.",
-            search_aliases=["train lora", "finetune", "motion lora", "trainer"],
-            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets()],
+            description="Trains a LoRA for a MotionBlocks model or for Wan, or all weights of a MotionBlocks model, on "
+            "your clips. The trained model comes out for use in the same graph; weights and states are saved, even if "
+            "you cancel.",
+            search_aliases=["train lora", "finetune", "motion lora", "trainer", "wan lora", "wan 2.2"],
+            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *_wan_inputs()],
             outputs=[
                 out(io.Model, "model", "The trained model, ready for KSampler."),
                 out(io.LoraModel, "lora", "The LoRA, for the core nodes Save LoRA Weights and Load LoRA Model."),
@@ -51,7 +53,10 @@ class TrainMotionModel(io.ComfyNode):
 
 def _sockets() -> list:
     return [
-        inp(io.Model.Input, "model", tooltip="The MotionBlocks model to start from. It stays as it is."),
+        inp(
+            io.Model.Input, "model",
+            tooltip="The MotionBlocks model, or Wan from Load Diffusion Model, to start from. It stays as it is.",
+        ),
         inp(io.Clip.Input, "clip", tooltip="The text encoder that belongs to the model; it is not trained."),
         inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model; it is not trained."),
         inp(io.Custom("MOTION_CLIPS").Input, "clips", tooltip="From Load Clips or Generate Clips."),
@@ -172,5 +177,19 @@ def _advanced_widgets() -> list:
             io.String.Input, "more_settings", default="", multiline=True, **more,
             tooltip="Rare settings, one a line, such as: schedule = constant, optimizer = muon, "
             "gradient_accumulation = 4, alpha = 8, flow_weight = 10. A wrong name lists the known ones.",
+        ),
+    ]  # fmt: skip
+
+
+def _wan_inputs() -> list:
+    return [
+        inp(
+            io.ClipVision.Input, "clip_vision", optional=True,
+            tooltip="Wan 2.1 image to video only: what it sees its start image through (clip_vision_h).",
+        ),
+        inp(
+            io.Combo.Input, "expert", options=list(EXPERTS), default=WHOLE, optional=True, advanced=True,
+            tooltip="Wan 2.2 has two models: train each in a run of its own, on its share of the noise levels. The "
+            "files end in _high and _low. wan2.1: all noise levels, and all other models.",
         ),
     ]  # fmt: skip

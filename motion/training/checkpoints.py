@@ -23,6 +23,7 @@ class Checkpoints:
         self.resume, self.allow_changes = resume, allow_changes
         self.newest: Path | None = None
         self.problem = ""
+        self.remarks: tuple[str, ...] = ()  # on the state it went on from
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -78,7 +79,8 @@ class Checkpoints:
         self.trainer.load_state(state)
         self.newest = state.path
         _log.info("MotionBlocks training: resumed at step %d from %s", state.step, state.path)
-        for line in self._remarks(state.record):
+        self.remarks = tuple(self._remarks(state.record))
+        for line in self.remarks:
             _log.warning("MotionBlocks training: %s", line)
         if changes:
             _log.warning("MotionBlocks training: resumed with changes: %s", "; ".join(changes))

@@ -100,7 +100,8 @@ class TrainingRun:
             with self._running():
                 self._sample(result.step)
         lines = [self.dataset.summary()] if self.dataset is not None else []
-        return TrainingOutcome(result, path, "\n".join([*lines, *getattr(self.task, "notes", ())]), self.metadata())
+        lines += [*getattr(self.task, "notes", ()), *self.trainer.checkpoints.remarks]
+        return TrainingOutcome(result, path, "\n".join(lines), self.metadata())
 
     def metadata(self) -> dict[str, str]:
         """What the weights' file says of their training."""

@@ -8,10 +8,12 @@ from einops import rearrange
 from torch import Tensor
 
 from ...motion.data.clips import digest
+from ...motion.data.encoders import start_beside
 from ...motion.data.latent_dataset import Encoders, TextEntry
 from ...motion.errors import ConfigError, ShapeError
 from ...motion.models.latent_spaces import SPACES
-from ...motion.models.model_spec import LinearVideoSpec
+from ...motion.models.model_spec import ModelSpec
+from ...motion.models.wan.config import IMAGE_WIDTH
 from ..host import pixels
 from ..text_encoders.motion_vocabulary import MotionTextModel
 from ..text_encoders.prompts import refuse_unread
@@ -22,9 +24,10 @@ from .trainable_copy import worked_in
 SAMPLED = 64  # values of each weight that go into a fingerprint
 
 
-def host_encoders(vae, clip, spec: LinearVideoSpec, captions: dict[str, str]) -> Encoders:
+def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vision=None) -> Encoders:
     """Encoders of this VAE and CLIP, checked against the model. captions: caption -> name of a clip that has it.
 
+    clip_vision: of models that read a start image through it.
     Raises ShapeError and ConfigError for a VAE or CLIP of another model.
     """
     check_vae(vae, spec)
@@ -43,12 +46,35 @@ def host_encoders(vae, clip, spec: LinearVideoSpec, captions: dict[str, str]) ->
                 raise
             raise ConfigError(f"caption {caption[:80]!r} of clip {captions[caption]!r}: {error}") from error
 
-    return Encoders(encode_frames, encode_text, f"{_vae_fingerprint(vae)} {_clip_fingerprint(clip)}", multiple)
+    fingerprint = f"{_vae_fingerprint(vae)} {_clip_fingerprint(clip)}"
+    if not getattr(spec.config, "concat_channels", 0):
+        return Encoders(encode_frames, encode_text, fingerprint, multiple)
+    beside = start_beside(encode_frames)
+    if clip_vision is None:
+        return Encoders(encode_frames, encode_text, fingerprint, multiple, beside)
+    seen = _weights_fingerprint(getattr(clip_vision, "patcher", None), "clip vision")
+    return Encoders(
+        encode_frames, encode_text, f"{fingerprint} {seen}", multiple,
+        lambda video: {**beside(video), "image_tokens": _image_tokens(clip_vision, video)},
+    )  # fmt: skip
 
 
-def check_vae(vae, spec: LinearVideoSpec) -> None:
+def _image_tokens(clip_vision, video: Tensor) -> Tensor:
+    """What CLIP vision says of a video's first frame, (n, 1280). Raises ShapeError for another width."""
+    with torch.inference_mode():
+        image = pixels.to_image(video[:, :, :1])[0].contiguous()
+        tokens = clip_vision.encode_image(image).penultimate_hidden_states
+    if tokens.shape[-1] != IMAGE_WIDTH:
+        raise ShapeError(
+            f"clip_vision gives tokens of width {tokens.shape[-1]}; Wan needs {IMAGE_WIDTH}: load clip_vision_h, which "
+            "belongs to it"
+        )
+    return _own(tokens)[0]
+
+
+def check_vae(vae, spec: ModelSpec) -> None:
     """Refuse a VAE of another latent space. Raises ShapeError."""
-    need = spec.latent
+    need = spec.space
     if isinstance(vae, BuiltinVAE) != (need.kind == "builtin"):
         have = "the built-in VAE" if isinstance(vae, BuiltinVAE) else "not the built-in VAE"
         raise ShapeError(
@@ -68,7 +94,7 @@ def check_vae(vae, spec: LinearVideoSpec) -> None:
         )
 
 
-def text_entry(clip, caption: str, spec: LinearVideoSpec) -> TextEntry:
+def text_entry(clip, caption: str, spec: ModelSpec) -> TextEntry:
     """One prompt, encoded as CLIP Text Encode does.
 
     Raises ShapeError for the text encoder of another model, ConfigError for a prompt that it cannot read.
@@ -83,7 +109,7 @@ def text_entry(clip, caption: str, spec: LinearVideoSpec) -> TextEntry:
             f"clip gives text of {tuple(context.shape)}; the model needs (1, n, {need}); connect the CLIP that belongs "
             "to the model"
         )
-    if spec.config.pooled_text_embedding and (pooled is None or pooled.shape[-1] != need):
+    if getattr(spec.config, "pooled_text_embedding", False) and (pooled is None or pooled.shape[-1] != need):
         raise ShapeError(f"clip gives no pooled text of width {need}, which the model needs; connect the CLIP of it")
     mask = None if mask is None else _own(mask).reshape(-1)
     return TextEntry(_own(context)[0], mask, None if pooled is None else _own(pooled)[0])

@@ -1,6 +1,7 @@
 """The host's own Wan as a trainee of the library."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -61,6 +62,10 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
         parts = {"model": {"config": asdict(self.spec.config), "sampling": self.sampling.to_dict()}}
         return {**parts, BASE: asdict(self.base) | {"values": list(self.base.values)}} if with_weights else parts
 
+    def metadata(self) -> dict[str, str]:
+        """What an adapter's file says of its base: its number type, and values by which another one is noticed."""
+        return {"base_precision": self._precision(), **self.base.to_metadata()}
+
     def remarks(self, before: dict) -> list[str]:
         """See `Trainee`: a base that is not the one trained beside so far."""
         earlier = BaseSample.of_plain(before.get(BASE))
@@ -81,6 +86,12 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
             f"{w * cell}x{h * cell} px, needs about {self._needed(shape) / GIB:.1f} GiB beside the weights; lower "
             "resolution, num_frames or batch_size, or load the model in fp8"
         )
+
+    def _precision(self) -> str:
+        """The number type that most of the base lies in."""
+        weights = [layer.weight for layer in able_layers(self.wan.blocks).values()]
+        kinds = Counter(getattr(value, "_qdata", value).dtype for value in weights)  # quantised ones say what they mean
+        return str(kinds.most_common(1)[0][0]).removeprefix("torch.")
 
     def _needed(self, shape: tuple[int, ...]) -> int:
         """Bytes of a step beside the weights, for latents of this shape (b, c, t, h, w)."""

@@ -4,16 +4,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...motion.choices import WHOLE
 from ...motion.data.clips import ClipCollection
 from ...motion.data.windows import WindowConfig
 from ...motion.errors import ConfigError
-from ...motion.models.model_spec import LinearVideoSpec
+from ...motion.models.model_spec import ModelSpec
+from ...motion.models.wan.spec import WanSpec
 from ...motion.training.config import TrainingConfig
 from ..host import pixels
 from ..models.base import architecture_of, spec_of
+from ..models.native_wan import NativeWan, find_native_wan, native_wan
 from ..sampling import flow_shift
 from .folders import RunFolders, plan_run
-from .settings import read_settings
+from .native_trainee import ADAPTERS_ONLY, wan_config
+from .settings import for_expert, read_settings
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Request:
     clip: object
     vae: object
     clips: ClipCollection
-    spec: LinearVideoSpec
+    spec: ModelSpec
     config: TrainingConfig
     windows: WindowConfig
     folders: RunFolders
@@ -32,27 +36,65 @@ class Request:
     photo: Tensor | None  # (1, h, w, 3) in [0, 1]
     sample_text: str
     shift: float
+    wan: NativeWan | None = None  # the host's own Wan, where it is one
+    expert: str = WHOLE
+    clip_vision: object | None = None  # the host's CLIP_VISION, where the model reads it
+
+    @property
+    def starts_from_image(self) -> bool:
+        """Whether the model is shown a start image."""
+        return self.wan.starts_from_image if self.wan is not None else self.spec.objective != "t2v"
 
 
 def read_request(model, clip, vae, clips, settings: dict) -> Request:
     """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
-    architecture, spec = architecture_of(model), spec_of(model)
-    if architecture is None or architecture.training is None:
-        raise ConfigError(
-            "model is not a linear video model that is trained here (SANA-Video is not); connect one from Load Motion "
-            "Model, Inflate Image Model or Load Built-in Motion Model, or train others with the core node Train LoRA"
-        )
+    wan = _wan_of(model)
+    spec = spec_of(model) if wan is None else WanSpec(wan_config(wan.network))
     check_clips(clips)
-    read = read_settings(settings, flow_shift(model))
+    expert, clip_vision = settings.get("expert", WHOLE), settings.get("clip_vision")
+    if wan is None and (expert != WHOLE or clip_vision is not None):
+        raise ConfigError(f"expert and clip_vision are for Wan; leave expert at {WHOLE} and clip_vision unconnected")
+    read = for_expert(read_settings(settings, flow_shift(model)), expert,
+                      starts_from_image=wan is not None and wan.starts_from_image)  # fmt: skip
+    if wan is not None:
+        _check_wan(wan, read.config.adapter.mode, clip_vision)
     photo = settings.get("sample_photo")
-    if photo is not None and spec.objective == "t2v":
-        raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
-    return Request(
+    request = Request(
         model=model, clip=clip, vae=vae, clips=clips, spec=spec, config=read.config, windows=read.windows,
         folders=plan_run(read.file_prefix, read.config.adapter.mode, read.resume_from),
         allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
-        sample_text=read.sample_text, shift=read.shift,
+        sample_text=read.sample_text, shift=read.shift, wan=wan, expert=expert, clip_vision=clip_vision,
     )  # fmt: skip
+    if photo is not None and not request.starts_from_image:
+        raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
+    return request
+
+
+def _wan_of(model) -> NativeWan | None:
+    """The host's own Wan in a MODEL, None for one of ours that is trained here. Raises ConfigError for all others."""
+    architecture = architecture_of(model)
+    if architecture is not None and architecture.training is not None:
+        return None
+    if architecture is None and (find_native_wan(model) is not None or "wan" in type(model.model).__name__.lower()):
+        return native_wan(model)
+    raise ConfigError(
+        "model is not a linear video model that is trained here (SANA-Video is not); connect one from Load Motion "
+        "Model, Inflate Image Model or Load Built-in Motion Model, or Wan from Load Diffusion Model, or train others "
+        "with the core node Train LoRA"
+    )
+
+
+def _check_wan(wan: NativeWan, mode: str, clip_vision) -> None:
+    """Raises ConfigError for what the host's own Wan cannot do, and for a start image it would read half of."""
+    if mode != "lora":
+        raise ConfigError(f"mode is {mode}; {ADAPTERS_ONLY}")
+    if wan.reads_clip_vision and clip_vision is None:
+        raise ConfigError(
+            "this Wan also reads its start image through CLIP vision; connect clip_vision (Load CLIP Vision, "
+            "clip_vision_h), or train a Wan that does without, such as Wan 2.2 A14B"
+        )
+    if clip_vision is not None and not wan.reads_clip_vision:
+        raise ConfigError("this Wan reads no CLIP vision; leave clip_vision unconnected")
 
 
 def check_clips(clips) -> None:

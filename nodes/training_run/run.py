@@ -15,13 +15,15 @@ from ...motion.training.reports import TrainingResult
 from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
 from ...motion.training.tasks.adapter_task import AdapterTask, adapter_task, chosen_targets
 from ...motion.training.trained_weights import trained_tensors, write_trained
-from ...motion.training.trainees.linear_video import LinearVideoTrainee
 from ..host import devices, progress
-from . import previews, trainable_copy
+from . import previews
 from .encoders import host_encoders, text_parts
 from .folders import prepare
 from .live_view import Page
 from .request import Request
+from .trained_network import network_of
+
+WAN_STEPS = 12  # of a sample: a large network, and a sample shows what moves, not how fine it is
 
 
 @dataclass
@@ -54,7 +56,7 @@ def train(request: Request, node_id: str | None) -> Outcome:
         finally:
             if run is not None:
                 run.close()
-            inside.network = None
+            inside.network.close()
             devices.release_memory()
 
 
@@ -64,24 +66,27 @@ class _InsideHost:
     def __init__(self, request: Request):
         """Refuse all that can be refused before anything is computed, and try the folders out."""
         self.request, self.device = request, devices.compute_device()
-        trainable_copy.refuse_what_is_no_weight(request.model)
+        self.network = network_of(request)
         if request.config.adapter.mode == "lora":
             own = ARCHITECTURES.of(request.spec).training.targets
             chosen_targets(request.config.adapter.targets, request.model.model.diffusion_model, own)
         captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
-        self.encoders = host_encoders(request.vae, request.clip, request.spec, captions)
+        self.encoders = host_encoders(request.vae, request.clip, request.spec, captions, request.clip_vision)
         empty = self.encoders.encode_text("")
         text = self.encoders.encode_text(request.sample_text or request.clips.clips[0].caption)
         prepare(request.folders)
+        told = request.config.objective
         self.samples = previews.SamplePlan(
-            request.spec, request.vae, self._sample_photo(), text, empty, request.shift, request.config.loop.seed
-        )
-        self.network, self.tensors = None, {}
+            request.spec, request.vae, self._sample_photo(), text, empty, request.shift, request.config.loop.seed,
+            beside=self.encoders.encode_beside, levels=(told.sigma_min, told.sigma_max),
+            num_steps=None if request.wan is None else WAN_STEPS,
+        )  # fmt: skip
+        self.tensors = {}
 
     def plan(self) -> TrainingPlan:
         """The run as the library takes it."""
         request = self.request
-        told = {**getattr(request.model.model, "origin", {}), "windows": json.dumps(request.windows.to_dict())}
+        told = {**self.network.metadata(), "windows": json.dumps(request.windows.to_dict())}
         return TrainingPlan(
             config=request.config, dataset=self._dataset, task=self._task, write=self._write, draw=self._draw,
             states=request.folders.states, resume=request.folders.resume, allow_changes=request.allow_changes,
@@ -107,26 +112,13 @@ class _InsideHost:
         return dataset
 
     def _task(self, dataset: LatentDataset) -> AdapterTask:
-        request = self.request
-        devices.unload_models()
-        self.network = trainable_copy.trainable_copy(
-            request.model, request.spec, self.device, frozen=request.config.adapter.mode == "lora"
-        )
-        loop = request.config.loop
-        trainee = LinearVideoTrainee(
-            self.network, request.spec, checkpointing=loop.gradient_checkpointing, blocks_on_cpu=loop.blocks_on_cpu
-        )
-        return adapter_task(trainee, dataset, request.config)
+        return adapter_task(self.network.trainee(dataset), dataset, self.request.config)
 
     def _draw(self, task: AdapterTask, step: int) -> Tensor:
-        """One strip of sample frames; the network's mode comes back as it was."""
+        """One strip of sample frames."""
         progress.throw_if_cancelled()
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            return self.samples.draw(self.network, self.device).cpu()
-        finally:
-            self.network.train(was_training)
+        with self.network.sampling() as network:
+            return self.samples.draw(network, self.device).cpu()
 
     def _write(self, task: AdapterTask, metadata: dict[str, str]) -> Path:
         """Save under the next free name; nothing that is there is written over. Raises CheckpointError."""
@@ -139,7 +131,7 @@ class _InsideHost:
     def _sample_photo(self) -> Tensor | None:
         """The photo that samples start from: the user's, else the first frame of the first clip."""
         request = self.request
-        if request.spec.objective == "t2v":
+        if not request.starts_from_image:
             return None
         photo = request.photo
         if photo is None:

@@ -1,7 +1,8 @@
 """Widget values of the training node as the library's settings; every range is checked again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...motion.choices import EXPERTS, HIGH_NOISE, LOW_NOISE, WHOLE
 from ...motion.data.latent_dataset import WindowConfig
 from ...motion.errors import ConfigError
 from ...motion.training.config import WRITTEN, TrainingConfig
@@ -13,6 +14,8 @@ SAME_NAME = (
 )  # fmt: skip
 WINDOW_NAMES = ("num_frames", "stride_min", "stride_max", "windows_per_clip", "resolution", "seed")
 MAX_TEXT = 20_000
+BORDERS = {False: 0.875, True: 0.9}  # noise level between the experts of Wan 2.2, by whether they start from an image
+SUFFIXES = {HIGH_NOISE: "_high", LOW_NOISE: "_low", WHOLE: ""}  # of file names, one file an expert
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,20 @@ def read_settings(values: dict, model_shift: float) -> Settings:
         sample_text=_text("sample_text", values.get("sample_text", "")),
         shift=shift,
     )
+
+
+def for_expert(settings: Settings, expert: str, *, starts_from_image: bool) -> Settings:
+    """The same for one of `EXPERTS`: noise levels on its side of the border alone, in files of its own.
+
+    A sigma_min or sigma_max of the user's own is where the border lies. Raises ConfigError.
+    """
+    checks.choose("expert", expert, EXPERTS)
+    border, told = BORDERS[starts_from_image], settings.config.objective
+    if expert == HIGH_NOISE and not told.sigma_min:
+        settings = replace(settings, config=settings.config.changed(sigma_min=border))
+    if expert == LOW_NOISE and told.sigma_max == 1:
+        settings = replace(settings, config=settings.config.changed(sigma_max=border))
+    return replace(settings, file_prefix=settings.file_prefix + SUFFIXES[expert])
 
 
 def parse_settings(text: str) -> dict:

@@ -1,7 +1,11 @@
 """What tests of training beside the host's own Wan share: data, runs on our network and the host's, snapshots."""
 
+from types import SimpleNamespace
+
 import comfy.ldm.wan.model
 import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
 import tiny_native_wan as tiny
 import torch
 from pack.motion.data.latent_dataset import LatentDataset, SampleInfo, TextEntry
@@ -13,6 +17,7 @@ from pack.motion.training.trainees.wan import WanTrainee
 from pack.motion.training.trainer import Trainer
 from pack.nodes.models.native_wan import native_wan
 from pack.nodes.training_run.native_trainee import NativeWanTrainee
+from tiny_wan import fill
 
 SHAPE = (16, 2, 4, 4)
 CONFIG = TrainingConfig.of(num_steps=20, rank=2, alpha=2.0, learning_rate=1e-3, warmup_steps=0, batch_size=2, shift=5.0)
@@ -98,3 +103,50 @@ def differences(before, after):
 def same_bits(one, two):
     as_bytes = (value.contiguous().reshape(-1).view(torch.uint8) for value in (one, two))
     return torch.equal(*as_bytes)
+
+
+class TinyText:
+    """Stands for CLIP of Wan: words as random rows of the true width."""
+
+    patcher = None
+
+    def tokenize(self, text, **more):
+        return text
+
+    def encode_from_tokens(self, tokens, return_pooled=False, return_dict=False, **more):
+        draw = torch.Generator().manual_seed(len(tokens))
+        cond = torch.randn(1, 512, tiny.TEXT, generator=draw)
+        return {"cond": cond, "pooled_output": None} if return_dict else (cond, None)
+
+    def encode_from_tokens_scheduled(self, tokens, **more):
+        return [[self.encode_from_tokens(tokens)[0], {"pooled_output": None}]]
+
+
+def tiny_vae():
+    """The host's own VAE class around its Wan network of a small width."""
+    from comfy.ldm.wan.vae import WanVAE
+
+    vae = comfy.sd.VAE(sd={})
+    sizes = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    vae.first_stage_model = fill(WanVAE(dim=8, z_dim=16, dropout=0.0, temperal_downsample=[False, True, True], **sizes))
+    vae.latent_channels, vae.latent_dim, vae.output_channels, vae.not_video = 16, 3, 3, False
+    vae.upscale_ratio, vae.upscale_index_formula = (lambda a: max(0, a * 4 - 3), 8, 8), (4, 8, 8)
+    vae.downscale_ratio, vae.downscale_index_formula = (lambda a: max(0, (a + 3) // 4), 8, 8), (4, 8, 8)
+    vae.working_dtypes = [torch.float32]
+    vae.memory_used_encode = vae.memory_used_decode = lambda shape, dtype: 1
+    vae.device = vae.output_device = torch.device("cpu")
+    vae.vae_dtype, vae.size = torch.float32, None
+    vae.patcher = comfy.model_patcher.ModelPatcher(vae.first_stage_model, vae.device, vae.device)
+    return vae
+
+
+class TinyVision:
+    """Stands for CLIP_VISION: 257 tokens of a width, the picture's mean in them."""
+
+    patcher = None
+
+    def __init__(self, width=1280):
+        self.width = width
+
+    def encode_image(self, image, crop=True):
+        return SimpleNamespace(penultimate_hidden_states=image.mean().expand(1, 257, self.width).clone())

@@ -361,7 +361,7 @@ def test_empty_latent_takes_the_builtin_working_size_and_refuses_foreign_models(
     class Foreign:
         model = object()
 
-    with pytest.raises(ValueError, match="not a MotionBlocks model"):
+    with pytest.raises(ValueError, match="neither a MotionBlocks model nor plain Wan"):
         ours["EmptyLatent"].execute(Foreign(), 512, 512, 16, 1)
 
 
