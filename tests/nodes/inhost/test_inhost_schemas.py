@@ -60,7 +60,7 @@ def test_the_pages_scripts_are_offered_under_one_name():
 
 ADVANCED = {"batch_size", "sample_every", "save_every", "num_frames", "stride_min", "stride_max", "windows_per_clip",
             "resolution", "targets", "caption_dropout", "ema_decay", "precision", "gradient_checkpointing",
-            "sigma_sampling", "shift", "allow_changed_data", "more_settings"}  # fmt: skip
+            "sigma_sampling", "shift", "allow_changed_data", "more_settings", "expert"}  # fmt: skip
 
 
 def test_what_a_beginner_never_touches_is_marked_advanced_on_every_host(ours):
