@@ -23,7 +23,7 @@ for folder in ("tests/helpers", "tests/host", "tools"):
 
 from host_page import open_browser, open_page  # noqa: E402
 from host_server import HostServer, decode_video, saved_video  # noqa: E402
-from workflow_layouts import LAYOUTS, NEED_WEIGHTS, NODE_SIZES, NODE_WIDTH, SIZES_IN  # noqa: E402
+from workflow_layouts import LAYOUTS, NEED_WEIGHTS, NODE_SIZES, NODE_WIDTH, SIZES_IN, WAN_WEIGHTS  # noqa: E402
 
 WIDTH, HEIGHT = 1920, 1080
 BUILD = """
@@ -149,7 +149,7 @@ def main():
                 print(target)
                 if args.thumbnails:
                     picture = target.with_suffix(".jpg")
-                    if name in NEED_WEIGHTS:
+                    if name in (*NEED_WEIGHTS, *WAN_WEIGHTS):
                         write_picture(page, graph, picture)
                     else:
                         write_thumbnail(server, api, picture)

@@ -28,6 +28,7 @@ SIZES_IN = {  # their videos are tall
     "compare_dynamics": {"SaveVideo": (420, 900)},
     "move_the_subject": {"SaveVideo": (480, 720), "MotionBlocksSamplePhoto": (320, 480)},
     "sana_inflate_train_animate": {"SaveVideo": (480, 680)},
+    "wan22_train_animate": {"SaveVideo": (480, 680)},
 }
 
 
@@ -226,6 +227,48 @@ saved model, and **Load LoRA** (older hosts: *LoraLoaderModelOnly*) with `loras/
     (520, 530),
 )
 
+WAN_FILES = """
+Weights are not part of the pack; the files of Comfy-Org's *Wan* repackages go into
+
+- `ComfyUI/models/diffusion_models`: {models}
+- `ComfyUI/models/text_encoders`: `umt5_xxl_fp8_e4m3fn_scaled`
+- `ComfyUI/models/vae`: `wan_2.1_vae`
+"""
+
+WAN_NOTE = note(
+    "Start here",
+    "# Wan learns a motion\n"
+    + WAN_FILES.format(models="`wan2.1_t2v_1.3B_bf16`")
+    + """
+1. *Clips*: ten small ones come with the pack; choose a folder of your own videos with captions in `input` instead.
+2. *Train a LoRA*: 17 frames at 16 a second, 480 px, a second of motion each. **Cancel** is safe: to go on set
+   *resume_from* to `latest`. Out of memory: lower *resolution*, or load the model as `fp8_e4m3fn`.
+3. The trained model makes a video of *What happens*. Later you need no training: **Load LoRA** (older hosts:
+   *LoraLoaderModelOnly*) with `loras/wan_motion_00001.safetensors`.
+
+Tried with tiny random weights on both ends of the supported hosts, on a CPU; not with the published weights.
+""",
+    (520, 400),
+)
+
+EXPERTS_NOTE = note(
+    "Start here",
+    "# Both experts of Wan 2.2 learn a motion\n"
+    + WAN_FILES.format(models="`wan2.2_i2v_high_noise_14B_fp8_scaled`, `wan2.2_i2v_low_noise_14B_fp8_scaled`")
+    + """
+Wan 2.2 is two models: the first makes what moves out of noise, the second how it looks. Each is trained on its own
+share of the noise levels (*expert*) and has a file of its own: `loras/wan22_motion_high_00001.safetensors`, and one
+with `_low_`. For a motion the first may be enough: bypass *Train the low-noise expert*.
+
+1. *Clips*: choose a folder of your own videos with captions in `input`.
+2. *Photo*: replace it by **Load Image**; sides must be multiples of 16 px.
+3. The samplers share 20 steps: *end_at_step* of the first is *start_at_step* of the second.
+
+Tried with tiny random weights on both ends of the supported hosts, on a CPU; not with the published weights.
+""",
+    (520, 430),
+)
+
 LAYOUTS = {
     "animate_photo": [
         [group("Read me", GREY, [START_NOTE, SAMPLE_NOTE])],
@@ -287,7 +330,22 @@ LAYOUTS = {
         [group("Animate", PURPLE, ["8", "9"], ["10", "11", "12"], ["13", "14", "15"])],
         [group("Video", YELLOW, ["16", "17"])],
     ],
+    "wan_train_animate": [
+        [group("Read me", GREY, [WAN_NOTE])],
+        [group("Model, text encoder and VAE", GREEN, ["1", "4", "2", "3"])],
+        [group("Clips and training", BLUE, ["5"], ["6"])],
+        [group("Animate", PURPLE, ["7", "8", "9"], ["10", "11"])],
+        [group("Video", YELLOW, ["12", "13"])],
+    ],
+    "wan22_train_animate": [
+        [group("Read me", GREY, [EXPERTS_NOTE]), group("Photo", GREEN, ["8", "9"])],
+        [group("Models, text encoder and VAE", GREEN, ["1", "5", "2", "6", "3", "4"])],
+        [group("Clips and training", BLUE, ["7"], ["12"], ["13"])],
+        [group("Animate", PURPLE, ["10", "14", "11"], ["15", "16", "17"])],
+        [group("Video", YELLOW, ["18", "19"])],
+    ],
 }
 
 # Their models are not part of the pack: built among tiny stand-ins, whose videos are noise; their picture is the graph.
+WAN_WEIGHTS = ("wan_train_animate", "wan22_train_animate")  # the host's own loaders name them; built without any
 NEED_WEIGHTS = ("sana_video_text_to_video", "sana_video_image_to_video", "sana_inflate_train_animate")

@@ -93,10 +93,11 @@ def seen(model):
     }  # fmt: skip
 
 
-def differences(before, after):
-    """Names of what is not as it was."""
+def differences(before, after, *, sampled=False):
+    """Names of what is not as it was. sampled: with a LoRA, after which some hosts put other Parameters back."""
     weights = [name for name, (kind, value) in before.pop("weights").items()
-               if kind != after["weights"][name][0] or not same_bits(value, after["weights"][name][1])]  # fmt: skip
+               if kind[0] != after["weights"][name][0][0] or not same_bits(value, after["weights"][name][1])
+               or (kind != after["weights"][name][0] and not sampled)]  # fmt: skip
     return weights + [name for name, value in before.items() if value != after[name]]
 
 
