@@ -20,7 +20,7 @@ from pack.nodes.training_run.native_trainee import NativeWanTrainee
 from tiny_wan import fill
 
 SHAPE = (16, 2, 4, 4)
-CONFIG = TrainingConfig.of(num_steps=20, rank=2, alpha=2.0, learning_rate=1e-3, warmup_steps=0, batch_size=2, shift=5.0)
+CONFIG = TrainingConfig.of(num_steps=20, rank=2, alpha=2.0, learning_rate=1e-3, warmup_steps=0, batch_size=1, shift=5.0)
 
 
 def dataset(kind="text", count=3, shape=SHAPE, words=6):

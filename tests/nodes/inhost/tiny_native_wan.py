@@ -1,5 +1,7 @@
 """Tiny random MODELs of the host's own Wan, from core's loader: width 256, two heads, as few blocks as asked for."""
 
+import functools
+
 import comfy.sd
 import torch
 from pack.motion.models.wan.config import WanConfig
@@ -18,7 +20,12 @@ def config(kind="text", blocks=2) -> WanConfig:
 
 
 def weights(kind="text", blocks=2, seed=0) -> dict[str, torch.Tensor]:
-    """A state dict as the world's files have it."""
+    """A state dict as the world's files have it; nobody writes into its tensors."""
+    return dict(_drawn(kind, blocks, seed))
+
+
+@functools.cache
+def _drawn(kind, blocks, seed):
     with torch.inference_mode(False):
         return {name: value.detach() for name, value in fill(WanDiT(config(kind, blocks)), seed).state_dict().items()}
 
