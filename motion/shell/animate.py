@@ -7,7 +7,9 @@ from pathlib import Path
 from ..choices import CROP, EDGES, LONGER, SAME_MOVE
 from ..errors import ConfigError
 from .console import say
+from .scenes import draw_scene
 
+FRAMES = 16  # of a photo animated without a word on it
 LOOSE_SUM = 0.25  # how far from 1 the weights of adapters may come together without a word
 
 
@@ -17,11 +19,11 @@ def add_animate(commands) -> None:
         epilog="An existing output is never overwritten (clip.mp4, clip_2.mp4, …) unless you say --overwrite.",
     )  # fmt: skip
     add = command.add_argument
-    add("photo", help="PNG, JPEG, WebP, GIF, BMP, TIFF or PPM, sides up to 4096 px")
+    add("photo", nargs="?", help="PNG, JPEG, WebP, GIF, BMP, TIFF or PPM, sides up to 4096 px")
     add("-o", "--output", help=".mp4, .webp or .gif file, or a folder name for PNG frames (default: PHOTO's name.mp4)")
     add("--motion", help='what moves, such as "pan left, zoom in" (default: zoom in, or what the adapters know)')
     add("--dynamics", type=int, default=12, help="amount of motion, 0 to 19 (default: %(default)s)")
-    add("--frames", type=int, default=16, help="number of frames (default: %(default)s)")
+    add("--frames", type=int, help=f"number of frames (default: {FRAMES}; of models that draw from words, their own)")
     add("--fps", type=float, help="frames per second (default: the model's, 8)")
     add("--steps", type=int, help="sampling steps (default: the model's)")
     add("--guidance", type=float, help="guidance scale, 1 = off (default: the model's)")
@@ -41,6 +43,8 @@ def add_animate(commands) -> None:
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
     add("--kernels", default="auto", help="auto, torch or triton: backend of the fast operators (default: %(default)s)")
+    add("--prompt", help='for models that draw from words, no photo: such as "red ball, on sand, moves left"')
+    add("--size", default="64x64", metavar="WxH", help="with --prompt: width and height in px (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace an existing output file")
     add("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_animate)
@@ -50,6 +54,11 @@ def _animate(options) -> None:
     from ..io.media.photo import read_mask
     from ..io.media.video import check_fps, check_output, read_photo
 
+    if options.prompt is not None:
+        draw_scene(options)
+        return
+    if options.photo is None:
+        raise ConfigError("a photo is needed, or --prompt for a model that draws from words; see `animate --help`")
     output = options.output or f"{Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
     if options.fps is not None:
@@ -147,7 +156,8 @@ def _sample(photo, region, model, options):
             bar.update()
 
         return animate_frames(
-            photo, motion=options.motion, dynamics=options.dynamics, num_frames=options.frames,
+            photo, motion=options.motion, dynamics=options.dynamics,
+            num_frames=FRAMES if options.frames is None else options.frames,
             num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed, model=model, on_step=on_step,
             longer=options.longer, edges=options.edges, region=region,
         )  # fmt: skip

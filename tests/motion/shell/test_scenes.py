@@ -1,0 +1,73 @@
+"""`animate --prompt`: words in, a video on the disk, and one line for everything that cannot be."""
+
+import os
+
+import pytest
+import torch
+from pack.motion.errors import ConfigError
+from pack.motion.io.networks.builtin_wan import save_builtin_wan
+from pack.motion.models.model_spec import SamplingDefaults
+from pack.motion.models.wan.config import WanConfig
+from pack.motion.models.wan.network import WanDiT
+from pack.motion.models.wan.spec import WanSpec
+from pack.motion.shell import main
+from pack.motion.shell.scenes import parse_size
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    spec = WanSpec(
+        config=WanConfig(num_layers=1, num_attention_heads=1, hidden_width=16, caption_channels=64),
+        sampling=SamplingDefaults(num_steps=1, guidance_scale=1.0, num_frames=17, fps=8.0, integer_timesteps=False),
+    )
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "scene.safetensors"
+    save_builtin_wan(path, spec, WanDiT(spec.config).state_dict(), {"colour": ["red"], "shape": ["ball"]})
+    return str(path)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_prompt_becomes_a_video_of_the_models_own_length(desk, weights, capsys):
+    given = ["animate", "--prompt", "red ball", "--model", weights, "--quiet", "--device", "cpu"]
+    assert main.main(given) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"video: {desk / 'scene.mp4'} (17 frames, 64x64, 8 fps)"
+    more = ["--size", "96x64", "--frames", "5", "--fps", "4", "-o", "a.gif", "--seed", "3", "--steps", "2"]
+    assert main.main([*given, *more]) == 0
+    assert "(5 frames, 96x64, 4 fps)" in capsys.readouterr().out
+    assert sorted(os.listdir(desk)) == ["a.gif", "scene.mp4"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--prompt", "blue ball"], "unknown word 'blue'"), (["--prompt", "red", "--frames", "16"], "use 13 or 17"),
+        (["--prompt", "red", "--size", "64"], "WIDTHxHEIGHT"),
+        (["--prompt", "red", "--size", "512x512"], "64 to 192"), (["photo.png", "--prompt", "red"], "takes no photo"),
+        (["--prompt", "red", "--edges", "mirror"], "--edges: for"),
+        (["--prompt", "red", "--motion", "pan left", "--dynamics", "3"], "--motion, --dynamics: for models"),
+        (["--prompt", "red", "--model", "motionblocks-tiny"], "a Wan 2.1 or 2.2 video model is needed"), ([], "photo"),
+    ],
+)  # fmt: skip
+def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights, capsys, arguments, words):
+    options = [] if "--model" in arguments else ["--model", weights]
+    assert main.main(["animate", *arguments, *options, "--quiet"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("motionblocks: ") and err.count("\n") == 1 and words in err
+    assert os.listdir(desk) == []
+
+
+def test_a_prompt_without_a_model_says_which_it_needs(desk, capsys):
+    assert main.main(["animate", "--prompt", "red ball"]) == 2
+    assert "--prompt needs --model" in capsys.readouterr().err
+
+
+def test_sizes_are_width_by_height():
+    assert parse_size("96x64") == (96, 64)
+    for text in ("", "64", "-64x64", "64x64x3", "1e2x64"):
+        with pytest.raises(ConfigError, match="WIDTHxHEIGHT"):
+            parse_size(text)
