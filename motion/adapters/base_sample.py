@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..choices import EXPERTS
 from ..foreign_json import parse_json
+from ..models.wan.experts import EXPERTS
 
 ENTRY = "base_sample"  # in the metadata of adapter files
 PER_WEIGHT = 64  # values, spread over it
@@ -80,5 +80,5 @@ def other_base_note(metadata: Mapping[str, str], here: BaseSample, what: str = "
     trained = BaseSample.in_metadata(metadata)
     if trained is None or not trained.is_of_another_base_than(here):
         return ""
-    expert = f" ({metadata['expert']})" if metadata.get("expert") in EXPERTS else ""
+    expert = f" ({metadata['expert'].replace('_', ' ')})" if metadata.get("expert") in EXPERTS else ""
     return f"it was trained on another base{expert} than {what}; of Wan 2.2 each expert has a file of its own"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ..adapters.base_sample import wan_sample
 from ..data.clips import ClipCollection
 from ..data.encoders import saved_texts, wan_encoders
 from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset
@@ -82,7 +83,9 @@ class WanJob:
 
     def write(self, task: AdapterTask, metadata: dict[str, str]) -> None:
         """See `JobModel`."""
-        write_trained(self.job.output, task, metadata)
+        network = task.trainee.module
+        base = wan_sample(len(network.blocks), network.get_parameter)
+        write_trained(self.job.output, task, {**metadata, **base.to_metadata()})
 
     def _check_settings(self) -> None:
         job, config = self.job, self.job.training

@@ -54,9 +54,9 @@ def read_request(model, clip, vae, clips, settings: dict) -> Request:
     expert, clip_vision = settings.get("expert", WHOLE), settings.get("clip_vision")
     if wan is None and (expert != WHOLE or clip_vision is not None):
         raise ConfigError(f"expert and clip_vision are for Wan; leave expert at {WHOLE} and clip_vision unconnected")
-    read = for_expert(read_settings(settings, flow_shift(model)), expert,
-                      starts_from_image=wan is not None and wan.starts_from_image)  # fmt: skip
+    read = read_settings(settings, flow_shift(model))
     if wan is not None:
+        read = for_expert(read, expert, spec.config)
         _check_wan(wan, read.config.adapter.mode, clip_vision)
     photo = settings.get("sample_photo")
     request = Request(

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from ...motion.choices import EXPERTS, HIGH_NOISE, LOW_NOISE, WHOLE
 from ...motion.data.latent_dataset import WindowConfig
 from ...motion.errors import ConfigError
+from ...motion.models.wan.config import WanConfig
+from ...motion.models.wan.experts import HIGH, LOW, noise_range
 from ...motion.training.config import WRITTEN, TrainingConfig
 from ..host import checks
 
@@ -14,8 +16,8 @@ SAME_NAME = (
 )  # fmt: skip
 WINDOW_NAMES = ("num_frames", "stride_min", "stride_max", "windows_per_clip", "resolution", "seed")
 MAX_TEXT = 20_000
-BORDERS = {False: 0.875, True: 0.9}  # noise level between the experts of Wan 2.2, by whether they start from an image
 SUFFIXES = {HIGH_NOISE: "_high", LOW_NOISE: "_low", WHOLE: ""}  # of file names, one file an expert
+EXPERT_NAMES = {HIGH_NOISE: HIGH, LOW_NOISE: LOW, WHOLE: ""}  # in the library and in files
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,15 @@ def read_settings(values: dict, model_shift: float) -> Settings:
     )
 
 
-def for_expert(settings: Settings, expert: str, *, starts_from_image: bool) -> Settings:
+def for_expert(settings: Settings, expert: str, config: WanConfig) -> Settings:
     """The same for one of `EXPERTS`: noise levels on its side of the border alone, in files of its own.
 
     A sigma_min or sigma_max of the user's own is where the border lies. Raises ConfigError.
     """
     checks.choose("expert", expert, EXPERTS)
-    border, told = BORDERS[starts_from_image], settings.config.objective
-    if expert == HIGH_NOISE and not told.sigma_min:
-        settings = replace(settings, config=settings.config.changed(sigma_min=border))
-    if expert == LOW_NOISE and told.sigma_max == 1:
-        settings = replace(settings, config=settings.config.changed(sigma_max=border))
-    return replace(settings, file_prefix=settings.file_prefix + SUFFIXES[expert])
+    told, (low, high) = settings.config.objective, noise_range(config, EXPERT_NAMES[expert])
+    inside = settings.config.changed(sigma_min=told.sigma_min or low, sigma_max=min(told.sigma_max, high))
+    return replace(settings, config=inside, file_prefix=settings.file_prefix + SUFFIXES[expert])
 
 
 def parse_settings(text: str) -> dict:

@@ -13,6 +13,7 @@ from ..host import devices
 from . import trainable_copy
 from .native_trainee import NativeWanTrainee
 from .request import Request
+from .settings import EXPERT_NAMES
 
 
 class CopiedNetwork:
@@ -80,7 +81,8 @@ class NativeNetwork:
 
     def metadata(self) -> dict[str, str]:
         """See `CopiedNetwork`."""
-        return self._trainee.metadata() | {"expert": self.request.expert}
+        expert = EXPERT_NAMES[self.request.expert]
+        return self._trainee.metadata() | ({"expert": expert} if expert else {})
 
     def close(self) -> None:
         self._open.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from host_page import open_page, take_screenshot
 from host_server import saved_video
-from shipped_workflows import ALL, PROMISES, api_graph, page_graph
+from shipped_workflows import ALL, PROMISES, api_graph, files_listed, page_graph
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -25,10 +25,11 @@ CODEC_KEYS = {"codec", "format.codec"}
 @pytest.fixture(scope="module")
 def page(browser, host):
     """The host's page, opened once; `page.reported` collects the errors the page itself reports."""
-    opened, reported = open_page(browser, host)
-    opened.reported = reported
-    yield opened
-    opened.close()
+    with files_listed(host.base / "models"):
+        opened, reported = open_page(browser, host)
+        opened.reported = reported
+        yield opened
+        opened.close()
 
 
 def open_workflow(page, name):

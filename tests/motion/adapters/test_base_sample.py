@@ -54,7 +54,7 @@ def test_an_entry_that_cannot_be_compared_says_nothing(entry):
 def test_a_lora_file_says_when_it_meets_another_base_than_its_own(tmp_path):
     own, other = network(), network(seed=1)
     lora = LoRA(own, targets=("self_attn",), rank=1, alpha=1.0)
-    save_adapter(tmp_path / "a.safetensors", lora, {**sample(own).to_metadata(), "expert": "high noise"})
+    save_adapter(tmp_path / "a.safetensors", lora, {**sample(own).to_metadata(), "expert": "high_noise"})
     file = read_adapter(tmp_path / "a.safetensors")
     assert file.build(other) and file.notes_on(own) == ()
     assert "trained on another base (high noise) than this model" in file.notes_on(other)[0]

@@ -96,3 +96,22 @@ def test_a_denoiser_of_ones_own_is_walked_from_noise_mixed_with_what_stands_stil
 def test_noise_is_what_the_host_makes_for_this_seed(seed):
     shape = (1, 200, 3, 8, 8)
     assert torch.equal(make_noise(shape, seed), torch.randn(shape, generator=torch.manual_seed(seed)))
+
+
+@pytest.mark.parametrize("levels, begins, ends", [((0.9, 1.0), None, 0.9), ((0.0, 0.6), 0.6, None)])
+def test_a_network_that_knows_a_part_of_the_noise_is_asked_inside_it_alone(levels, begins, ends):
+    asked, noise, clean = [], numbers(1, C, T, H, W), numbers(1, C, T, H, W, seed=1)
+
+    def denoise(latents, sigma):
+        asked.append(sigma[0].item())
+        if len(asked) == 1:
+            torch.testing.assert_close(latents, asked[0] * noise + (1 - asked[0]) * clean)
+        return clean
+
+    drawn = draw_by(denoise, noise, clean, num_steps=12, shift=5.0, levels=levels)
+    whole = []
+    draw_by(lambda latents, sigma: whole.append(sigma[0].item()) or clean, noise, num_steps=12, shift=5.0)
+    inside = [level for level in whole if levels[0] < level < levels[1]]
+    expected = [*([begins] if begins else []), *inside, *([ends] if ends else [])]
+    assert asked == pytest.approx(expected, abs=1e-6) and 1 < len(asked) < len(whole)
+    torch.testing.assert_close(drawn, clean)

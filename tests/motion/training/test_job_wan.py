@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from causal_clips import Stopping, same_weights
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
-from pack.motion.io.adapters.adapter_file import load_adapter
+from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter
 from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.io.training.states import list_states
 from pack.motion.models.wan.config import WanConfig
@@ -53,6 +53,10 @@ def test_a_lora_is_trained_by_the_models_own_numbers_and_stands_in_a_file_that_s
     assert "diffusion_model.blocks.1.cross_attn.o.lora_up.weight" in tensors
     assert all(value.abs().max() > 0 for value in tensors.values())
     assert load_adapter(done.path, WanDiT(T2V)).layers
+    other, own = WanDiT(T2V), WanDiT(T2V)
+    own.load_state_dict(load_file(tmp_path / "wan.safetensors"))
+    assert read_adapter(done.path).notes_on(own) == ()
+    assert "trained on another base than this model" in read_adapter(done.path).notes_on(other)[0]
     for line in ("num_frames 17: the model's own", "clips resampled to 16 fps: the model's own",
                  "stride_max 1: the model's own", "targets self_attn, cross_attn: the model's own"):  # fmt: skip
         assert line in heard.lines
