@@ -4,9 +4,10 @@ import hashlib
 
 import pytest
 import torch
-from pack.motion.errors import ShapeError
+from pack.motion.errors import ConfigError, ShapeError
 from pack.motion.pose.body18 import COLOURS, LIMB_LIGHT, LIMBS, POINTS
-from pack.motion.pose.renderer import RENDERER_ID, draw_bodies, line_width
+from pack.motion.pose.renderer import FINGERS, RENDERER_ID, draw_bodies, draw_people, line_width
+from pose_people import HEIGHT, WIDTH, crossing, one
 
 
 def body(size=128.0, sure=1.0):
@@ -76,3 +77,59 @@ def test_every_pixel_of_renderer_1_is_as_it_was():
 def test_what_is_no_body_or_no_picture_is_refused(points, height, says):
     with pytest.raises(ShapeError, match=says):
         draw_bodies([points], height, 64)
+
+
+def person(frame=0, seed=0):
+    return torch.from_numpy(one(seed)[frame])
+
+
+def test_hands_and_faces_change_no_pixel_of_a_body_without_them():
+    points = torch.zeros(136, 3)
+    points[:18] = body()
+    expected = draw_bodies([body()], 128, 128)
+    assert torch.equal(draw_people([points], 128, 128), expected)
+    whole = person()
+    assert torch.equal(draw_people([whole], HEIGHT, WIDTH, parts=("body",)),
+                       draw_bodies([whole[:18]], HEIGHT, WIDTH))  # fmt: skip
+
+
+def test_every_pixel_of_hands_and_faces_of_renderer_1_is_as_it_was():
+    people = [torch.from_numpy(points) for points in crossing(1)[0]]
+    picture = draw_people(people, HEIGHT, WIDTH, as_bytes=True)
+    assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == torch.uint8
+    assert torch.equal((draw_people(people, HEIGHT, WIDTH) * 255).round().to(torch.uint8).movedim(0, -1), picture)
+    spots = torch.tensor([[12.0 + 9 * (k % 12), 10.0 + 9 * (k // 12), 1.0] for k in range(136)])
+    drawn = draw_people([spots], 128, 128, as_bytes=True)
+    assert hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16] == "1705da200907831c"
+
+
+def test_fingers_have_the_colours_of_the_rainbow_and_blue_points_and_faces_are_white():
+    points = torch.zeros(136, 3)
+    for hand in (88, 109):
+        at = torch.arange(21.0)
+        points[hand : hand + 21] = torch.stack((40 + 20 * at, 60 + 200 * (hand > 88) + 90 * (at % 2), at * 0 + 1), 1)
+    points[18] = torch.tensor([300.0, 450.0, 0.5])
+    picture = draw_people([points], 512, 512)
+    for first in (88, 109):
+        assert pixel(picture, *points[first + 20, :2]) == [0, 0, 255]
+    a, b = points[88 + 1], points[88 + 2]
+    assert pixel(picture, *((a + b) / 2)[:2]) == [255, 76, 0]  # the second of twenty hues
+    assert pixel(picture, 300, 450) == [255, 255, 255] and pixel(picture, 300, 454) == [0, 0, 0]
+    assert len(FINGERS) == 20 and FINGERS[4] == (0, 5) and FINGERS[7] == (7, 8)
+    assert not draw_people([points], 512, 512, parts=("body",)).any()
+    assert not draw_people([points], 512, 512, parts=("face",))[:, :400].any()
+
+
+@pytest.mark.parametrize("side", [64, 512, 1024])
+def test_fingers_are_never_thinner_than_a_pixel_and_a_half(side):
+    points = torch.zeros(136, 3)
+    points[88], points[89] = torch.tensor([side * 0.2, side / 2, 1.0]), torch.tensor([side * 0.8, side / 2, 1.0])
+    column = draw_people([points], side, side)[0, :, side // 2]
+    assert float(column.sum()) == pytest.approx(max(side / 256, 1.5), abs=0.55)
+
+
+def test_what_is_no_person_or_part_is_refused():
+    with pytest.raises(ShapeError, match="136, 3"):
+        draw_people([body()], 64, 64)
+    with pytest.raises(ConfigError, match="no part 'feet'.*body, hands, face"):
+        draw_people([], 64, 64, parts=("feet",))
