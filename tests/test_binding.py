@@ -23,9 +23,9 @@ from pack.motion.io.files.safetensors import check_values, read_header, read_saf
 from pack.motion.io.files.weight_folder import open_weights, pointing_to
 from pack.motion.io.media.photo import read_photo
 from pack.motion.io.media.video import write_video
-from pack.motion.io.networks.builtin_names import builtin_path
+from pack.motion.io.networks.builtin_names import builtin_path, weights_path
 from pack.motion.io.networks.families import detect_family
-from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
+from pack.motion.io.networks.linear_video import compare_shapes, read_linear_video, save_linear_video
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import fit_square
 from pack.motion.layers.warp import resample_flow, warp
@@ -40,8 +40,10 @@ from pack.motion.pipeline import animate_frames
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
+from pack.motion.sampling.draw import draw
 from pack.motion.sampling.schedules import flow_sigmas, sigma_to_timestep
 from pack.motion.sampling.solvers import flow_dpm_2m
+from pack.motion.shell.console import say
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 
@@ -97,6 +99,10 @@ BOUND_BY = {
     open_clip_folder: "test_clip_folder.py",
     is_untouched: "test_wan_block_adapters.py",
     animate_frames: "test_pipeline.py",
+    weights_path: "test_scenes.py",
+    say: "test_scenes.py",
+    compare_shapes: "test_small_vae_file.py",
+    draw: "test_scene_model.py",
 }
 
 
