@@ -81,7 +81,7 @@ def seen(model):
                   for name, module in modules.items()},
         "functions": {name: (list(getattr(module, "weight_function", ())), list(getattr(module, "bias_function", ())),
                              getattr(module, "comfy_cast_weights", None)) for name, module in modules.items()},
-        "own": {name: sorted(set(vars(module)) - {"weight_function", "bias_function"})
+        "own": {name: sorted(set(vars(module)) - {"weight_function", "bias_function", "comfy_cast_weights"})
                 for name, module in modules.items()},
         "training": {name: module.training for name, module in modules.items()},
         "patcher": (model.object_patches.copy(), model.wrappers.copy(), dict(model.weight_wrapper_patches),

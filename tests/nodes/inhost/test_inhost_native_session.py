@@ -124,3 +124,32 @@ def test_a_base_that_asked_for_gradients_gets_none_and_asks_afterwards_as_before
     before = seen(model)
     trainer_of(native_trainee(model), config=CONFIG.changed(num_steps=1)).run()
     assert norm.weight.grad is None and norm.weight.requires_grad and differences(before, seen(model)) == []
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_weights_that_the_host_moves_away_in_the_middle_change_no_loss(core, loras_folder, comes_back):
+    """As a VAE that needs room does; beside a LoRA of the MODEL's own, which the host then works in on the way."""
+    lora = LoRA(tiny.native().model.diffusion_model, targets=("self_attn.q", "ffn.0"), rank=1, alpha=1.0)
+    with torch.inference_mode(False), torch.no_grad():
+        for layer in lora.layers.values():
+            layer.up.fill_(0.01)
+        save_adapter(loras_folder / "before.safetensors", lora)
+    (model,) = core("LoraLoaderModelOnly", model=native_model(), lora_name="before.safetensors", strength_model=1.0)
+    used(model)
+    before, short = seen(model), CONFIG.changed(num_steps=3)
+    whole = trainer_of(native_trainee(model), config=short)
+    whole.run()
+    trainee = native_trainee(model)
+
+    freed = []
+
+    def moved_away(report):
+        with torch.inference_mode():
+            freed.append(trainee.native._patcher.partially_unload(torch.device("cpu"), 10**9))
+        if comes_back:
+            trainee.native.load()
+
+    trainer = trainer_of(trainee, config=short, on_step=moved_away)
+    trainer.run()
+    assert freed[0] > 0 and trainer.losses == pytest.approx(whole.losses, abs=1e-6)
+    assert differences(before, seen(model), sampled=True) == []
