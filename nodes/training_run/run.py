@@ -150,6 +150,12 @@ def _report(config: TrainingConfig, done: TrainingOutcome, count: int) -> str:
     return "\n".join(filter(None, (
         done.summary,
         f"{config.adapter.mode}: {count:,} trained numbers, {result.step} steps of {config.loop.batch_size}, {took}",
-        f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
+        _levels(config), f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
         f"weights: {done.path}", f"state: {result.state_path}" if result.state_path else "", problem,
     )))
+
+
+def _levels(config: TrainingConfig) -> str:
+    """Which noise levels were trained, where not all were."""
+    low, high = config.objective.sigma_min, config.objective.sigma_max
+    return "" if (low, high) == (0.0, 1.0) else f"noise levels {low:g} to {high:g}"

@@ -76,7 +76,7 @@ def test_each_expert_trains_its_share_of_the_noise_and_has_a_file_of_its_own(
     _, metadata = saved(done)
     told = json.loads(metadata["training"])
     assert (told.get("sigma_min", 0.0), told.get("sigma_max", 1.0)) == (low, high)
-    assert metadata["expert"] == expert.replace(" ", "_")
+    assert metadata["expert"] == expert.replace(" ", "_") and f"noise levels {low:g} to {high:g}" in done["report"]
 
 
 def test_the_border_is_the_users_where_he_says_so(train):
