@@ -22,6 +22,7 @@ TABLES = {
     "builtin_motions": "The second built-in model, motion by motion",
     "long_clips": "Longer clips, the same move, beside the 16 frames that were trained",
     "large_photo": "A photograph of 6 megapixels in the shell",
+    "poses": "Poses read, cleaned, fitted, drawn",
     "fuzz_readers": "Spoiled files into every reader",
     "trainer_overhead": "What the trainer costs beside a bare torch loop",
     "pack_entry": "Time from the host's call to our list of nodes",

@@ -98,9 +98,9 @@ def test_every_pixel_of_hands_and_faces_of_renderer_1_is_as_it_was():
     picture = draw_people(people, HEIGHT, WIDTH, as_bytes=True)
     assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == torch.uint8
     assert torch.equal((draw_people(people, HEIGHT, WIDTH) * 255).round().to(torch.uint8).movedim(0, -1), picture)
-    spots = torch.tensor([[12.0 + 9 * (k % 12), 10.0 + 9 * (k // 12), 1.0] for k in range(136)])
-    drawn = draw_people([spots], 128, 128, as_bytes=True)
-    assert hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16] == "1705da200907831c"
+    spots = torch.tensor([[48.0 + 36 * (k % 12), 40.0 + 36 * (k // 12), 1.0] for k in range(136)])
+    drawn = draw_people([spots], 512, 512, as_bytes=True)
+    assert hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16] == "a9fa5c3779b8947c"
 
 
 def test_fingers_have_the_colours_of_the_rainbow_and_blue_points_and_faces_are_white():
