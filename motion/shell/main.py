@@ -1,4 +1,4 @@
-"""The shell: `motionblocks animate PHOTO --motion "zoom in"`, `train`, `convert`, `inflate`, `info`, `motions`."""
+"""The shell: `motionblocks animate PHOTO --motion "zoom in"`, `train`, `poses`, `convert`, `inflate`, `info`, …"""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from ..errors import CheckpointError, ConfigError, ShapeError
 from .animate import add_animate
 from .console import PROGRAM, say, take_any_letter
+from .poses import add_poses
 from .train import add_train
 from .weights import add_convert, add_describing, add_inflate
 
@@ -45,6 +46,6 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Make a photograph move, on a CPU or a GPU, with no download.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_animate, add_train, add_describing, add_inflate, add_convert):
+    for add in (add_animate, add_train, add_poses, add_describing, add_inflate, add_convert):
         add(commands)
     return parser
