@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import ConfigError
 from .body18 import LIMBS
 
 _A, _B = (np.array(ends) for ends in zip(*LIMBS[:13]))
 GATE, GATE_A_FRAME = 0.6, 0.12  # body sizes that a body may be off where it is expected, and more a frame unseen
 FORGET_PLACE = 24  # frames after which somebody may come back anywhere
 MOST_UNLIKE = 0.35  # mean |log ratio| of the lengths of limbs up to which a body may be the one that was lost
+MAX_TRACKS = 300  # people of a clip
 _MEMORY = 6  # frames that tell how fast somebody walks
 
 
@@ -37,7 +39,7 @@ def follow_people(bodies: np.ndarray, frames: np.ndarray, points: np.ndarray) ->
     bodies: (n, 18, 3) px; frames: (n,) ascending; points: (n, m, 3), all parts, for people without a body. In every
     frame detections and known people are paired at the least sum of costs: how far the body lies from where it is
     expected at constant speed, in body sizes, and how unlike its limbs are, so that people who cross, hide behind one
-    another or leave and come back stay themselves.
+    another or leave and come back stay themselves. Raises ConfigError for more than 300 different people.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -54,6 +56,11 @@ def follow_people(bodies: np.ndarray, frames: np.ndarray, points: np.ndarray) ->
                     taken[row] = who
         for row, i in enumerate(rows):
             if row not in taken:
+                if len(tracks) == MAX_TRACKS:
+                    raise ConfigError(
+                        f"more than {MAX_TRACKS} different people up to frame {t}; cut the clip, or detect with a "
+                        "higher threshold"
+                    )
                 taken[row] = len(tracks)
                 tracks.append(_Track(bodies[i].copy(), middles[i], sizes[i], int(t), lengths[i].copy()))
             slots[i] = taken[row]

@@ -18,6 +18,7 @@ MIN_CONFIDENCE = 0.3
 BODY, FACE, LEFT_HAND, RIGHT_HAND, FEET = slice(0, 18), slice(18, 88), slice(88, 109), slice(109, 130), slice(130, 136)
 NUM_POINTS = 136
 MAX_FRAMES = 10_000
+MAX_PEOPLE = 100  # in one frame
 MAX_BYTES = 2**30  # of the points of a clip, whoever comes and goes
 _LISTS = {
     "pose_keypoints_2d": (BODY, (18, 25)), "face_keypoints_2d": (FACE, (68, 70)),
@@ -155,6 +156,10 @@ def _people_of(frame: dict, t: int) -> Iterable[dict]:
         return []
     if not isinstance(people, (list, tuple)) or not all(isinstance(person, dict) for person in people):
         raise ShapeError(f"'people' of frame {t} is no list of dicts; give OpenPose JSON or POSE_KEYPOINT")
+    if len(people) > MAX_PEOPLE:
+        raise ShapeError(
+            f"frame {t} has {len(people)} people; at most {MAX_PEOPLE} are told apart; detect with a higher threshold"
+        )
     return people
 
 

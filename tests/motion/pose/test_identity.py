@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pack.motion.errors import ConfigError
 from pack.motion.pose.identity import boxes, diagonals, follow_people
 from pose_people import one
 
@@ -79,3 +80,10 @@ def test_boxes_leave_out_what_is_missing():
     points = np.array(((3.0, 4.0, 1.0), (0.0, 0.0, 0.0), (6.0, 8.0, 0.5)))
     assert boxes(points).tolist() == [3, 4, 6, 8] and diagonals(points) == 5
     assert np.isnan(boxes(points * 0)).all() and diagonals(points * 0) == 0
+
+
+def test_crowds_that_never_come_back_are_refused_before_they_fill_the_memory():
+    crowd = np.stack([one(1, 1)[0]] * 400)
+    crowd[:, :, 0] += 5000.0 * np.arange(400)[:, None]
+    with pytest.raises(ConfigError, match="more than 300 different people up to frame 3"):
+        follow_people(crowd[:, :18], np.arange(400) // 100, crowd)
