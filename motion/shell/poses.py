@@ -39,7 +39,7 @@ def add_poses(commands) -> None:
     add("--fit", choices=MODES, default=MODES[0],
         help="limb: every bone; global: the whole person; none: the canvas only (default: %(default)s)")
     add("--calibration", type=int, metavar="FRAME",
-        help="frame that shows the reference's pose (default: the most alike)")
+        help="frame of the result that shows the reference's pose (default: the most alike)")
     add("--keep-feet", action="store_true", help="put the feet on the reference's ground")
     add("--lock-x", action="store_true", help="keep the neck where the reference has it, left to right")
     add("--lock-y", action="store_true", help="the same, up and down")
@@ -121,6 +121,12 @@ def _fitted(poses, options):
     from ..pose.retarget import retarget
 
     if options.reference is None:
+        asked = [name for name in ("calibration", "keep_feet", "lock_x", "lock_y", "reference_size")
+                 if getattr(options, name) is not None and getattr(options, name) is not False]  # fmt: skip
+        if asked:
+            raise ConfigError(
+                f"--{asked[0].replace('_', '-')} fits poses to a reference, and there is none; give --reference REF"
+            )
         return poses
     size = parse_size(options.reference_size, "--reference-size")
     found = read_pose_file(options.reference, size=size, min_confidence=options.min_confidence)

@@ -105,7 +105,8 @@ def test_gaps_are_filled_as_far_as_told(desk):
     (["draw"], "poses takes one FILE"), (["raw.json", "ref.json"], "poses takes one FILE"),
     (["draw", "raw.json", "--parts", "feet"], "no part 'feet'"), (["raw.json", "--fit", "x"], "--fit"),
     (["raw.json", "--reference", "ref.json", "--calibration", "99"], "calibration frame 99 of 24"),
-    (["clip.mp4"], "video or a picture"),
+    (["clip.mp4"], "video or a picture"), (["raw.json", "--keep-feet"], "--keep-feet fits poses.*give --reference"),
+    (["raw.json", "--calibration", "0"], "--calibration fits poses"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(desk, capsys, words, says):
     before = sorted(os.listdir(desk))
