@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fuzz_mutations_common as ways
+import numpy as np
 from builtin_common import ROOT  # mounts the pack
 from pack.motion.adapters.lora import LoRA
 from pack.motion.data.sources.captions import read_captions
@@ -28,6 +29,7 @@ from pack.motion.io.networks.file_motions import file_motions
 from pack.motion.io.networks.linear_video import read_linear_video, save_linear_video
 from pack.motion.io.networks.video_model import open_video_model
 from pack.motion.io.networks.wan import open_wan
+from pack.motion.io.pose_files import read_pose_file, write_pose_file
 from pack.motion.io.text_encoders.gemma import open_gemma
 from pack.motion.io.text_encoders.prompts_file import SavedPrompt, open_prompts, write_prompts
 from pack.motion.io.training.latent_cache import LatentCache
@@ -35,6 +37,7 @@ from pack.motion.io.training.states import newest_state, read_state, save_state
 from pack.motion.io.vaes.recognise import open_vae
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LinearVideoSpec
+from pack.motion.pose.keypoints import NUM_POINTS, Poses
 from pack.motion.text.vocabulary import MotionVocabulary
 from pack.motion.training.job import read_job
 
@@ -233,6 +236,12 @@ def _captions(folder: Path) -> None:
     (folder / "a.txt").write_text("zoom in – slowly")
 
 
+def _poses(folder: Path) -> None:
+    points = np.random.default_rng(0).uniform(1, 63, (3, 2, NUM_POINTS, 3))
+    points[..., 2] = 1.0
+    write_pose_file(folder / "a.json", Poses(points, 64, 64))
+
+
 def _job(folder: Path) -> None:
     text = (ROOT / "docs" / "training" / "pan_left.yaml").read_text()
     (folder / "a.yaml").write_text(text)
@@ -320,6 +329,7 @@ READERS: dict[str, Reader] = {
     "latent cache": Reader(_cache, ("manifest.json", f"{KEY}.safetensors"), _read_cache, _by_kind),
     "captions": Reader(_captions, ("captions.jsonl", "a.txt"),
                        lambda folder, path: read_captions(folder, ["a.mp4", "b.mp4"])),
+    "poses": Reader(_poses, ("a.json",), lambda folder, path: read_pose_file(path), _by_kind),
     "job": Reader(_job, ("a.yaml", "a.json"), lambda folder, path: read_job(path), _by_kind),
     "torch checkpoint": Reader(_checkpoint, ("a.pth",), lambda folder, path: open_checkpoint(path), _pickled),
     "prompts and names": Reader(_prompt, ("a.txt",), _read_prompt),
