@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..limits import MAX_FPS
 from .identity import diagonals
-from .keypoints import BODY, MAX_FRAMES, Poses
+from .keypoints import BODY, MAX_FRAMES, MIN_CONFIDENCE, Poses
 
 MAX_GAP = 4  # frames
 ONE_EURO_CUTOFF = 1.0  # Hz, of a point that rests
@@ -88,7 +88,8 @@ def smooth_one_euro(poses: Poses, fps: float, *, cutoff: float = ONE_EURO_CUTOFF
 def fill_gaps(poses: Poses, most: int = MAX_GAP) -> Poses:
     """Points that are missing for up to `most` frames, on straight lines between before and after; longer gaps stay.
 
-    A point filled in has half the confidence of its less sure neighbour. Raises ConfigError for `most` below 0.
+    A point filled in has half the confidence of its less sure neighbour, but enough to be read from a file again.
+    Raises ConfigError for `most` below 0.
     """
     if most < 0:
         raise ConfigError(f"gaps of {most} frames cannot be filled; 0 fills none")
@@ -102,7 +103,8 @@ def fill_gaps(poses: Poses, most: int = MAX_GAP) -> Poses:
     share = ((at[0] - before[at]) / (after[at] - before[at]))[:, None]
     filled = points.copy()
     filled[at[0], at[1], at[2], :2] = first[:, :2] + share * (last[:, :2] - first[:, :2])
-    filled[at[0], at[1], at[2], 2] = _GUESSED * np.minimum(first[:, 2], last[:, 2])
+    sure = np.minimum(first[:, 2], last[:, 2])
+    filled[at[0], at[1], at[2], 2] = np.maximum(_GUESSED * sure, np.minimum(sure, MIN_CONFIDENCE))
     return Poses(filled, poses.width, poses.height)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pack.motion.errors import ConfigError
-from pack.motion.pose.keypoints import Poses
+from pack.motion.pose.keypoints import MIN_CONFIDENCE, Poses
 from pack.motion.pose.smoothing import (
     body_heights,
     fill_gaps,
@@ -122,6 +122,13 @@ def test_gaps_of_four_frames_are_closed_and_longer_ones_stay(gap, filled):
     assert (done[3 : 3 + gap, :, :, 2] == (0.4 if filled else 0)).all()
     np.testing.assert_allclose(done[..., 0], clip(10 + 5 * t).points[..., 0] * (done[..., 2] > 0))
     assert (fill_gaps(poses, 0).points == poses.points).all()
+
+
+@pytest.mark.parametrize("sure, filled", [(1.0, 0.5), (0.5, MIN_CONFIDENCE), (0.2, 0.2)])
+def test_a_point_filled_in_is_not_lost_when_the_file_is_read_again(sure, filled):
+    poses = clip(np.full(5, 30.0), sure=np.full(5, sure))
+    poses.points[2] = 0
+    assert (fill_gaps(poses).points[2, ..., 2] == filled).all()
 
 
 def test_gaps_at_the_ends_are_no_gaps():
