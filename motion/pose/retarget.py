@@ -198,18 +198,19 @@ class _Person:
     def _ratios(self, scale: float | None) -> np.ndarray:
         """Reference's over driving length of every span, left and right made even: (21,), NaN where unknown.
 
-        scale: of the person, None while it is sought. A span that points at the camera in the calibration frame would
-        grow beyond it; its length seen from the side counts instead.
+        scale: of the person, None while it is sought. A span that leans towards the camera in the calibration frame
+        would grow beyond it in others; it grows no more than its length seen from the side tells.
         """
         own, known = _spans(self.partner[None])
         ways, seen = _spans(self.points)
         here, lengths = np.linalg.norm(own[0], axis=-1), np.linalg.norm(ways, axis=-1)
         now, far = lengths[self.frame], _percentile(np.where(seen, lengths, np.nan), _FAR_SHARE)
         alike = seen[self.frame] & ((own[0] * ways[self.frame]).sum(-1) >= ALIKE * here * now) & (now > _LEAST)
+        driving = np.where(alike, now, far)
         if scale is not None:
-            alike &= ~((now < 0.8 * far) & (here > 1.25 * scale * now))
+            driving = np.maximum(driving, np.minimum(here / scale, far))
         usable = known[0] & seen.any(0) & (here > _LEAST) & (far > _LEAST)
-        here, driving = (np.where(usable, each, np.nan) for each in (here, np.where(alike, now, far)))
+        here, driving = (np.where(usable, each, np.nan) for each in (here, driving))
         return _even(here) / _even(driving)
 
 

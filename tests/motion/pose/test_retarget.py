@@ -124,15 +124,28 @@ def test_a_foreshortened_arm_of_the_reference_takes_its_mirrors_or_parents_ratio
     np.testing.assert_allclose(done.ratios, 1.0, atol=1e-9)
 
 
-def test_an_arm_that_points_at_the_camera_when_calibrated_does_not_grow():
+@pytest.mark.parametrize("seen", [0.3, 0.85])
+@pytest.mark.parametrize("longer", [1.0, 1.3])
+def test_an_arm_that_leans_towards_the_camera_when_calibrated_does_not_grow(seen, longer):
     poses = poses_of(one(3))
-    reference = frame_of(poses, 9)
+    factors = np.ones(len(LIMBS))
+    factors[[3, 5]] = longer
+    reference = poses_of(whole(rebuilt(puppet(3)[9:10], factors) + (WIDTH / 2, HEIGHT / 2)))
     for elbow, wrist in ((3, 4), (6, 7)):
-        poses.points[9, 0, wrist, :2] = poses.points[9, 0, elbow, :2] + 0.3 * (
-            poses.points[9, 0, wrist, :2] - poses.points[9, 0, elbow, :2]
-        )
+        way = poses.points[9, 0, wrist, :2] - poses.points[9, 0, elbow, :2]
+        poses.points[9, 0, wrist, :2] = poses.points[9, 0, elbow, :2] + seen * way
     done = retarget(poses, reference, calibration=9)
-    np.testing.assert_allclose(done.ratios, 1.0, atol=1e-9)
+    np.testing.assert_allclose(done.ratios[0], factors, atol=1e-6)
+
+
+def test_joints_missing_when_calibrated_are_measured_in_other_frames():
+    poses = poses_of(one(3))
+    factors = np.ones(len(LIMBS))
+    factors[[3, 5]] = 0.7
+    reference = poses_of(whole(rebuilt(puppet(3)[9:10], factors) + (WIDTH / 2, HEIGHT / 2)))
+    poses.points[9, 0, [4, 7]] = 0
+    done = retarget(poses, reference, calibration=9)
+    np.testing.assert_allclose(done.ratios[0], factors, atol=1e-6)
 
 
 def test_joints_the_reference_lacks_take_the_ratio_above_and_the_scale():
