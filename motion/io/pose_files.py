@@ -39,7 +39,7 @@ def read_pose_file(
     except ConfigError:
         raise
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"cannot read poses of {shown(str(path))}: {_reason(error)}") from error
+        raise CheckpointError(f"{place}: cannot be read as poses: {_reason(error)}") from error
 
 
 def write_pose_file(path: str | os.PathLike, poses: Poses, *, binary: bool = False, overwrite: bool = True) -> Path:

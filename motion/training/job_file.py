@@ -125,14 +125,14 @@ def read_job(path: str | Path) -> TrainingJob:
 
 
 def _unknown(what: str, values, names) -> list[str]:
-    """The first names that do not belong there, with the one that may be meant."""
+    """The first names that do not belong there, with the one that may be meant; what there is stands there once."""
     if not isinstance(values, dict):
         return [f"{what} is {str(values)[:40]!r}; names and values are needed"]
-    lines = []
+    lines, known = [], f"; there are: {', '.join(names)}"
     for name in [str(name)[:60] for name in values if name not in names][:LISTED]:
         near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
-        lines.append(f"{what} does not know {name!r}; {hint}")
+        lines.append(f"{what} does not know {name!r}" + (f"; did you mean {near[0]}?" if near else known))
+        known = known if near else ""
     return lines
 
 

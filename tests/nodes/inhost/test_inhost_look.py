@@ -124,7 +124,7 @@ def test_new_choices_are_checked_and_the_frame_rate_is_handed_on(ours, builtin):
     assert node.execute([], [], builtin[2], photo(), 4, fps=12).args[4] == 12.0
     names = [item.id for item in node.define_schema().inputs]
     assert names[:7] == ["positive", "negative", "vae", "start_image", "num_frames", "dynamics", "batch_size"]
-    assert names[7:] == ["longer", "edges", "fps", "region"]
+    assert names[7:] == ["longer", "edges", "fps", "region", "clip_vision_output"]
     assert all(item.optional for item in node.define_schema().inputs[7:])
 
 

@@ -53,24 +53,26 @@ def test_gguf_and_int8_bases_of_other_packs_are_refused_by_their_layers(layer):
         native_trainee(model)
 
 
-@pytest.mark.skipif(not hasattr(comfy.ops, "mixed_precision_ops"), reason="newer hosts read INT8 themselves")
-def test_an_int8_base_of_the_host_is_refused():
-    state = tiny.weights()
-    name = "blocks.0.self_attn.q"
-    form = json.dumps({"format": "int8_tensorwise"}).encode()
-    state[f"{name}.weight"] = torch.zeros(256, 256, dtype=torch.int8)
-    state[f"{name}.weight_scale"] = torch.ones(())
-    state[f"{name}.comfy_quant"] = torch.tensor(list(form), dtype=torch.uint8)
-    with pytest.raises(ConfigError, match="layer blocks.0.self_attn.q .*packed weights .*INT8.*load the bf16"):
-        native_trainee(tiny.loaded(state))
+if hasattr(comfy.ops, "mixed_precision_ops"):  # newer hosts read INT8 themselves
+
+    def test_an_int8_base_of_the_host_is_refused():
+        state = tiny.weights()
+        name = "blocks.0.self_attn.q"
+        form = json.dumps({"format": "int8_tensorwise"}).encode()
+        state[f"{name}.weight"] = torch.zeros(256, 256, dtype=torch.int8)
+        state[f"{name}.weight_scale"] = torch.ones(())
+        state[f"{name}.comfy_quant"] = torch.tensor(list(form), dtype=torch.uint8)
+        with pytest.raises(ConfigError, match="layer blocks.0.self_attn.q .*packed weights .*INT8.*load the bf16"):
+            native_trainee(tiny.loaded(state))
 
 
-@pytest.mark.skipif(not hasattr(comfy.ops, "scaled_fp8_ops"), reason="older hosts alone")
-def test_scaled_fp8_that_multiplies_in_fp8_is_refused():
-    fast, slow = (comfy.ops.scaled_fp8_ops(fp8_matrix_mult=on, scale_input=True) for on in (True, False))
-    with pytest.raises(ConfigError, match="multiplies in fp8 .*gradients do not pass"):
-        native_trainee(tiny.native(custom_operations=fast))
-    assert native_trainee(tiny.native(custom_operations=slow))
+if hasattr(comfy.ops, "scaled_fp8_ops"):  # older hosts
+
+    def test_scaled_fp8_that_multiplies_in_fp8_is_refused():
+        fast, slow = (comfy.ops.scaled_fp8_ops(fp8_matrix_mult=on, scale_input=True) for on in (True, False))
+        with pytest.raises(ConfigError, match="multiplies in fp8 .*gradients do not pass"):
+            native_trainee(tiny.native(custom_operations=fast))
+        assert native_trainee(tiny.native(custom_operations=slow))
 
 
 def test_block_patches_of_other_nodes_are_refused():
