@@ -29,6 +29,7 @@ from ...motion.adapters.lora import is_linear
 from ...motion.errors import ConfigError
 from ...motion.models.conditions import Conditions
 from ..host import devices
+from ..models.native_wan_attention import Watch, overridden, watched
 from ..models.native_wan import NativeWan
 from .trainable_copy import NETWORK, refuse_what_is_no_weight
 
@@ -78,17 +79,21 @@ class NativeSession:
             self.checkpointing = True  # else a copy of every weight stays on the device for the way back
         self._lend_scales()
 
-    def velocity(self, latents: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
-        """As `WanDiT.forward`, in the number type that the host computes in."""
+    def velocity(
+        self, latents: Tensor, timestep: Tensor, conditions: Conditions, watch: Watch | None = None
+    ) -> Tensor:
+        """As `WanDiT.forward`, in the number type that the host computes in. watch: see `watched`."""
         x, image = latents.to(self.dtype), conditions.image_tokens
         if conditions.concat_latents is not None:
             x = torch.cat((x, conditions.concat_latents.to(x)), dim=1)
-        options = {"optimized_attention_override": _torch_attention}
+        options = overridden({}, _torch_attention)
         if self.checkpointing:
             length = None if image is None else image.shape[1]
             options["patches_replace"] = {"dit": {
                 ("double_block", index): _computed_twice(block, length) for index, block in enumerate(self.wan.blocks)
             }}  # fmt: skip
+        if watch is not None:
+            options = watched(options, len(self.wan.blocks), watch)
         image = None if image is None else image.to(x)
         return self.network(x, timestep, conditions.context.to(x), clip_fea=image, transformer_options=options)
 
@@ -197,8 +202,8 @@ def _turned(x: Tensor, turns: Tensor) -> Tensor:
     return (turns[..., 0] * pairs[..., 0] + turns[..., 1] * pairs[..., 1]).flatten(-2).type_as(x)
 
 
-def _torch_attention(chosen, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
-    """An attention override of the host: torch's own, whatever was chosen."""
+def _torch_attention(attend, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
+    """See `overridden`: torch's own, whatever was chosen."""
     from comfy.ldm.modules.attention import attention_pytorch
 
     return attention_pytorch(q, k, v, heads, *args, **kwargs)
