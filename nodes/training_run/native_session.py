@@ -29,8 +29,8 @@ from ...motion.adapters.lora import is_linear
 from ...motion.errors import ConfigError
 from ...motion.models.conditions import Conditions
 from ..host import devices
-from ..models.native_wan_attention import Watch, overridden, watched
 from ..models.native_wan import NativeWan
+from ..models.native_wan_attention import Watch, overridden, watched
 from .trainable_copy import NETWORK, refuse_what_is_no_weight
 
 PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)

@@ -12,8 +12,8 @@ from comfy.patcher_extension import WrappersMP
 from native_training import SHAPE, differences, native_model, native_trainee, seen
 from pack.motion.adapters.stack import AdapterStack, StackEntry
 from pack.motion.models.conditions import Conditions
-from pack.nodes.models.native_wan_attention import SLOT, overridden, watched
 from pack.nodes.models.native_wan_adapters import attach
+from pack.nodes.models.native_wan_attention import SLOT, overridden, watched
 from wan_adapters import CrossFrame
 
 BLOCKS, KEY = 2, "watching"
