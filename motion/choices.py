@@ -7,3 +7,5 @@ CROP, MIRROR = EDGES = ("crop", "mirror")
 # How temporal attention starts in a network made of an image model; see models/inflation.py.
 INITS = ("zero", "copy")
 EXPERTS = WHOLE, HIGH_NOISE, LOW_NOISE = "wan2.1", "high noise", "low noise"  # which noise levels a Wan model is for
+# What stacked motion adapters leave of the model where their weights come to less than 1; see adapters/slot_sums.py.
+DELTA, PAPER = FORMS = ("delta", "paper")

@@ -1,8 +1,10 @@
 """Several adapters in the places of a block: their answers, each times its weight, as one.
 
-Beside attention they are summed. What stands instead of text, or weighs pairs of tokens, fills up with what the model
-does by itself where the weights of those that answered come to less than 1: Σ w·answer + max(0, 1 - Σ w)·own. So weight
-0 is the model, half is half way, and adapters whose weights come to 1 replace it together.
+In form "delta", ours, answers beside attention are summed. What stands instead of text, or weighs pairs of tokens,
+fills up with what the model does by itself where the weights of those that answered come to less than 1:
+Σ w·answer + max(0, 1 - Σ w)·own. So weight 0 is the model, half is half way, and adapters whose weights come to 1
+replace it together. In form "paper" nothing fills up: text is Σ w·answer, attention along the frames
+Σ w·(own + answer). Where the weights come to 1 the two agree. Source of the second: MIVA, arXiv 2512.20000.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +12,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..choices import DELTA, PAPER
 from ..errors import ConfigError
 from ..models.block_adapters import BlockAdapters, PairWeights
 
 Parts = Sequence[tuple[float | Tensor, Callable]]  # weights: numbers, or (b or 1, t, n)
 
 
-def summed_slots(weighted: Sequence[tuple[float | Tensor, BlockAdapters]]) -> BlockAdapters | None:
-    """What stands in the places for all of these together; None where there are none."""
+def summed_slots(
+    weighted: Sequence[tuple[float | Tensor, BlockAdapters]], form: str = DELTA
+) -> BlockAdapters | None:
+    """What stands in the places for all of these together; None where there are none. form: one of FORMS."""
     if not weighted:
         return None
-    made = {}
-    for slot, combine in (("beside_self_attention", _beside), ("temporal", _beside), ("instead_of_text", _instead),
+    made, is_paper = {}, form == PAPER
+    for slot, combine in (("beside_self_attention", _beside), ("temporal", _weighed_whole if is_paper else _beside),
+                          ("instead_of_text", _instead_alone if is_paper else _instead),
                           ("attention_bias", _bias)):  # fmt: skip
         parts = [(weight, getattr(slots, slot)) for weight, slots in weighted if getattr(slots, slot) is not None]
         made[slot] = combine(parts) if parts else None
@@ -37,6 +43,26 @@ def _answers(parts: Parts, site) -> list[tuple[float | Tensor, object]]:
 def _beside(parts: Parts) -> Callable:
     def answer(site) -> Tensor | None:
         return _sum([_times(weight, more) for weight, more in _answers(parts, site)])
+
+    return answer
+
+
+def _weighed_whole(parts: Parts) -> Callable:
+    """Beside attention, so that it is Σ w·(own + answer) altogether."""
+
+    def answer(site) -> Tensor | None:
+        found = _answers(parts, site)
+        if not found:
+            return None
+        more = sum(weight for weight, _ in found) - 1
+        return _sum([_times(weight, value) for weight, value in found] + [_times(more, site.result)])
+
+    return answer
+
+
+def _instead_alone(parts: Parts) -> Callable:
+    def answer(site) -> Tensor | None:
+        return _sum([_times(weight, value) for weight, value in _answers(parts, site)])
 
     return answer
 

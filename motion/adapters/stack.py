@@ -1,7 +1,7 @@
 """Several adapters on one network at once, each with a weight, curves over steps and frames, and a mask.
 
 The network answers as with the sum of all differences, each times its weight at this noise level, frame and token.
-Where that is 0 nothing is added, so an adapter of weight 0 leaves every bit as it was.
+Where that is 0 nothing is added, so an adapter of weight 0 leaves every bit as it was, in form "delta" (slot_sums.py).
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..choices import DELTA, FORMS, PAPER
 from ..errors import ConfigError
 from ..models.architectures import ARCHITECTURES
 from ..models.block_adapters import BlockAdapters
@@ -61,11 +62,20 @@ class StackEntry:
 
 @dataclass(frozen=True, eq=False)
 class AdapterStack:
-    """Adapters that act together. shift: of the flow schedule, for step curves. temporal_ratio: of the latent space."""
+    """Adapters that act together.
+
+    shift: of the flow schedule, for step curves. temporal_ratio: of the latent space. form: what is left of the model
+    where weights come to less than 1, one of FORMS. Raises ConfigError for another.
+    """
 
     entries: tuple[StackEntry, ...]
     shift: float = 1.0
     temporal_ratio: int = 1
+    form: str = DELTA
+
+    def __post_init__(self):
+        if self.form not in FORMS:
+            raise ConfigError(f"form is {str(self.form)[:60]!r}; it must be one of: {', '.join(FORMS)}")
 
     def weights(self, sigma: float | Tensor, num_frames: int, grid: tuple[int, int]) -> tuple[Weight, ...]:
         """The weight of each entry: a number where it is the same for all tokens, else (b or 1, t, n) float32.
@@ -112,7 +122,8 @@ class AdapterStack:
         for entry, weight in zip(self.entries, self.weights(sigma, num_frames, grid)):
             if isinstance(weight, Tensor) and frames is not None:
                 weight = weight[:, frames.to(weight.device)]
-            if isinstance(weight, Tensor) or weight:
+            without = self.form == PAPER and entry.adapter.slots is not None  # weight 0 still takes the model's own
+            if isinstance(weight, Tensor) or weight or without:
                 weighted.append((entry.adapter, weight))
         names = dict.fromkeys(name for adapter, _ in weighted for name in adapter.layers)
         handles = []
@@ -120,7 +131,8 @@ class AdapterStack:
             for name in names:
                 parts = [(weight, adapter.layers[name]) for adapter, weight in weighted if name in adapter.layers]
                 handles.append(module.get_submodule(name).register_forward_hook(layer_hook(name, parts, grid)))
-            yield summed_slots([(weight, adapter.slots) for adapter, weight in weighted if adapter.slots is not None])
+            inside = [(weight, adapter.slots) for adapter, weight in weighted if adapter.slots is not None]
+            yield summed_slots(inside, self.form)
         finally:
             for handle in handles:
                 handle.remove()

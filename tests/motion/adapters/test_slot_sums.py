@@ -148,3 +148,34 @@ def test_loras_and_adapters_inside_blocks_act_together_during_a_run():
         with pytest.raises(ConfigError, match="adapters are given to the network already"):
             call(dit, adapters=one.slots)
     assert not torch.equal(run(dit, StackEntry(one, 0.6)), truth)
+
+
+def in_paper_form(dit, *entries):
+    with AdapterStack(entries, form="paper").attached(dit, sigma=0.5, **SIZE) as slots:
+        return call(dit, adapters=slots)
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.2), (0.9, 0.6), (0.0, 0.0)])
+def test_in_the_papers_form_nothing_fills_up_and_attention_along_the_frames_is_weighed_whole(weights):
+    dit, adapters = tiny_dit(tiny_spec()), (TextMLP(0), TextMLP(1))
+
+    def instead(site):
+        return sum(w * a.instead(site) for w, a in zip(weights, adapters))
+
+    def temporal(site):
+        whole = sum(w * (site.result + a.beside(site)) for w, a in zip(weights, adapters))
+        return whole - site.result
+
+    truth = call(dit, adapters=BlockAdapters(instead_of_text=instead, temporal=temporal))
+    entries = [StackEntry(adapter, weight) for adapter, weight in zip(adapters, weights)]
+    seen = in_paper_form(dit, *entries)
+    torch.testing.assert_close(seen, truth, atol=1e-6, rtol=1e-5)
+    if sum(weights) == 1:
+        torch.testing.assert_close(seen, run(dit, *entries), atol=1e-6, rtol=1e-5)
+    else:
+        assert (seen - run(dit, *entries)).abs().max() > 1e-3
+
+
+def test_another_form_is_refused():
+    with pytest.raises(ConfigError, match="form is 'sum'; it must be one of: delta, paper"):
+        AdapterStack((), form="sum")
