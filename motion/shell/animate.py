@@ -10,7 +10,6 @@ from .console import say
 from .scenes import draw_scene
 
 FRAMES = 16  # of a photo animated without a word on it
-LOOSE_SUM = 0.25  # how far from 1 the weights of adapters may come together without a word
 
 
 def add_animate(commands) -> None:
@@ -118,6 +117,7 @@ def _adapters(model, options):
     """The motion adapters asked for, on the model while the block lasts."""
     if not options.adapter:
         return nullcontext()
+    from ..adapters.notes import motion_entries, sum_note
     from ..adapters.stack import AdapterStack, StackEntry
     from ..io.adapters.adapter_file import read_adapter
 
@@ -127,8 +127,9 @@ def _adapters(model, options):
         entries.append(StackEntry(found.build(model.dit), weight))
         for note in found.notes:
             say(f"note: {note}")
-    if abs(sum(entry.weight for entry in entries) - 1) > LOOSE_SUM:
-        say(f"note: the weights of the adapters come to {sum(entry.weight for entry in entries):g}; 1 is most stable")
+    inside = motion_entries(entries)
+    if inside and (note := sum_note(sum(entry.weight for entry in inside))):
+        say(f"note: {note}")
     spec = model.spec
     return AdapterStack(tuple(entries), spec.sampling.shift, spec.space.temporal_ratio).during(model.dit)
 

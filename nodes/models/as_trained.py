@@ -48,6 +48,12 @@ def too_strong(guider) -> float | None:
     return next((float(scale) for scale in scales if not math.isclose(scale, OFF)), None)
 
 
+def twice_the_time(cfg: float) -> str:
+    """What a user is told who pays for guidance by a text that nothing reads."""
+    return (f"cfg is {cfg:g}; the motion adapters stand in place of the text, so it only doubles the time: set cfg to "
+            "1")  # fmt: skip
+
+
 def say(lines: list[str]) -> None:
     """Tell the user, in the log and under the running node."""
     for line in lines:

@@ -10,11 +10,12 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...motion.adapters.notes import largest_sum, motion_entries, replaces_text, sum_note
 from ...motion.adapters.stack import AdapterStack
 from ...motion.errors import ConfigError, ShapeError
 from ..host import devices
 from ..host.conditions import read
-from .as_trained import say, too_strong
+from .as_trained import say, too_strong, twice_the_time
 from .base import check_latents, first_latent_of
 from .native_wan import SPACE, native_wan, refuse_context_windows
 from .native_wan_blocks import KEY, WanCall, lend_our_blocks, refuse_patches_over_ours
@@ -40,8 +41,8 @@ def around_a_run(stack: AdapterStack, clean_first_frame: bool) -> Callable:
         check_latents(noise, SPACE)
         refuse_patches_over_ours(options, len(wan.blocks))
         _refuse_more_frames(guider.conds)
-        say(_notes(guider, stack, options))
         options[SHIFT] = getattr(guider.model_patcher.get_model_object("model_sampling"), "shift", stack.shift)
+        say(_notes(guider, _sampled(stack, options), options, noise.shape))
         if not clean_first_frame:
             return executor(*given, **kwargs)
         first = _start_latent(guider.conds, noise)
@@ -87,12 +88,10 @@ def around_a_call(stack: AdapterStack) -> Callable:
         from comfy.ldm.wan.model import sinusoidal_embedding_1d
 
         network, options = executor.class_obj, transformer_options or {}
-        f, h, w = x.shape[2:]
-        size = {"num_frames": (f - 1) * SPACE.temporal_ratio + 1, "grid": (-(-h // 2), -(-w // 2))}
+        size = _size(x.shape)
         level = (t if t.ndim == 1 else t.amax(1)).double() / 1000  # a clean frame has 0
         devices.bring((value for entry in stack.entries for value in entry.adapter.parameters().values()), x.device)
-        sampled = replace(stack, shift=options.get(SHIFT, stack.shift), temporal_ratio=SPACE.temporal_ratio)
-        with sampled.attached(network, sigma=level, **size) as adapters:
+        with _sampled(stack, options).attached(network, sigma=level, **size) as adapters:
             features = sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(x.dtype)
             embedding = network.time_embedding(features).unflatten(0, (t.shape[0], -1))
             image_tokens = None if clip_fea is None else clip_fea.shape[-2]
@@ -101,6 +100,17 @@ def around_a_call(stack: AdapterStack) -> Callable:
             return executor(x, t, context, clip_fea, time_dim_concat, options, **more)
 
     return wrapper
+
+
+def _sampled(stack: AdapterStack, options: Mapping) -> AdapterStack:
+    """The stack with what it has to know of the run and of Wan."""
+    return replace(stack, shift=options.get(SHIFT, stack.shift), temporal_ratio=SPACE.temporal_ratio)
+
+
+def _size(shape) -> dict:
+    """Frames of the video and tokens of a frame, from the shape of its latents."""
+    f, h, w = shape[2:]
+    return {"num_frames": (f - 1) * SPACE.temporal_ratio + 1, "grid": (-(-h // 2), -(-w // 2))}
 
 
 def _add_step_wrapper(options: dict, wrapper: Callable) -> None:
@@ -143,26 +153,18 @@ def _refuse_more_frames(conds: Mapping) -> None:
                 )
 
 
-def _notes(guider, stack: AdapterStack, options: Mapping) -> list[str]:
-    """What the user is told once a run."""
+def _notes(guider, stack: AdapterStack, options: Mapping, shape) -> list[str]:
+    """What the user is told once a run. Raises ShapeError for masks of another number of frames."""
     notes, strong = [], too_strong(guider)
+    if motion_entries(stack.entries) and (note := sum_note(largest_sum(stack, **_size(shape)))):
+        notes.append(note)
     if "torch.compile" in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
         notes.append("torch.compile has no effect while motion adapters act on Wan; remove its node to save its time")
     if not replaces_text(stack):
         return notes
     if strong is not None:
-        notes.append(f"cfg is {strong:g}; the motion adapters stand in place of the text, so it only doubles the time: "
-                     "set cfg to 1")  # fmt: skip
+        notes.append(twice_the_time(strong))
     if any(name.endswith(".cross_attn.forward") for name in guider.model_patcher.object_patches):
         notes.append("another node has replaced Wan's text attention (such as NAG); the motion adapters stand in its "
                      "place, so it has no effect")  # fmt: skip
     return notes
-
-
-def replaces_text(stack: AdapterStack) -> bool:
-    """Whether nothing is left of the text: adapters stand in its place whose weights come to 1 or more everywhere."""
-    inside = [entry for entry in stack.entries if entry.adapter.slots is not None]
-    instead = [entry for entry in inside if entry.adapter.slots.instead_of_text is not None]
-    whole = [entry.weight for entry in instead
-             if not entry.step_curve and not entry.frame_curve and entry.mask is None]  # fmt: skip
-    return sum(whole) >= 1
