@@ -16,6 +16,7 @@ from ...motion.conditioning.motion_bucket import motion_bucket
 from ...motion.errors import ConfigError
 from ...motion.io.networks.linear_video import LinearVideoFile, read_linear_video
 from ...motion.io.networks.video_model_file import origin_of
+from ...motion.layers.frame_curve import frame_curve
 from ...motion.models.conditions import Conditions
 from ...motion.models.heads.flow_codec import rgb_factors
 from ...motion.models.linear_video.architecture import LINEAR_VIDEO
@@ -56,16 +57,24 @@ class HostLinearVideo(HostNetwork, LinearVideoDiT):
 
     def _predict(
         self, x, timestep, context, control, transformer_options, *, attention_mask=None, motion_bucket_id=None,
-        pooled=None, first_latent=None, numbers=None, clip=None, **_unused,
+        pooled=None, first_latent=None, numbers=None, clip=None, adapters=None, **_unused,
     ):  # fmt: skip
         told = Conditions(need_text(context), attention_mask, pooled, motion_bucket_id, first_latent)
         if clip is not None:
             told = told.at_places(places_of(numbers, clip)).to(x.device)
         return LinearVideoDiT.forward(
             self, x, sigma_to_timestep(timestep / FLOW_MULTIPLIER, integer=self.integer_timesteps), told,
-            run_block=self._block_runner(timestep, context, transformer_options),
+            run_block=self._block_runner(timestep, context, transformer_options), adapters=adapters,
             **texts_of_a_run(transformer_options, x.shape[0]),
         )  # fmt: skip
+
+    def frames_seen(self, x, *, numbers=None, clip=None, **_unused):
+        """See `HostNetwork`. A context window has some frames; a flow head has blocks look at some of these."""
+        if clip is None:
+            return super().frames_seen(x)
+        seen = torch.tensor(numbers)
+        curve = frame_curve(places_of(numbers, clip)[0]) if self.config.flow_channels else None
+        return clip[0], seen if curve is None else seen[curve.frames]
 
 
 class LinearVideoModel(HostModel):

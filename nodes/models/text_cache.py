@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP
 from ...motion.models.text_cache import TextCache
 
 SLOT = "motionblocks_texts"
+ADAPTERS = "motionblocks_adapters"  # key of the wrappers that hold adapters on our networks, which change no text
 MAY_CHANGE_TEXTS = (WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL,
                     WrappersMP.DIFFUSION_MODEL)  # fmt: skip
 
@@ -34,7 +35,8 @@ def texts_are_steady(guider) -> bool:
     hooked = any(condition.get("hooks") is not None for given in guider.conds.values() for condition in given)
     options = guider.model_options
     wrappers = options["transformer_options"].get("wrappers", {})
-    wrapped = any(calls for kind in MAY_CHANGE_TEXTS for calls in wrappers.get(kind, {}).values())
+    wrapped = any(calls for kind in MAY_CHANGE_TEXTS for key, calls in wrappers.get(kind, {}).items()
+                  if key != ADAPTERS)  # fmt: skip
     replaced = {"model_function_wrapper", "sampler_calc_cond_batch_function"} & set(options)
     return not (hooked or wrapped or replaced)
 

@@ -51,6 +51,13 @@ class HostNetwork:
         )
         return executor.execute(x, timestep, context, control, options, **conditions)
 
+    def frames_seen(self, x: Tensor, **conditions) -> tuple[int, Tensor | None]:
+        """Latent frames of the whole clip, and which of them the blocks see in a call; None where it is all of them.
+
+        x, conditions: what `forward` is called with.
+        """
+        return x.shape[2], None
+
     def _block_runner(self, timestep: Tensor, context: Tensor, options: dict):
         """The `run_block` that lets patches_replace["dit"][("double_block", i)] stand in for block i."""
         patches = options.get("patches_replace", {}).get("dit", {})
