@@ -226,8 +226,12 @@ def test_a_sum_of_weights_far_from_1_and_guidance_for_nothing_are_said(core, pai
     assert told(core, attach(model, own.stack(drawn_lora(network), weight=3.0)), monkeypatch, cfg=3.0) == []
 
 
-def test_a_mask_of_another_number_of_frames_is_refused_before_anything_is_loaded(core, pair, adapter, monkeypatch):
-    model = attach(pair[0], own.stack(adapter, mask=torch.ones(3, 6, 6)))
+@pytest.mark.parametrize("kind", ["miva", "lora"])
+def test_a_mask_of_another_number_of_frames_is_refused_before_anything_is_loaded(
+    core, pair, adapter, monkeypatch, kind
+):  # fmt: skip
+    acts = adapter if kind == "miva" else drawn_lora(pair[1])
+    model = attach(pair[0], own.stack(acts, mask=torch.ones(3, 6, 6)))
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda *args, **more: pytest.fail("loaded"))
     with pytest.raises(ShapeError, match="mask has 3 frames; 1 is needed, or 4 as the video has"):
         own.sample(core, model)
