@@ -20,6 +20,8 @@ FAMILIES = {
     "training": ("TrainMotionModel",),
     "inflating": ("InflateModel",),
     "vaes": ("LoadVAE",),
+    "pose": ("LoadPoses", "CleanPoses", "SavePoses", "PoseReport"),
+    "pose_drawing": ("RetargetPoses", "DrawPoses"),
 }
 
 

@@ -15,6 +15,7 @@ from .files.names import check_output_name
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_FOLDER_BYTES = 256 * 2**20
+MAX_LISTED = 50  # files of one folder
 MAX_PARTS = 4_000_000  # 3,000 frames of three people with hands and face
 _NUMBER = re.compile(r"(\d+)")
 _VIDEOS = {".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".webp", ".png", ".jpg", ".jpeg"}
@@ -58,6 +59,31 @@ def write_pose_file(path: str | os.PathLike, poses: Poses, *, binary: bool = Fal
     with new_output(target) as output:
         write_chunks(output.temp, chunks)
     return output.path
+
+
+def pose_file_names(root: str | os.PathLike) -> list[str]:
+    """What lies in a folder that `read_pose_file` may read: .json files, folders of them, and the files in those.
+
+    One level deep, sorted; folders end in "/". Of a folder with more than 50 files only the folder is listed. What
+    cannot be listed holds nothing.
+    """
+    found = _json_names(Path(root))
+    for entry in sorted(_entries(Path(root)), key=lambda entry: entry.name):
+        inside = _json_names(Path(entry.path)) if entry.is_dir() else []
+        if inside:
+            found += [f"{entry.name}/"] + [f"{entry.name}/{name}" for name in inside if len(inside) <= MAX_LISTED]
+    return found
+
+
+def _json_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in _entries(folder) if entry.name.lower().endswith(".json") and entry.is_file())
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def _chunks(poses: Poses, binary: bool) -> Iterator[bytes]:

@@ -17,7 +17,10 @@ MAX_ASPECT = 2.5  # cells are never wider or taller than this times their other 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One clip of the sheet: its label, its frames (t, h, w, 3) in [0, 1], and a remark at the right of the label."""
+    """One clip of the sheet: its label, its frames (t, h, w, 3) in [0, 1], and a remark at the right of the label.
+
+    Of the frames only their shape and single frames, by number, are asked for.
+    """
 
     label: str
     frames: Tensor

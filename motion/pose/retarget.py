@@ -97,6 +97,17 @@ def retarget(
     return Fitted(done, tuple(frames), tuple(scales), ratios, tuple(notes))
 
 
+def describe_fit(done: Fitted) -> str:
+    """What became of each person, as lines of text."""
+    frames, people, width, height = *done.poses.points.shape[:2], done.poses.width, done.poses.height
+    lines = [f"{frames} frames, {people} {'person' if people == 1 else 'people'}, on {width}x{height} px"]
+    for k, (frame, scale) in enumerate(zip(done.calibration, done.scales, strict=True)):
+        if frame is not None:
+            least, most = done.ratios[k].min(), done.ratios[k].max()
+            lines.append(f"person {k}: scale {scale:.2f}, bones {least:.2f} to {most:.2f}, calibrated at frame {frame}")
+    return "\n".join([*lines, *(f"note: {note}" for note in done.notes)])
+
+
 def _on_canvas(poses: Poses, width: int, height: int) -> np.ndarray:
     """Points in px of another canvas, the old one as large as it fits in its middle."""
     scale = min(width / poses.width, height / poses.height)
@@ -204,7 +215,7 @@ class _Person:
         own, known = _spans(self.partner[None])
         ways, seen = _spans(self.points)
         here, lengths = np.linalg.norm(own[0], axis=-1), np.linalg.norm(ways, axis=-1)
-        now, far = lengths[self.frame], _percentile(np.where(seen, lengths, np.nan), _FAR_SHARE)
+        now, far = lengths[self.frame], lengths_seen(self.points)
         alike = seen[self.frame] & ((own[0] * ways[self.frame]).sum(-1) >= ALIKE * here * now) & (now > _LEAST)
         driving = np.where(alike, now, far)
         if scale is not None:
@@ -212,6 +223,15 @@ class _Person:
         usable = known[0] & seen.any(0) & (here > _LEAST) & (far > _LEAST)
         here, driving = (np.where(usable, each, np.nan) for each in (here, driving))
         return _even(here) / _even(driving)
+
+
+def lengths_seen(points: np.ndarray) -> np.ndarray:
+    """Lengths of one person's (t, 136, 3) spans as seen from the side, px: (21,), NaN where unknown.
+
+    Bones of LIMBS, shoulders, eyes, ears and trunk, in this order; each is the 90th percentile over time.
+    """
+    ways, seen = _spans(points)
+    return _percentile(np.where(seen, np.linalg.norm(ways, axis=-1), np.nan), _FAR_SHARE)
 
 
 def _spans(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -118,7 +118,7 @@ def _cleaned(poses, options):
 def _fitted(poses, options):
     from ..io.pose_files import read_pose_file
     from ..pose.keypoints import Poses
-    from ..pose.retarget import retarget
+    from ..pose.retarget import describe_fit, retarget
 
     if options.reference is None:
         asked = [name for name in ("calibration", "keep_feet", "lock_x", "lock_y", "reference_size")
@@ -133,12 +133,7 @@ def _fitted(poses, options):
     first = Poses(found.points[:1], found.width, found.height)
     done = retarget(poses, first, mode=options.fit, calibration=options.calibration, keep_feet=options.keep_feet,
                     lock_x=options.lock_x, lock_y=options.lock_y)  # fmt: skip
-    for note in done.notes:
-        say(f"note: {note}")
-    for k, (frame, scale) in enumerate(zip(done.calibration, done.scales, strict=True)):
-        if frame is not None:
-            bones = f"bones {done.ratios[k].min():.2f} to {done.ratios[k].max():.2f}"
-            say(f"person {k}: scale {scale:.2f}, {bones}, calibrated at frame {frame}")
+    say(describe_fit(done))
     return done.poses
 
 

@@ -77,8 +77,8 @@ def prepare(folders: RunFolders) -> None:
         try_writing(make_folder(folder))
 
 
-def numbered_output(filename_prefix: str) -> Path:
-    """First free name for weights inside the output folder: "diffusion_models/NAME" → …/NAME_00001.safetensors.
+def numbered_output(filename_prefix: str, suffix: str = ".safetensors") -> Path:
+    """First free name for a file inside the output folder: "diffusion_models/NAME" → …/NAME_00001.safetensors.
 
     Nothing is made. Raises ConfigError for a prefix that leads outside or cannot be a file name on every system.
     """
@@ -90,13 +90,13 @@ def numbered_output(filename_prefix: str) -> Path:
         )
     for part in parts:
         check_prefix(part, "filename_prefix")
-    return _next_file(host_folders.safe_join(host_folders.output_folder(), "/".join(parts)).parent, parts[-1])
+    return _next_file(host_folders.safe_join(host_folders.output_folder(), "/".join(parts)).parent, parts[-1], suffix)
 
 
-def _next_file(folder: Path, name: str) -> Path:
-    used = re.compile(re.escape(name) + r"_(\d{5,})(_\d+)?\.safetensors", re.IGNORECASE)
+def _next_file(folder: Path, name: str, suffix: str = ".safetensors") -> Path:
+    used = re.compile(re.escape(name) + r"_(\d{5,})(_\d+)?" + re.escape(suffix), re.IGNORECASE)
     numbers = [int(found[1]) for entry in _names(folder) if (found := used.fullmatch(entry))]
-    return folder / f"{name}_{max(numbers, default=0) + 1:05d}.safetensors"
+    return folder / f"{name}_{max(numbers, default=0) + 1:05d}{suffix}"
 
 
 def _states_and_resume(name: str, resume_from: str) -> tuple[Path, str | Path | None]:

@@ -1,6 +1,9 @@
 """What a node promises to saved graphs, as plain values: the same on every host and with any files on disk."""
 
-FROM_FOLDERS = {"folder", "source_name", "vae_name", "text_encoder_name", "resume_from"}  # choices are files found
+FROM_FOLDERS = {  # choices are files found
+    "folder", "source_name", "vae_name", "text_encoder_name", "resume_from", "file", "vitpose_model", "person_detector",
+    "openpose_model",
+}  # fmt: skip
 
 
 def promised(node) -> dict:

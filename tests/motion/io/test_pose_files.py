@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from pack.motion.errors import CheckpointError, ConfigError
-from pack.motion.io.pose_files import MAX_FILE_BYTES, read_pose_file, write_pose_file
+from pack.motion.io.pose_files import MAX_FILE_BYTES, pose_file_names, read_pose_file, write_pose_file
 from pack.motion.pose.keypoints import read_poses
 from pose_people import HEIGHT, WIDTH, as_core, as_openpose, crossing, one
 
@@ -86,3 +86,15 @@ def test_videos_and_missing_files_say_what_to_do(tmp_path):
     (tmp_path / "bin.json").write_bytes(b"\x80\x04\xff")
     with pytest.raises(CheckpointError, match="not a JSON"):
         read_pose_file(tmp_path / "bin.json")
+
+
+def test_names_are_those_of_json_files_folders_and_what_lies_in_small_folders(tmp_path):
+    for name in ("b.json", "A.JSON", "note.txt", ".hidden.json", "walk/f_1.json", "walk/f_2.json", "deep/er/x.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    many = tmp_path / "many"
+    many.mkdir()
+    for frame in range(51):
+        (many / f"{frame}.json").write_text("{}")
+    assert pose_file_names(tmp_path) == ["A.JSON", "b.json", "many/", "walk/", "walk/f_1.json", "walk/f_2.json"]
+    assert pose_file_names(tmp_path / "nowhere") == []

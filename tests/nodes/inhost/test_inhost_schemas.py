@@ -19,7 +19,8 @@ IDS = {
     "LoadModel", "LoadBuiltin", "SamplePhoto", "ImageToVideo", "EmptyLatent", "FlowScheduler", "FlowDPM2M", "DCTInit",
     "MeasureDynamics", "TrainMotionModel", "MeasureQuality", "CompareVideos", "LoadClips", "LoadTextEncoder",
     "EncodePrompts", "SetInstruction", "SavePrompts",
-    "GenerateClips", "InflateModel", "LoadVAE",
+    "GenerateClips", "InflateModel", "LoadVAE", "LoadPoses", "CleanPoses", "SavePoses", "PoseReport", "RetargetPoses",
+    "DrawPoses",
 }  # fmt: skip
 BUDGET = 0.050
 NOT_OURS = ("torch._dynamo", "torch._inductor", "diffusers", "cv2", "triton", "transformers", "scipy", "av")
