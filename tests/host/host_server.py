@@ -35,17 +35,18 @@ class Refused(Exception):
 
 
 class HostServer:
-    """One running host; use it as a context manager."""
+    """One running host; use it as a context manager. beside: folders of more custom nodes."""
 
-    def __init__(self, folder, base):
-        self.folder, self.base, self.port = Path(folder), Path(base), free_port()
+    def __init__(self, folder, base, beside=()):
+        self.folder, self.base, self.beside, self.port = Path(folder), Path(base), beside, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = self.base / "host.log"
         self.process = None
 
     def __enter__(self):
         (self.base / "custom_nodes").mkdir(parents=True)
-        (self.base / "custom_nodes" / PACK_NAME).symlink_to(ROOT, target_is_directory=True)
+        for name, folder in {PACK_NAME: ROOT, **{folder.name: folder for folder in self.beside}}.items():
+            (self.base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
         return self.start()
 
     def start(self):

@@ -22,7 +22,7 @@ NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, fram
     "sana_video_image_to_video": (81, 480, 832),
     "sana_inflate_train_animate": (16, 512, 512),
 }
-WAN_WEIGHTS = {"wan_train_animate": (17, 480, 832), "wan22_train_animate": (17, 576, 480)}  # run in tests/nodes/inhost
+WAN_WEIGHTS = {"wan_train_animate": (17, 480, 832), "wan22_train_animate": (17, 576, 480)}  # test_wan_workflows_run.py
 FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
 ALL = sorted({**PROMISES, **NEED_WEIGHTS, **WAN_WEIGHTS})
 FPS = {"train_motion_lora": 4.0, "sana_video_text_to_video": 16.0, "sana_video_image_to_video": 16.0}  # others: 8

@@ -1,0 +1,84 @@
+"""The workflows for the host's own Wan over HTTP, from core's loaders to the video, with tiny random weights.
+
+Names of nodes, inputs and files are those that are shipped; sizes, frames and steps are cut down. The text encoder is
+core's UMT5 with one layer in place of 24 (small_umt5); all other loaders are as they are.
+"""
+
+import numpy as np
+import pytest
+from host_server import HostServer
+from shipped_workflows import WAN_WEIGHTS, api_graph, video_of
+
+pytestmark = pytest.mark.host
+T2V, I2V = "wan_train_animate", "wan22_train_animate"
+TRAINER = "MotionBlocksTrainMotionModel"
+CUT = {  # by class; a shipped graph trains for minutes on a card
+    TRAINER: {"steps": 2, "resolution": 16, "num_frames": 5, "windows_per_clip": 1, "rank": 2, "precision": "fp32",
+              "learning_rate": 0.01, "save_every": 0},
+    "MotionBlocksEmptyLatent": {"width": 32, "height": 16, "num_frames": 5},
+    "MotionBlocksImageToVideo": {"num_frames": 5}, "ImageScale": {"width": 32, "height": 16}, "KSampler": {"steps": 2},
+}  # fmt: skip
+HALVES = ({"steps": 2, "end_at_step": 1}, {"steps": 2, "start_at_step": 1})  # of two experts in a row
+FILES = {T2V: ["wan_motion_"], I2V: ["wan22_motion_high_", "wan22_motion_low_"]}
+
+
+def cut(name):
+    """A shipped graph, cut down."""
+    graph = api_graph(name)
+    for node in graph.values():
+        changed = CUT.get(node["class_type"], {})
+        assert changed.keys() <= node["inputs"].keys()
+        node["inputs"].update(changed)
+    halves = [node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced"]
+    for given, half in zip(sorted(halves, key=lambda given: given["start_at_step"]), HALVES):
+        given.update(half)
+    return graph
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """One models/ tree for all hosts; it is only read."""
+    pytest.importorskip("sentencepiece")
+    from wan_weights import write_models
+
+    return write_models(tmp_path_factory.mktemp("wan") / "models")
+
+
+@pytest.fixture(scope="module")
+def stocked(host, models, tmp_path_factory):
+    """A second server of the same host, with these weights and the small UMT5."""
+    from wan_weights import SMALL_UMT5
+
+    base = tmp_path_factory.mktemp("wan_host") / "base"
+    base.mkdir()
+    (base / "models").symlink_to(models, target_is_directory=True)
+    with HostServer(host.folder, base, [SMALL_UMT5]) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", sorted(WAN_WEIGHTS))
+def test_workflow_trains_and_animates_from_cores_loaders_to_the_video(stocked, name):
+    graph = cut(name)
+    frames, fps = video_of(stocked, graph)
+    assert frames.shape == (5, 16, 32, 3) and fps == 16.0
+    assert frames.std() > 5 and np.abs(np.diff(frames.astype(float), axis=0)).mean() > 0.5
+    listed = [max(file for file in stocked.get("/models/loras") if file.startswith(start)) for start in FILES[name]]
+    trainers = [key for key, node in graph.items() if node["class_type"] == TRAINER]
+    for key, file in zip(trainers, listed):  # the same video, by core's loader of LoRAs in the trainer's place
+        graph[key] = {"class_type": "LoraLoaderModelOnly", "inputs": {
+            "model": graph[key]["inputs"]["model"], "lora_name": file, "strength_model": 1.0}}  # fmt: skip
+    assert np.array_equal(video_of(stocked, graph)[0], frames)
+    for key in trainers:
+        graph[key]["inputs"]["strength_model"] = 0.0
+    assert not np.array_equal(video_of(stocked, graph)[0], frames)
+
+
+def test_the_small_text_encoder_reads_words(stocked):
+    """Both ways to the video: another prompt is another video, and the text came from core's CLIPTextEncode."""
+    graph = cut(T2V)
+    (trainer,) = (key for key, node in graph.items() if node["class_type"] == TRAINER)
+    sampler = next(node["inputs"] for node in graph.values() if node["class_type"] == "KSampler")
+    sampler["model"] = graph.pop(trainer)["inputs"]["model"]
+    first, _ = video_of(stocked, graph)
+    graph[sampler["positive"][0]]["inputs"]["text"] = "a busy street"
+    assert not np.array_equal(video_of(stocked, graph)[0], first)
