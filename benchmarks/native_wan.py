@@ -1,4 +1,4 @@
-"""Motion adapters on the host's own Wan: what its tests measure, in every host found. Writes JSON.
+"""The door to the hosts' own Wan: what its tests measure of adapters and of training, in every host found. Writes JSON.
 
 Tiny random weights, so that the figures say what is exact, not how a video looks. A figure whose test fails is missing,
 and the failure is printed.
@@ -23,7 +23,7 @@ def measure(host: Path) -> tuple[dict, list[str]]:
     """What the tests inside this host measured, and those that failed."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "figures.json"
-        files = sorted(str(path) for path in TESTS.glob("test_inhost_native_wan_*.py"))
+        files = sorted(str(path) for path in TESTS.glob("test_inhost_native_*.py"))
         arguments = ["--rootdir", str(TESTS), *files]
         with HostSuite(host, arguments, folder, SILENCE, MOTIONBLOCKS_FIGURES=str(kept)) as suite:
             suite.collect()

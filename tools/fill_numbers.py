@@ -30,8 +30,7 @@ TABLES = {
     "dct_vs_fft": "What share of a latent DCT and FFT keep outside the same number of coefficients",
     "sana_video_speed": "SANA-Video's network beside diffusers', same weights, one process",
     "wan": "Wan as a network of our own beside the hosts' and diffusers', and a training step, counted without a card",
-    "native_wan": "Motion adapters on the hosts' own Wan, tiny and random: what is exact in whose company",
-    "native_training": "Training beside the hosts' own Wan, with tiny random weights",
+    "native_wan": "The hosts' own Wan, tiny and random: what is exact in whose company, and a training beside it",
     "memory_factors": "Memory that one call of a network takes beside its weights, and the estimate the nodes use",
     "kernels_ledger": "What one block moves beside its matrix products, in passes over one activation tensor (c)",
 }

@@ -100,7 +100,7 @@ class Failing:
 @pytest.mark.parametrize("calls", [6, 7], ids=["going forth", "computing the second time"])
 @pytest.mark.parametrize("error", [Interrupted(), RuntimeError("broken")], ids=["cancel", "error"])
 def test_what_ends_a_checkpointed_step_passes_with_the_state_saved_and_the_model_as_before(
-    monkeypatch, tmp_path, error, calls
+    monkeypatch, tmp_path, figure, error, calls
 ):
     """Two blocks go forth and are computed again on the way back: call 5 begins the second step."""
     model = native_model()
@@ -111,7 +111,10 @@ def test_what_ends_a_checkpointed_step_passes_with_the_state_saved_and_the_model
         trainer.run()
     monkeypatch.undo()
     assert caught.value is error and failing.left <= 0 and read_state(list_states(tmp_path)[0]).step == 1
-    assert differences(before, seen(model)) == []
+    left, end = differences(before, seen(model)), "a cancel" if isinstance(error, Interrupted) else "an error"
+    way = "forth" if calls == 6 else "back"
+    figure(f"training ended by {end} on the way {way}: things of the MODEL that differ", len(left))
+    assert left == []
 
 
 def test_out_of_memory_is_tried_again_with_checkpointing_and_trains_the_same(monkeypatch, caplog):
@@ -125,13 +128,15 @@ def test_out_of_memory_is_tried_again_with_checkpointing_and_trains_the_same(mon
     assert trainer.losses == whole.losses
 
 
-def test_out_of_memory_with_checkpointing_says_what_is_needed(monkeypatch, tmp_path):
+def test_out_of_memory_with_checkpointing_says_what_is_needed(monkeypatch, tmp_path, figure):
     model = native_model()
     before = seen(model)
     Failing(monkeypatch, torch.cuda.OutOfMemoryError("CUDA out of memory"), calls=6)
     with pytest.raises(ConfigError, match=r"1 videos of 5 frames, 32x32 px, needs about \d+\.\d GiB.*lower resolution"):
         trainer_of(native_trainee(model, checkpointing=True), config=SHORT, folder=tmp_path).run()
-    assert read_state(list_states(tmp_path)[0]).step == 1 and differences(before, seen(model)) == []
+    left = differences(before, seen(model))
+    figure("training out of memory: things of the MODEL that differ", len(left))
+    assert read_state(list_states(tmp_path)[0]).step == 1 and left == []
 
 
 def kept_for_the_way_back(model, data, kind, checkpointing):

@@ -1,5 +1,7 @@
 """Training beside the host's own Wan: the same numbers as beside our network, and nothing of the MODEL changed."""
 
+import time
+
 import comfy.model_management
 import comfy.ops
 import pytest
@@ -15,17 +17,28 @@ from training_toys import keys
 KINDS = ("text", "image", "expert")
 
 
+def timed(trainer):
+    """Processor seconds a step of a whole run."""
+    started = time.process_time()
+    trainer.run()
+    return (time.process_time() - started) / len(trainer.losses)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_steps_have_the_losses_of_our_own_network(kind):
+def test_twenty_steps_have_the_losses_of_our_own_network(figure, kind):
     own = trainer_of(own_trainee(kind), kind)
-    own.run()
+    seconds = {"our own network": timed(own)}
     model = native_model(kind)
     before = seen(model)
     native = trainer_of(native_trainee(model, checkpointing=kind != "text"), kind)
-    native.run()
-    assert differences(before, seen(model)) == []
+    seconds["the host's" + ("" if kind == "text" else ", blocks computed twice")] = timed(native)
+    left = differences(before, seen(model))
     apart = [abs(one - two) for one, two in zip(own.losses, native.losses)]
-    assert len(apart) == 20 and max(apart) <= 1e-4 and own.losses[-1] < own.losses[0]
+    figure(f"training, {kind}: largest of 20 differences in loss from our own network", max(apart))
+    figure(f"training, {kind}: things of the MODEL that differ afterwards", len(left))
+    for name, value in seconds.items():
+        figure(f"training, {kind}: processor seconds a step, {name}", value)
+    assert left == [] and len(apart) == 20 and max(apart) <= 1e-4 and own.losses[-1] < own.losses[0]
     for name, value in own.parameters.items():
         torch.testing.assert_close(native.parameters[name], value, atol=5e-3, rtol=0)
 
@@ -43,9 +56,11 @@ def gradients(trainee, kind="text"):
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])
-def test_gradients_are_those_of_our_network_and_computing_blocks_twice_changes_no_bit(kind):
+def test_gradients_are_those_of_our_network_and_computing_blocks_twice_changes_no_bit(figure, kind):
     model = native_model(kind)
     plain, twice = (gradients(native_trainee(model, checkpointing=on), kind) for on in (False, True))
+    figure(f"gradients, {kind}, blocks computed twice: largest difference",
+           max((plain[name] - twice[name]).abs().max().item() for name in plain))  # fmt: skip
     own = gradients(own_trainee(kind), kind)
     assert plain.keys() == own.keys() and all(torch.equal(plain[name], twice[name]) for name in plain)
     for name, value in own.items():
@@ -63,7 +78,9 @@ def velocities(model, own, adapter=None):
 
 
 @pytest.mark.parametrize("trained_by", ["own", "native"])
-def test_a_lora_file_of_either_loads_beside_the_other_and_whole_in_cores_loader(core, loras_folder, trained_by):
+def test_a_lora_file_of_either_loads_beside_the_other_and_whole_in_cores_loader(
+    core, figure, loras_folder, trained_by
+):
     model, own = native_model(), own_trainee()
     trainer = trainer_of(own if trained_by == "own" else native_trainee(model), config=CONFIG.changed(num_steps=2))
     trainer.run()
@@ -74,6 +91,9 @@ def test_a_lora_file_of_either_loads_beside_the_other_and_whole_in_cores_loader(
     beside_native = load_adapter(path, model.model.diffusion_model)
     assert [*beside_native.layers] == [*trainer.task.adapter.layers]
     native, expected = velocities(patched, own.module, load_adapter(path, own.module))
+    said = f"a LoRA trained beside {'our own network' if trained_by == 'own' else 'the host'}"
+    figure(f"{said}: layers of 16 that core's loader applies", len(patched.patches))
+    figure(f"{said}: largest difference, core's loader from our own network", (native - expected).abs().max().item())
     torch.testing.assert_close(native, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(native, velocities(model, own.module, beside_native)[0], atol=1e-4)
 
@@ -83,7 +103,7 @@ FAST_FP8 = [("plain fp8", {"dtype": torch.float8_e4m3fn}),
 
 
 @pytest.mark.parametrize("options", [row[1] for row in FAST_FP8], ids=[row[0] for row in FAST_FP8])
-def test_a_base_in_fp8_is_trained_beside_without_its_fp8_product(monkeypatch, options):
+def test_a_base_in_fp8_is_trained_beside_without_its_fp8_product(monkeypatch, figure, request, options):
     called = []
     monkeypatch.setattr(comfy.ops, "fp8_linear", lambda layer, x: called.append(layer))
     model = native_model(**options)
@@ -98,7 +118,9 @@ def test_a_base_in_fp8_is_trained_beside_without_its_fp8_product(monkeypatch, op
             value.copy_(model.model.diffusion_model.get_parameter(name).to(torch.float32))
     truth = trainer_of(own, config=CONFIG.changed(num_steps=3))
     truth.run()
-    assert not called and differences(before, seen(model)) == []
+    left, name = differences(before, seen(model)), request.node.callspec.id
+    figure(f"training beside a base in {name}: things of the MODEL that differ afterwards", len(left))
+    assert not called and left == []
     assert trainer.losses == pytest.approx(truth.losses, rel=2e-2)
 
 
