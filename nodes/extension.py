@@ -13,6 +13,8 @@ FAMILIES = {
     "text": ("LoadTextEncoder", "EncodePrompts", "SetInstruction"),
     "sampling": ("FlowScheduler", "FlowDPM2M"),
     "noise": ("DCTInit",),
+    "adapters": ("LoadAdapter", "AddToStack", "CombineAdapters", "ApplyAdapters"),
+    "adapter_sampling": ("AdapterNoise", "MatchFirstFrame", "EmptyPrompt"),
     "measuring": ("MeasureDynamics",),
     "comparing": ("MeasureQuality", "CompareVideos"),
     "datasets": ("LoadClips", "GenerateClips"),

@@ -123,18 +123,18 @@ class DCTInit(io.ComfyNode):
         samples = pixels.latent_samples(latent)
         if method == "none":
             return _result(cls, StartNoise(noise_seed, None, None), "plain noise", torch.zeros(1, 1))
-        first = _first_in_model_space(model, samples)
+        first = first_in_model_space(model, samples, "DCT Init")
         sigma, mixing = content_level(model, tau, apply_shift)
         refine = _refiner(method, sigma, mixing, keep, keep_width or keep, keep_time)
         text, kept = _describe(method, samples.shape, sigma, keep, keep_width or keep, keep_time)
         return _result(cls, StartNoise(noise_seed, first, refine), text, kept)
 
 
-def _first_in_model_space(model, samples: Tensor) -> Tensor:
-    """Frame 1 as the model sees it. Raises ShapeError for an empty latent or another latent space."""
+def first_in_model_space(model, samples: Tensor, node: str) -> Tensor:
+    """Frame 1 as the model sees it. Raises ShapeError for an empty latent or another latent space. node: who asks."""
     if not samples.any():
         raise ShapeError(
-            "the latent is empty (all zeros); DCT Init needs the start picture: connect the latent of Photo to Video "
+            f"the latent is empty (all zeros); {node} needs the start picture: connect the latent of Photo to Video "
             "or of VAE Encode"
         )
     space = model.get_model_object("latent_format")

@@ -8,6 +8,8 @@ import folder_paths
 from ...motion.errors import CheckpointError, ConfigError
 
 WEIGHTS_FOLDER = "diffusion_models"
+ADAPTERS_FOLDER = "motion_adapters"  # below models and below output
+SUFFIX = ".safetensors"
 _ROWS = {  # parts of names of files that lie apart -> row of docs/models.md
     "vae": (("wan", "Wan 2.1 VAE"), ("ltx", "LTX-2 VAE"), ("dc-ae", "DC-AE"), ("dcae", "DC-AE")),
     "text_encoders": (("gemma", "Gemma-2"),),
@@ -46,6 +48,40 @@ def check_model_name(folder: str, name: str | None, part: str = "") -> bool | st
     The host's own check of the combo would only say that the value is not in the list. None: the input is linked.
     """
     return True if name is None or name in model_names(folder, part) else _absent(folder, name)
+
+
+def register_adapters_folder() -> None:
+    """Tell the host of models/motion_adapters and output/motion_adapters; what a user's extra paths name stays."""
+    known = folder_paths.folder_names_and_paths
+    named = list(known[ADAPTERS_FOLDER][0]) if ADAPTERS_FOLDER in known else []
+    own = [os.path.join(root, ADAPTERS_FOLDER)
+           for root in (folder_paths.models_dir, folder_paths.get_output_directory())]  # fmt: skip
+    known[ADAPTERS_FOLDER] = ([*named, *(path for path in own if path not in named)], {SUFFIX})
+
+
+def adapter_names() -> list[str]:
+    """The .safetensors files in the folders of motion adapters."""
+    return folder_paths.get_filename_list(ADAPTERS_FOLDER)
+
+
+def adapter_path(name: str) -> str:
+    """Full path of a listed adapter. Raises CheckpointError for a name that is not in the list."""
+    path = folder_paths.get_full_path(ADAPTERS_FOLDER, name) if name in adapter_names() else None
+    if path is None:
+        raise CheckpointError(_no_adapter(name))
+    return path
+
+
+def check_adapter_name(name: str | None) -> bool | str:
+    """For a node's validate_inputs, as `check_model_name`."""
+    return True if name is None or name in adapter_names() else _no_adapter(name)
+
+
+def _no_adapter(name) -> str:
+    return (
+        f"{str(name)[:80]!r} is not in models/{ADAPTERS_FOLDER} or output/{ADAPTERS_FOLDER}; a .safetensors file made "
+        "by Train Motion Adapter, or a LoRA, is needed; put it there and refresh the node definitions (press R)"
+    )
 
 
 def _absent(folder: str, name) -> str:

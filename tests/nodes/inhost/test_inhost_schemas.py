@@ -20,7 +20,8 @@ IDS = {
     "MeasureDynamics", "TrainMotionModel", "MeasureQuality", "CompareVideos", "LoadClips", "LoadTextEncoder",
     "EncodePrompts", "SetInstruction", "SavePrompts",
     "GenerateClips", "InflateModel", "LoadVAE", "LoadPoses", "CleanPoses", "SavePoses", "PoseReport", "RetargetPoses",
-    "DrawPoses",
+    "DrawPoses", "LoadAdapter", "AddToStack", "CombineAdapters", "ApplyAdapters", "AdapterNoise", "MatchFirstFrame",
+    "EmptyPrompt",
 }  # fmt: skip
 BUDGET = 0.050
 NOT_OURS = ("torch._dynamo", "torch._inductor", "diffusers", "cv2", "triton", "transformers", "scipy", "av")
