@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..motion.errors import ConfigError
 from ..motion.limits import MAX_CLIP_FRAMES, MAX_DATA_SEED, MAX_FPS
-from .host import checks, folders, progress
+from .host import checks, folders, pixels, progress
 from .host.compat import inp, out, schema
 from .host.text_under import text_under
 
@@ -144,6 +144,63 @@ class GenerateClips(io.ComfyNode):
             checks.in_range(name, value, 0, high)
         wanted = _wanted(motions)
         return _shown(cls, generate_collection(num_clips, num_frames=num_frames, size=size, seed=seed, **wanted))
+
+
+class ClipsFromImages(io.ComfyNode):
+    """Images of any loader as clips to train on."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksClipsFromImages",
+            display_name="Clips from Images",
+            category=CATEGORY,
+            description="Makes clips to train on of an image batch, such as the frames of Load Video: one clip, or one "
+            "for every so many frames. Chain several through clips.",
+            search_aliases=["dataset", "image batch", "frames to clips", "training videos"],
+            inputs=[
+                inp(io.Image.Input, "images", tooltip="Frames in their order; all of one size."),
+                inp(
+                    io.Float.Input, "fps", default=24.0, min=1.0, max=MAX_FPS, step=0.5,
+                    tooltip="Frames a second of these images; the same for all clips that are trained together.",
+                ),
+                inp(
+                    io.Int.Input, "frames_per_clip", default=0, min=0, max=MAX_CLIP_FRAMES,
+                    tooltip="Cut the images into clips of so many frames, leaving out what remains; 0 = all are one "
+                    "clip.",
+                ),
+                inp(
+                    io.String.Input, "caption", default="", optional=True,
+                    tooltip="Caption of these clips; motion adapters read none.",
+                ),
+                inp(
+                    io.Custom("MOTION_CLIPS").Input, "clips", optional=True,
+                    tooltip="Clips that come before these: from another Clips from Images, Load Clips or Generate "
+                    "Clips, at the same fps.",
+                ),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, images, fps=24.0, frames_per_clip=0, caption="", clips=None) -> io.NodeOutput:
+        from ..motion.data.sources.images import image_clips, joined
+        from .training_run.request import check_clips
+
+        checks.in_range("fps", fps, 1.0, MAX_FPS)
+        checks.in_range("frames_per_clip", frames_per_clip, 0, MAX_CLIP_FRAMES)
+        text = " ".join(checks.whole_text("caption", caption).split())
+        frames = pixels.moving_frames(images, "images").movedim(-1, 1)
+        before = 0
+        if clips is not None:
+            check_clips(clips)
+            before = len(clips)
+        made = image_clips(
+            frames, fps=float(fps), frames_per_clip=frames_per_clip, caption=text, first=before + 1
+        )
+        return _shown(cls, made if clips is None else joined(clips, made))
 
 
 def _wanted(motions: str) -> dict:

@@ -41,6 +41,18 @@ class AdapterPlaces:
 
 
 @dataclass(frozen=True)
+class MotionDefaults:
+    """What the training of a motion adapter takes where nothing is named."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    rank: int
+    sigma_sampling: str = "uniform"
+    top_noise_share: float = 0.25
+
+
+@dataclass(frozen=True)
 class TrainingDefaults:
     """What a training takes where nothing is named, or where what is named does not exist in this architecture."""
 
@@ -49,6 +61,7 @@ class TrainingDefaults:
     stride_max: int
     fps: float  # that clips are resampled to before they are cut
     targets: tuple[str, ...]  # parts of names of the layers that get a LoRA
+    motion: MotionDefaults | None = None  # None where no motion adapters are trained here
 
 
 @dataclass(frozen=True)

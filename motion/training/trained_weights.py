@@ -5,14 +5,25 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..adapters.miva import MIVA
 from ..io.adapters.adapter_file import save_adapter
 from ..io.networks.linear_video import save_linear_video
 from .tasks.adapter_task import AdapterTask
+
+LISTED = 3  # sizes
 
 
 def trained_tensors(task: AdapterTask) -> dict[str, Tensor]:
     """The trained weights under the names of their file, where they lie."""
     return task.trainee.module.state_dict() if task.adapter is None else task.adapter.tensors()
+
+
+def trained_size(task: AdapterTask) -> str:
+    """What a task trains at, for people: "64x64 px, 16 frames"; of several sizes, those with most samples first."""
+    space, shapes = task.trainee.space, sorted(task.dataset.shapes.items(), key=lambda item: -len(item[1]))
+    sizes = [f"{w * space.spatial_ratio}x{h * space.spatial_ratio} px, {space.frames(t)} frames"
+             for (_, t, h, w), _ in shapes]  # fmt: skip
+    return "; ".join(sizes[:LISTED]) + ("; …" if len(sizes) > LISTED else "")
 
 
 def write_trained(
@@ -23,6 +34,8 @@ def write_trained(
 
     text_encoder, of_model: weights and metadata that a model file keeps beside the network. Raises CheckpointError.
     """
+    if isinstance(task.adapter, MIVA):
+        metadata = {"trained_size": trained_size(task), **metadata}
     if task.adapter is not None:
         save_adapter(path, task.adapter, metadata)
     else:

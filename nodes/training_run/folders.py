@@ -1,6 +1,7 @@
 """Names and folders of training runs inside the host's output folder.
 
 output/loras/NAME_00001.safetensors             finished adapters (mode lora); listed by the core LoRA loaders
+output/motion_adapters/NAME_00001.safetensors  finished motion adapters; listed by Load Motion Adapter
 output/diffusion_models/NAME_00001.safetensors  finished models (mode full); listed by Load Motion Model
 output/motionblocks/training/NAME/run-0001/     saved states of one run
 output/motionblocks/latents/                    encoded clips, shared by all runs
@@ -16,7 +17,7 @@ from ..host import checks
 from ..host import folders as host_folders
 
 NEW, LATEST = "new", "latest"
-WEIGHT_FOLDERS = {"lora": "loras", "full": "diffusion_models"}
+WEIGHT_FOLDERS = {"lora": "loras", "full": "diffusion_models", "miva": host_folders.ADAPTERS_FOLDER}
 STATE_FILE = "state.json"  # written last, so a state that has it is whole
 LISTED = 50
 MAX_DEPTH = 8  # folders in a filename_prefix
@@ -52,12 +53,15 @@ def listed_states() -> list[str]:
     return [label for _, label in sorted(found, reverse=True)[:LISTED]]
 
 
-def plan_run(file_prefix: str, mode: str, resume_from: str) -> RunFolders:
-    """Decide where a run writes and what it starts from; nothing is made yet. Raises ConfigError."""
+def plan_run(file_prefix: str, kind: str, resume_from: str) -> RunFolders:
+    """Decide where a run writes and what it starts from; nothing is made yet. Raises ConfigError.
+
+    kind: what is trained, one of WEIGHT_FOLDERS.
+    """
     name = check_prefix(file_prefix)
     states, resume = _states_and_resume(name, resume_from)
     output = host_folders.output_folder()
-    return RunFolders(states, output / WEIGHT_FOLDERS[mode], output / "motionblocks" / "latents", name, resume)
+    return RunFolders(states, output / WEIGHT_FOLDERS[kind], output / "motionblocks" / "latents", name, resume)
 
 
 def check_prefix(name: str, what: str = "file_prefix") -> str:

@@ -4,9 +4,11 @@ import comfy.sd
 import torch
 from comfy_api.latest import io, ui
 
+from ...motion.io.adapters.adapter_file import read_adapter
 from ...motion.io.networks.linear_video import LinearVideoFile
 from ..host.text_under import text_under
 from ..models.linear_video import build_patcher
+from ..models.listed_adapters import ListedAdapter
 from .live_view import curve_of
 from .request import Request
 from .run import Outcome
@@ -19,12 +21,23 @@ def node_output(cls, request: Request, done: Outcome) -> io.NodeOutput:
     Strips (h, w, 3) are one IMAGE: all have one size, since all start from one photo.
     """
     trained, lora = _trained(request, done)
+    report, samples, losses, shown = _shown(cls, request, done)
+    return io.NodeOutput(trained, lora, {"loss": losses}, samples, report, done.path, ui=shown)
+
+
+def adapter_output(cls, request: Request, done: Outcome) -> io.NodeOutput:
+    """Adapter, losses, samples, report and path, as `node_output`; the adapter as its file holds it."""
+    listed = ListedAdapter(read_adapter(done.path))
+    report, samples, losses, shown = _shown(cls, request, done)
+    return io.NodeOutput((listed,), {"loss": losses}, samples, report, done.path, ui=shown)
+
+
+def _shown(cls, request: Request, done: Outcome) -> tuple:
+    """Report, samples and losses, and all of them as they stand under the node."""
     report, samples, losses = text_under(cls, done.report), torch.stack(done.strips), list(done.result.losses)
     shown = ui.PreviewImage(samples, cls=cls).as_dict() | report.as_dict()
     curve = curve_of(losses, request.config.loop.num_steps)
-    return io.NodeOutput(
-        trained, lora, {"loss": losses}, samples, report.value, done.path, ui=shown | {"motionblocks_loss": [curve]}
-    )
+    return report.value, samples, losses, shown | {"motionblocks_loss": [curve]}
 
 
 def _trained(request: Request, done: Outcome) -> tuple:

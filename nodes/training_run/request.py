@@ -1,13 +1,17 @@
 """What the user asked of a training, checked before anything is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
+from ...motion.adapters.lora import LoRA
+from ...motion.adapters.miva import MIVA
 from ...motion.choices import WHOLE
 from ...motion.data.clips import ClipCollection
 from ...motion.data.windows import WindowConfig
 from ...motion.errors import ConfigError
+from ...motion.models.architectures import ARCHITECTURES
 from ...motion.models.model_spec import ModelSpec
 from ...motion.models.wan.spec import WanSpec
 from ...motion.training.config import TrainingConfig
@@ -39,6 +43,7 @@ class Request:
     wan: NativeWan | None = None  # the host's own Wan, where it is one
     expert: str = WHOLE
     clip_vision: object | None = None  # the host's CLIP_VISION, where the model reads it
+    told: Mapping[str, str] = field(default_factory=dict)  # of the file of weights, what the user says of it
 
     @property
     def starts_from_image(self) -> bool:
@@ -46,28 +51,65 @@ class Request:
         return self.wan.starts_from_image if self.wan is not None else self.spec.objective != "t2v"
 
 
-def read_request(model, clip, vae, clips, settings: dict) -> Request:
-    """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
+def read_request(model, clip, vae, clips, settings: dict, *, adapter: str = LoRA.kind, told=None) -> Request:
+    """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError.
+
+    adapter: what the node trains in mode lora; a motion adapter takes the model's own numbers where the settings are 0.
+    """
     wan = _wan_of(model)
     spec = spec_of(model) if wan is None else WanSpec(wan_config(wan.network))
     check_clips(clips)
+    own = {}
+    if adapter == MIVA.kind:
+        settings, own = _for_motion(spec, settings)
+        clips = clips.without_captions()
     expert, clip_vision = settings.get("expert", WHOLE), settings.get("clip_vision")
     if wan is None and (expert != WHOLE or clip_vision is not None):
         raise ConfigError(f"expert and clip_vision are for Wan; leave expert at {WHOLE} and clip_vision unconnected")
-    read = read_settings(settings, flow_shift(model))
+    read = read_settings(settings, flow_shift(model), own)
+    if read.config.adapter.adapter != adapter:
+        raise ConfigError(
+            f"more_settings says adapter = {read.config.adapter.adapter}; a LoRA is trained by Train Motion Model, a "
+            "motion adapter by Train Motion Adapter: take the line out, or use the other node"
+        )
     if wan is not None:
         read = for_expert(read, expert, spec.config)
         _check_wan(wan, read.config.adapter.mode, clip_vision)
     photo = settings.get("sample_photo")
     request = Request(
         model=model, clip=clip, vae=vae, clips=clips, spec=spec, config=read.config, windows=read.windows,
-        folders=plan_run(read.file_prefix, read.config.adapter.mode, read.resume_from),
+        folders=plan_run(read.file_prefix, _kind_of(read.config), read.resume_from),
         allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
         sample_text=read.sample_text, shift=read.shift, wan=wan, expert=expert, clip_vision=clip_vision,
+        told=dict(told or {}),
     )  # fmt: skip
     if photo is not None and not request.starts_from_image:
         raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
     return request
+
+
+def _kind_of(config: TrainingConfig) -> str:
+    """What is trained, as `WEIGHT_FOLDERS` knows it."""
+    told = config.adapter
+    return MIVA.kind if told.mode == "lora" and told.adapter == MIVA.kind else told.mode
+
+
+def _for_motion(spec: ModelSpec, settings: dict) -> tuple[dict, dict]:
+    """Settings of a motion adapter with the model's own numbers where they are 0, and those without a widget.
+
+    Raises ConfigError for models beside which none is trained.
+    """
+    row = ARCHITECTURES.of(spec)
+    if row.training is None or row.training.motion is None:
+        raise ConfigError(
+            f"model is {row.title}, beside which no motion adapter is trained yet; train a LoRA for it with Train "
+            "Motion Model, or take a linear video model, such as that of Load Built-in Motion Model"
+        )
+    own = asdict(row.training.motion)
+    own["steps"] = own.pop("num_steps")
+    fixed = {name: own.pop(name) for name in ("sigma_sampling", "top_noise_share")}
+    chosen = {name: settings.get(name) or value for name, value in own.items()}
+    return {**settings, **chosen, "mode": "lora"}, {**fixed, "adapter": MIVA.kind}
 
 
 def _wan_of(model) -> NativeWan | None:

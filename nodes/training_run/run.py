@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...motion.adapters.lora import LoRA
+from ...motion.adapters.miva import MIVA
 from ...motion.data.latent_dataset import LatentDataset, build_latent_dataset
 from ...motion.io.files.atomic import new_output
 from ...motion.models.architectures import ARCHITECTURES
@@ -67,7 +69,7 @@ class _InsideHost:
         """Refuse all that can be refused before anything is computed, and try the folders out."""
         self.request, self.device = request, devices.compute_device()
         self.network = network_of(request)
-        if request.config.adapter.mode == "lora":
+        if request.config.adapter.mode == "lora" and request.config.adapter.adapter == LoRA.kind:
             own = ARCHITECTURES.of(request.spec).training.targets
             chosen_targets(request.config.adapter.targets, request.model.model.diffusion_model, own)
         captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
@@ -86,7 +88,7 @@ class _InsideHost:
     def plan(self) -> TrainingPlan:
         """The run as the library takes it."""
         request = self.request
-        told = {**self.network.metadata(), "windows": json.dumps(request.windows.to_dict())}
+        told = {**self.network.metadata(), **request.told, "windows": json.dumps(request.windows.to_dict())}
         return TrainingPlan(
             config=request.config, dataset=self._dataset, task=self._task, write=self._write, draw=self._draw,
             states=request.folders.states, resume=request.folders.resume, allow_changes=request.allow_changes,
@@ -149,10 +151,15 @@ def _report(config: TrainingConfig, done: TrainingOutcome, count: int) -> str:
     problem = f"the last state was not saved: {result.problem}" if result.problem else ""
     return "\n".join(filter(None, (
         done.summary,
-        f"{config.adapter.mode}: {count:,} trained numbers, {result.step} steps of {config.loop.batch_size}, {took}",
+        f"{_what(config)}: {count:,} trained numbers, {result.step} steps of {config.loop.batch_size}, {took}",
         _levels(config), f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
         f"weights: {done.path}", f"state: {result.state_path}" if result.state_path else "", problem,
     )))
+
+
+def _what(config: TrainingConfig) -> str:
+    """What is trained, in a word or two."""
+    return "motion adapter" if config.adapter.adapter == MIVA.kind else config.adapter.mode
 
 
 def _levels(config: TrainingConfig) -> str:

@@ -1,5 +1,6 @@
 """Widget values of the training node as the library's settings; every range is checked again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ...motion.choices import EXPERTS, HIGH_NOISE, LOW_NOISE, WHOLE
@@ -33,20 +34,23 @@ class Settings:
     shift: float  # of the noise levels, in training and in samples
 
 
-def read_settings(values: dict, model_shift: float) -> Settings:
-    """Widget values by name; those not given take the library's defaults. Raises ConfigError."""
+def read_settings(values: dict, model_shift: float, own: Mapping | None = None) -> Settings:
+    """Widget values by name; those not given take the library's defaults. Raises ConfigError.
+
+    own: settings of a node without widgets for them, which more_settings may change.
+    """
     checks.in_range("shift", values.get("shift", 0.0), 0.0, 1000.0)
     shift = float(values.get("shift") or model_shift)
     told = {name: values[name] for name in SAME_NAME if name in values}
     told |= {"num_steps": values["steps"]} if "steps" in values else {}
     told |= {"targets": _names(values["targets"])} if "targets" in values else {}
     more = parse_settings(values.get("more_settings", ""))
-    twice = sorted(set(more) & {*SAME_NAME, "num_steps", "targets", "shift"})
+    twice = sorted(set(more) & {*SAME_NAME, "num_steps", "targets", "shift"} - set(own or {}))
     if twice:
         raise ConfigError(f"more_settings holds {', '.join(twice)}, which the node has a widget for; use that")
     told |= {"alpha": float(told["rank"])} if "rank" in told and isinstance(told["rank"], int) else {}
     return Settings(
-        config=TrainingConfig.from_dict({**told, **more, "shift": shift}),
+        config=TrainingConfig.from_dict({**(own or {}), **told, **more, "shift": shift}),
         windows=WindowConfig.from_dict({name: values[name] for name in WINDOW_NAMES if name in values}),
         file_prefix=_text("file_prefix", values.get("file_prefix", "my_motion")),
         resume_from=_text("resume_from", values.get("resume_from", "new")),

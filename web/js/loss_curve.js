@@ -1,9 +1,9 @@
-// Live loss curve inside the node Train Motion Model.
+// Live loss curve inside the nodes Train Motion Model and Train Motion Adapter.
 // Every message holds the whole curve so far, so a page that was reloaded catches up with the next one.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 
-const NODE = "MotionBlocksTrainMotionModel";
+const NODES = ["MotionBlocksTrainMotionModel", "MotionBlocksTrainAdapter"];
 const EVENT = "motionblocks.loss"; // {node, num_steps, points: [[step, loss], ...]}
 const HEIGHT = 120;
 const SMOOTH = 0.85; // share of the past in the thick line
@@ -20,7 +20,7 @@ function nodeOf(id) {
     node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part)) ?? null;
     graph = node?.subgraph;
   }
-  return node?.comfyClass === NODE ? node : null;
+  return NODES.includes(node?.comfyClass) ? node : null;
 }
 
 function cleaned(points) {
@@ -114,6 +114,6 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
-    if (node.comfyClass === NODE) addCurve(node);
+    if (NODES.includes(node.comfyClass)) addCurve(node);
   },
 });

@@ -1,6 +1,6 @@
 """The linear video DiT as a row of the table of architectures."""
 
-from ..architecture import AdapterPlaces, Architecture, TrainingDefaults
+from ..architecture import AdapterPlaces, Architecture, MotionDefaults, TrainingDefaults
 from ..model_spec import FAMILY, LinearVideoSpec
 from ..step_memory import Alive, MixFFNMemory
 from .config import LinearVideoDiTConfig
@@ -39,7 +39,8 @@ LINEAR_VIDEO = Architecture(
     memory=MixFFNMemory(_attention, _head_values),
     adapters=AdapterPlaces(blocks="transformer_blocks", parts=("attn1", "attn_temporal", "attn2", "ff")),
     training=TrainingDefaults(
-        num_frames=16, stride_min=3, stride_max=10, fps=24.0, targets=("attn1", "attn_temporal", "attn2", "ff")
+        num_frames=16, stride_min=3, stride_max=10, fps=24.0, targets=("attn1", "attn_temporal", "attn2", "ff"),
+        motion=MotionDefaults(num_steps=240, batch_size=4, learning_rate=2e-3, rank=11),
     ),
     read_spec=LinearVideoSpec.from_metadata,
 )
