@@ -37,8 +37,8 @@ class WindowConfig(PlainRecord):
     def resolved(self, own: TrainingDefaults, space: LatentSpace) -> tuple["WindowConfig", tuple[str, ...]]:
         """The same with numbers of the architecture where it has to choose, and a line on each that it chose.
 
-        It chooses what is 0, and a number of frames that its latent space cannot hold. Raises ConfigError for strides
-        in the wrong order.
+        It chooses what is 0, and a number of frames that its latent space cannot hold. A line also tells of strides
+        that are all above its own. Raises ConfigError for strides in the wrong order.
         """
         names = ("num_frames", "stride_min", "stride_max")
         chosen = {name: getattr(own, name) for name in names if not getattr(self, name)}
@@ -49,6 +49,11 @@ class WindowConfig(PlainRecord):
             notes = [note for note in notes if not note.startswith("num_frames")]
             notes.append(f"num_frames {fitting}: the model's own, as {space.title} holds it{asked}")
             chosen["num_frames"] = fitting
+        if self.stride_min > own.stride_max:
+            notes.append(
+                f"stride_min {self.stride_min} is above the model's own {own.stride_max}: motion is learned up to "
+                f"{self.stride_max} times as fast as in the clips; 0 and 0 let the model choose"
+            )
         return replace(self, **chosen), tuple(notes)
 
 

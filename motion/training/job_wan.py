@@ -18,7 +18,7 @@ from ..io.text_encoders.prompts_file import open_prompts
 from ..io.vaes.recognise import FOLDER as VAE_FOLDER
 from ..io.vaes.wan import open_wan_vae, read_wan_vae
 from ..models.wan.architecture import WAN
-from ..models.wan.experts import EXPERTS, noise_range
+from ..models.wan.experts import ALL_LEVELS, EXPERTS, may_be_expert, noise_range
 from ..models.wan.network import WanDiT
 from ..models.wan.spec import WanSpec
 from .config import TrainingConfig
@@ -153,6 +153,8 @@ class WanJob:
         config, expert = self.job.training, self.opened.layout.expert
         asked = (config.objective.sigma_min, config.objective.sigma_max)
         low, high = noise_range(self.spec.config, expert)
+        if asked == (low, high) and not expert and may_be_expert(self.spec.config):
+            return config, (f"{ALL_LEVELS}add expert: {' or expert: '.join(EXPERTS)} to the job",)
         if asked != (0.0, 1.0) or (low, high) == asked:
             return config, ()
         note = f"noise levels {low:g} to {high:g}: those of the {expert.replace('_', '-')} expert"

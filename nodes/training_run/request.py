@@ -7,12 +7,14 @@ from torch import Tensor
 
 from ...motion.adapters.lora import LoRA
 from ...motion.adapters.miva import MIVA
-from ...motion.choices import WHOLE
+from ...motion.choices import HIGH_NOISE, LOW_NOISE, WHOLE
 from ...motion.data.clips import ClipCollection
 from ...motion.data.windows import WindowConfig
 from ...motion.errors import ConfigError
 from ...motion.models.architectures import ARCHITECTURES
 from ...motion.models.model_spec import ModelSpec
+from ...motion.models.wan.config import WanConfig
+from ...motion.models.wan.experts import ALL_LEVELS, may_be_expert
 from ...motion.models.wan.spec import WanSpec
 from ...motion.training.config import TrainingConfig
 from ..host import pixels
@@ -44,6 +46,7 @@ class Request:
     expert: str = WHOLE
     clip_vision: object | None = None  # the host's CLIP_VISION, where the model reads it
     told: Mapping[str, str] = field(default_factory=dict)  # of the file of weights, what the user says of it
+    notes: tuple[str, ...] = ()  # what the user is told, before the training and in its report
 
     @property
     def starts_from_image(self) -> bool:
@@ -81,7 +84,7 @@ def read_request(model, clip, vae, clips, settings: dict, *, adapter: str = LoRA
         folders=plan_run(read.file_prefix, _kind_of(read.config), read.resume_from),
         allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
         sample_text=read.sample_text, shift=read.shift, wan=wan, expert=expert, clip_vision=clip_vision,
-        told=dict(told or {}),
+        told=dict(told or {}), notes=() if wan is None else _notes(read.config, spec.config, expert),
     )  # fmt: skip
     if photo is not None and not request.starts_from_image:
         raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
@@ -124,6 +127,14 @@ def _wan_of(model) -> NativeWan | None:
         "Model, Inflate Image Model or Load Built-in Motion Model, or Wan from Load Diffusion Model, or train others "
         "with the core node Train LoRA"
     )
+
+
+def _notes(config: TrainingConfig, sizes: WanConfig, expert: str) -> tuple[str, ...]:
+    """What the user is told of the noise levels that are trained of a Wan."""
+    levels = (config.objective.sigma_min, config.objective.sigma_max)
+    if expert != WHOLE or levels != (0.0, 1.0) or not may_be_expert(sizes):
+        return ()
+    return (f"{ALL_LEVELS}set expert to {HIGH_NOISE} or {LOW_NOISE}",)
 
 
 def _check_wan(wan: NativeWan, mode: str, clip_vision) -> None:

@@ -48,7 +48,7 @@ def train(request: Request, node_id: str | None) -> Outcome:
     """
     page = Page(node_id, request.config.loop.num_steps)
     with torch.inference_mode(False), torch.enable_grad():
-        page.say("checking VAE, CLIP and folders")
+        page.say("\n".join((*request.notes, "checking VAE, CLIP and folders")))
         inside = _InsideHost(request)
         run = None
         try:
@@ -100,7 +100,7 @@ class _InsideHost:
         page.curve(list(done.training.losses), self.request.config.loop.num_steps)
         count = sum(value.numel() for value in run.trainer.values)
         return Outcome(
-            done.training, self.tensors, str(done.path), page.strips, _report(self.request.config, done, count),
+            done.training, self.tensors, str(done.path), page.strips, _report(self.request, done, count),
             done.metadata,
         )  # fmt: skip
 
@@ -142,15 +142,15 @@ class _InsideHost:
         return previews.sample_photo(photo.clone(), request.spec, request.windows.resolution, multiple)
 
 
-def _report(config: TrainingConfig, done: TrainingOutcome, count: int) -> str:
+def _report(request: Request, done: TrainingOutcome, count: int) -> str:
     """Clips, samples, losses, times and paths as lines of text."""
-    result, losses = done.training, done.training.losses
+    config, result, losses = request.config, done.training, done.training.losses
     part = max(1, len(losses) // 10)
     first, last = (sum(values) / len(values) for values in (losses[:part], losses[-part:]))
     took = f"{result.seconds:.1f} s in this run, {result.data_seconds:.1f} s of it drawing data"
     problem = f"the last state was not saved: {result.problem}" if result.problem else ""
     return "\n".join(filter(None, (
-        done.summary,
+        done.summary, *request.notes,
         f"{_what(config)}: {count:,} trained numbers, {result.step} steps of {config.loop.batch_size}, {took}",
         _levels(config), f"loss {first:.4g} at first, {last:.4g} at last (means of {part})",
         f"weights: {done.path}", f"state: {result.state_path}" if result.state_path else "", problem,

@@ -24,8 +24,15 @@ def test_a_zero_means_the_models_own_and_is_told():
 def test_what_is_asked_for_stays_where_the_space_holds_it():
     asked = WindowConfig(num_frames=17, stride_min=2, stride_max=2, windows_per_clip=9, resolution=64, seed=5)
     assert asked.resolved(OWN, SPACES["wan21"]) == (asked, ())
-    sixteen = WindowConfig()
+    sixteen = WindowConfig(stride_min=2)
     assert sixteen.resolved(OWN, SPACES["dcae"]) == (sixteen, ())
+
+
+def test_strides_above_all_of_the_models_own_are_told_and_kept():
+    asked = WindowConfig(num_frames=17, stride_min=3, stride_max=10)
+    windows, (note,) = asked.resolved(OWN, SPACES["wan21"])
+    assert windows == asked
+    assert note.startswith("stride_min 3 is above the model's own 2: ") and "up to 10 times as fast" in note
 
 
 @pytest.mark.parametrize("own, fitting", [(81, 81), (16, 17), (17, 17), (20, 21)])

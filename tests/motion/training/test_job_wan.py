@@ -12,6 +12,7 @@ from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.io.training.states import list_states
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.models.wan.network import WanDiT
+from pack.motion.training import job_wan
 from pack.motion.training.job import TrainingJob, read_job, run_job
 from pack.motion.training.processes import OneProcess
 from pack.motion.training.reports import Watcher
@@ -116,6 +117,18 @@ def test_other_prompts_stop_a_resume_and_more_of_them_do_not(tmp_path):
     save_prompts(tmp_path / "prompts.safetensors", ("", "one more", "it brightens", "a light goes on"))
     with pytest.raises(ConfigError, match="the VAE, the text encoder or their number type is another one"):
         run_job(replace(job, resume="latest"))
+
+
+def test_what_may_be_an_expert_and_is_trained_on_all_levels_is_told(tmp_path, monkeypatch):
+    """A tiny network stands for one of the experts' size, which no test has room for."""
+    monkeypatch.setattr(job_wan, "may_be_expert", lambda config: config == T2V)
+    said = "whose sizes it has, add expert: high_noise or expert: low_noise to the job"
+    cases = {"whole": {}, "expert": {"expert": "high_noise"}, "share": {"training": {"sigma_max": 0.5}}}
+    for name, more in cases.items():
+        training, heard = {"num_steps": 1, **more.pop("training", {})}, Listening()
+        output = str(tmp_path / f"{name}.safetensors")
+        run_job(read_job(wan_job(tmp_path, training=training, output=output, **more)), heard)
+        assert any(said in line for line in heard.lines) == (name == "whole")
 
 
 @pytest.mark.slow

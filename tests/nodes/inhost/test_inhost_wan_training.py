@@ -1,6 +1,7 @@
 """Train Motion Model on the host's own Wan: files, experts, start images, and what is refused in words."""
 
 import json
+import re
 from pathlib import Path
 
 import comfy.model_management
@@ -11,7 +12,7 @@ import torch
 from native_training import TinyText, TinyVision, differences, native_model, seen, tiny_vae
 from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.training.objectives.noise_levels import NoiseLevels
-from pack.nodes.training_run import live_view
+from pack.nodes.training_run import live_view, request
 from pack.nodes.training_run.native_trainee import NativeWanTrainee
 from test_inhost_training import OUTPUTS, collection
 
@@ -94,6 +95,23 @@ def test_a_model_that_starts_from_an_image_sees_each_clips_first_frame(train, mo
     assert told.concat_latents.shape == (1, 20, 2, *latents.shape[3:]) and told.image_tokens.shape == (1, 257, 1280)
     assert bool((told.concat_latents[:, :4, 0] == 1).all()) and not told.concat_latents[:, :4, 1:].any()
     assert done["samples"].isfinite().all() and (done["samples"][0] - done["samples"][1]).abs().max() > 0
+
+
+def test_what_may_be_an_expert_and_is_trained_on_all_levels_is_told(train, monkeypatch):
+    """A tiny network stands for one of the experts' size, which no test has room for."""
+    monkeypatch.setattr(request, "may_be_expert", lambda config: True)
+    said = "all noise levels are trained; if this is an expert of Wan 2.2 A14B, .* set expert to high noise or low"
+    short = {"steps": 1, "model": tiny.native()}
+    assert re.search(said, train("whole", **short)["report"])
+    assert not re.search(said, train("whole", **short, expert="high noise")["report"])
+    assert not re.search(said, train("whole", **short, more_settings="sigma_max = 0.8")["report"])
+    monkeypatch.undo()
+    assert not re.search(said, train("whole", **short)["report"])
+
+
+def test_strides_of_other_models_are_told_in_the_report(train):
+    done = train("strides", tiny.native(), stride_min=3, stride_max=10, steps=1)
+    assert "stride_min 3 is above the model's own 1: motion is learned up to 10 times as fast" in done["report"]
 
 
 def test_cancel_saves_the_lora_so_far_and_leaves_the_model_as_it_was(train, monkeypatch):
