@@ -24,6 +24,7 @@ FAMILIES = {
     "inflating": ("InflateModel",),
     "vaes": ("LoadVAE",),
     "pose": ("LoadPoses", "CleanPoses", "SavePoses", "PoseReport"),
+    "pose_detecting": ("ExtractPoses",),
     "pose_drawing": ("RetargetPoses", "DrawPoses"),
 }
 

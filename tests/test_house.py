@@ -16,7 +16,7 @@ MAY_IMPORT = {"nodes": {"nodes", "motion", "kernels"}, "motion": {"motion", "ker
 OUTSIDE = {
     "kernels": {"torch", "triton", "numpy"},
     "motion": {"torch", "einops", "safetensors", "numpy", "scipy", "tqdm", "PIL", "av", "cv2", "yaml",
-               "accelerate"},
+               "accelerate", "transformers", "controlnet_aux"},
 }
 ONE_WAY_OUT = {  # foreign text is made safe on its way to a person: what leads there, and the files that may take it
     "send_progress_text": {"nodes/host/page.py"}, "PreviewText": {"nodes/host/text_under.py"},
@@ -130,11 +130,17 @@ def test_recipes_reach_the_library_and_nobody_reaches_them():
         assert not any(name.split(".")[0] == "recipes" for name, inside, _ in imports_of(path) if inside), path
 
 
+def test_one_file_reaches_the_libraries_that_find_people():
+    users = {path.relative_to(ROOT).as_posix() for path in SHIPPED for name, inside, _ in imports_of(path)
+             if not inside and name.split(".")[0] in ("transformers", "controlnet_aux")}  # fmt: skip
+    assert users == {"motion/data/pose_detectors.py"}
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_libraries_are_imported_late(path):
     for name, inside, top in imports_of(path):
         if not inside and top:
-            heavy = {"cv2", "av", "diffusers", "triton", "accelerate", "controlnet_aux", "yaml"}
+            heavy = {"cv2", "av", "diffusers", "triton", "accelerate", "controlnet_aux", "transformers", "yaml"}
             if path.parent.name == "_triton":
                 heavy = heavy - {"triton"}
             assert name.split(".")[0] not in heavy, name

@@ -55,11 +55,11 @@ def add_convert(commands) -> None:
     command = commands.add_parser(
         "convert", help="make .safetensors of a .pth or .pt file, or one ComfyUI file of Wan weights",
         description="Write the weights of a SANA, SANA-Video or MiraMo checkpoint as .safetensors, under our names and "
-        "with their sizes in the metadata; or Wan weights of any layout as one file in ComfyUI's names. Nothing in "
-        "the source is run.",
+        "with their sizes in the metadata; or Wan weights of any layout as one file in ComfyUI's names; or a folder "
+        "with OpenPose's three .pth files as one. Nothing in the source is run.",
     )  # fmt: skip
     add = command.add_argument
-    add("source", help=".pth or .pt file; of Wan: .safetensors file, index, or folder (docs/models.md)")
+    add("source", help=".pth or .pt file; of Wan: file, index or folder; of OpenPose: folder (docs/models.md)")
     add("-o", "--output", required=True, help=".safetensors file to write, such as models/diffusion_models/NAME")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (default: as they are)")
     add("--expert", choices=("high_noise", "low_noise"),
@@ -72,10 +72,14 @@ def _convert(options) -> None:
     import torch
 
     from ..io.checkpoints.conversion import convert_checkpoint
+    from ..io.checkpoints.openpose_conversion import is_openpose_folder
     from ..io.files.kind import shown
 
     _check_weights_output(options)
     dtype = options.dtype and getattr(torch, options.dtype)
+    if is_openpose_folder(options.source):
+        _convert_openpose(options)
+        return
     if os.path.isdir(options.source) or Path(options.source).suffix.lower() in (".safetensors", ".json"):
         _convert_wan(options, dtype)
         return
@@ -89,6 +93,18 @@ def _convert(options) -> None:
     if len(done.left_out) > 5:
         say(f"note: {len(done.left_out) - 5} more were left out")
     say(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
+
+
+def _convert_openpose(options) -> None:
+    from ..io.checkpoints.openpose_conversion import convert_openpose
+    from ..io.networks.openpose import LICENCE
+
+    for name in ("dtype", "expert"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name} is not for OpenPose's networks, which {options.source} holds: leave it out")
+    path, count = convert_openpose(options.source, options.output)
+    say(f"note: {LICENCE}")
+    say(f"model: {os.path.abspath(path)} ({count} parameters, OpenPose: body, hand, face)")
 
 
 def _convert_wan(options, dtype) -> None:

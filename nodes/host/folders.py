@@ -10,6 +10,7 @@ from ...motion.errors import CheckpointError, ConfigError
 WEIGHTS_FOLDER = "diffusion_models"
 ADAPTERS_FOLDER = "motion_adapters"  # below models and below output
 SUFFIX = ".safetensors"
+DETECTORS_FOLDER = "pose_detectors"
 _ROWS = {  # parts of names of files that lie apart -> row of docs/models.md
     "vae": (("wan", "Wan 2.1 VAE"), ("ltx", "LTX-2 VAE"), ("dc-ae", "DC-AE"), ("dcae", "DC-AE")),
     "text_encoders": (("gemma", "Gemma-2"),),
@@ -82,6 +83,40 @@ def _no_adapter(name) -> str:
         f"{str(name)[:80]!r} is not in models/{ADAPTERS_FOLDER} or output/{ADAPTERS_FOLDER}; a .safetensors file made "
         "by Train Motion Adapter, or a LoRA, is needed; put it there and refresh the node definitions (press R)"
     )
+
+
+def detector_names() -> tuple[list[str], list[str]]:
+    """Folders and .safetensors files of models/pose_detectors, which the host itself does not know.
+
+    Other places for it can be named in the host's extra_model_paths.yaml.
+    """
+    found, files = [], []
+    for root in _detector_roots():
+        models = _model_folders(root)
+        found += models
+        files += sorted(
+            os.path.join(*([] if place is None else [place.name]), entry.name)
+            for place in (None, *(entry for entry in _entries(root) if entry.is_dir() and entry.name not in models))
+            for entry in _entries(root if place is None else place.path)
+            if entry.name.lower().endswith(".safetensors")
+        )
+    return list(dict.fromkeys(found)), list(dict.fromkeys(files))
+
+
+def detector_path(name: str) -> str:
+    """Full path of a listed folder or file of models/pose_detectors. Raises CheckpointError."""
+    for root in _detector_roots() if name in sum(detector_names(), []) else ():
+        if (root / name).exists():
+            return str(root / name)
+    raise CheckpointError(
+        f"{str(name)[:80]!r} is not in models/{DETECTORS_FOLDER}; docs/models.md says what to put there and where it "
+        "comes from; then refresh the node definitions (press R)"
+    )
+
+
+def _detector_roots() -> list[Path]:
+    told = folder_paths.folder_names_and_paths.get(DETECTORS_FOLDER, ([],))[0]
+    return [Path(root) for root in dict.fromkeys([*told, os.path.join(folder_paths.models_dir, DETECTORS_FOLDER)])]
 
 
 def _absent(folder: str, name) -> str:

@@ -17,7 +17,7 @@ from ..files.safetensors import AGAIN, MAX_TENSORS
 
 MAX_PICKLE = 16 * 2**20
 MAX_DIRECTORY = 64 * 2**20
-NEED = "a .pth or .pt file of torch 1.6 or newer with weights is needed"
+NEED = "a .pth or .pt file with weights, as torch writes it, is needed"
 SMALL = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
 MAX_SMALL = 100
 _END, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL")

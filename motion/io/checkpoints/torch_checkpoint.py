@@ -1,6 +1,7 @@
 """The tensors of a torch checkpoint (.pth, .pt), for conversion: the one file that calls torch.load.
 
-No node imports it. A checkpoint is a zip archive of a pickle and of raw numbers. Before torch sees it, the archive is
+No node imports it. A checkpoint is a zip archive of a pickle and of raw numbers (before torch 1.6 it was not:
+torch_legacy.py reads those without torch.load). Before torch sees it, the archive is
 held to a form that every reader reads alike (torch_archive.py), and the pickle is walked through without being run: it
 may name tensors, their storages, and plain containers and values (torch_pickle.py). torch then reads it with
 weights_only, from a memory map.
@@ -20,6 +21,7 @@ from ...errors import CheckpointError
 from ..files.kind import describe_bytes, shown
 from ..files.safetensors import AGAIN, DTYPES
 from .torch_archive import NEED, Archive, read_archive
+from .torch_legacy import MAGIC, read_legacy
 from .torch_pickle import NotPlain, check_pickle
 
 # What torch.load raises of a bad pickle. Only this class is taken: pickle itself is imported nowhere in the pack.
@@ -46,7 +48,9 @@ def open_checkpoint(path: str | os.PathLike) -> TorchCheckpoint:
     The tensors lie in a memory map of the file: leave it alone until they are written elsewhere.
     """
     path = Path(path)
-    size = _check_file(path)
+    size, is_archive = _check_file(path)
+    if not is_archive:
+        return _weights(path, read_legacy(path), size)
     _check_pickle(path, read_archive(path))
     try:
         # The ban on torch.load is lifted here alone: weights_only, and after the pickle has been checked.
@@ -59,8 +63,8 @@ def open_checkpoint(path: str | os.PathLike) -> TorchCheckpoint:
     return _weights(path, content, size)
 
 
-def _check_file(path: Path) -> int:
-    """Size of a file that begins as a zip archive does."""
+def _check_file(path: Path) -> tuple[int, bool]:
+    """Size of a file, and whether it begins as a zip archive does, or else as torch before 1.6 wrote."""
     if path.suffix.lower() == ".safetensors":
         raise CheckpointError(f"{path}: is a .safetensors file, which the loaders read as it is; {NEED}")
     try:
@@ -68,11 +72,11 @@ def _check_file(path: Path) -> int:
             head, size = handle.read(512), os.fstat(handle.fileno()).st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {NEED}") from error
-    if head.startswith(b"PK\x03\x04"):
-        return size
+    if head.startswith((b"PK\x03\x04", MAGIC)):
+        return size, not head.startswith(MAGIC)
     seems = describe_bytes(head, size) or "no zip archive, as torch writes"
     if seems.startswith("a pickle"):
-        seems = "a bare pickle, as torch before 1.6 wrote; it is not opened here"
+        seems = "a bare pickle, which torch does not write; it is not opened here"
     raise CheckpointError(f"{path}: {seems}; {NEED}")
 
 

@@ -25,10 +25,15 @@ class Name(str):
 
 
 class Made:
-    """What a call would give: "storage", "tensor" and so on. Of containers: how many entries, and if all are names."""
+    """What a call would give: "storage", "tensor" and so on. Of containers: how many entries, and if all are names.
 
-    def __init__(self, kind: str):
-        self.kind, self.count, self.has_names = kind, 0, True
+    entries: of a dictionary, by name; of a list, as they are. place: of a storage its key, of a tensor (key of its
+    storage, offset, size, stride).
+    """
+
+    def __init__(self, kind: str, place=None):
+        self.kind, self.count, self.has_names, self.place = kind, 0, True, place
+        self.entries = {} if kind == "dict" else []
 
 
 def check_pickle(pickle: bytes, storages: Mapping[str, int]) -> None:
@@ -36,31 +41,45 @@ def check_pickle(pickle: bytes, storages: Mapping[str, int]) -> None:
 
     Raises NotPlain naming what torch should not be asked for; ValueError, LookupError or struct.error for damage.
     """
-    _Walk(pickle, storages).run()
+    if _Walk(pickle, storages).run()[1] != len(pickle):
+        raise ValueError("bytes follow after its end")
+
+
+def walk_pickle(data: bytes, at: int) -> tuple[object, int, dict[str, tuple[str, int]]]:
+    """Walk through a pickle that begins at a place in data and whose storages lie elsewhere; nothing of it is run.
+
+    Returns what it would give, over stand-ins; where it ends; and of each storage by key its type and number of values.
+    Raises as `check_pickle` does.
+    """
+    walk = _Walk(data, None, at)
+    value, end = walk.run()
+    return value, end, walk.claimed
 
 
 class _Walk:
     """The stack machine of a pickle over stand-ins: plain values, tuples of them, Name and Made."""
 
-    def __init__(self, pickle: bytes, storages: Mapping[str, int]):
-        self.pickle, self.storages, self.at = pickle, storages, 0
+    def __init__(self, pickle: bytes, storages: Mapping[str, int] | None, at: int = 0):
+        self.pickle, self.storages, self.at = pickle, storages, at
+        self.claimed: dict[str, tuple[str, int]] = {}
         self.stack: list = []
         self.outer: list[list] = []
         self.memo: dict[int, object] = {}
         self.copied = 0
 
-    def run(self) -> None:
-        steps = BASE_STEPS + STEPS_EACH * len(self.storages)
+    def run(self) -> tuple[object, int]:
+        """What the pickle would give, and where it ends."""
+        steps = BASE_STEPS + STEPS_EACH * len(self.storages or ())
         for _ in range(steps):
             code = self.pickle[self.at : self.at + 1]
             self.at += 1
             if code == b".":
-                if self.at != len(self.pickle):
-                    raise ValueError("bytes follow after its end")
-                return
+                return self.stack[-1] if self.stack else None, self.at
+            if not code:
+                raise ValueError("it ends too early")
             step = _STEPS.get(code)
             if step is None:
-                raise NotPlain(f"an object (opcode {code!r})" if code else "more than it has")
+                raise NotPlain(f"an object (opcode {code!r})")
             step(self)
         raise NotPlain(f"more than {steps} steps")
 
@@ -106,12 +125,14 @@ class _Walk:
         target = self.top("list")
         target.count += len(items)
         target.has_names &= all(_is_name(item) for item in items)
+        target.entries += items
 
     def put(self, items: list) -> None:
         target = self.top("dict")
         if len(items) % 2 or not all(_is_name(item) for item in items[::2]):
             raise NotPlain("a dictionary by other things than names")
         target.count += len(items) // 2
+        target.entries.update(zip(items[::2], items[1::2]))
 
     def top(self, kind: str) -> Made:
         if not _is(self.stack[-1], kind):
@@ -141,8 +162,13 @@ class _Walk:
             raise NotPlain("a state that is no dictionary")
 
     def storage(self) -> None:
-        """The tuple ("storage", type, key, location, number of values) becomes a storage."""
+        """The tuple ("storage", type, key, location, number of values) becomes a storage.
+
+        Outside an archive a last part follows, a view into another storage, which has not been written for long.
+        """
         found = self.stack.pop()
+        if self.storages is None and type(found) is tuple and len(found) == 6 and found[5] is None:
+            found = found[:5]
         kinds = [type(part) for part in found] if type(found) is tuple and len(found) == 5 else ()
         if kinds != [str, Name, str, str, int]:
             raise NotPlain("a storage in another form than torch writes")
@@ -150,9 +176,11 @@ class _Walk:
         size = _STORAGE_TYPES.get(kind)
         if word != "storage" or size is None or len(location) > 40:
             raise NotPlain(f"a storage of {kind}")
-        if not 0 <= numel * size <= self.storages.get(key, -1):
+        if self.storages is None and self.claimed.setdefault(key, (kind, numel)) != (kind, numel):
+            raise ValueError(f"storage {key[:20]!r} has two sizes or types")
+        if numel < 0 or (self.storages is not None and numel * size > self.storages.get(key, -1)):
             raise ValueError(f"storage {key[:20]!r} of {numel} values is not in the archive, or shorter there")
-        self.push(Made("storage"))
+        self.push(Made("storage", key))
 
 
 def _is(value, kind: str) -> bool:
@@ -182,12 +210,14 @@ def _tensor(args: tuple, extra: int = 0) -> Made | None:
     plain = _is(storage, "storage") and type(offset) is int and _is_shape(size) and _is_shape(stride)
     plain = plain and type(gradient) is bool and _is(hooks, "dict") and not hooks.count
     known = all(isinstance(part, Name) and part in _VALUES for part in rest[:extra])
-    return Made("tensor") if plain and known and not any(part is not None for part in rest[extra:]) else None
+    if not (plain and known) or any(part is not None for part in rest[extra:]):
+        return None
+    return Made("tensor", (storage.place, offset, size, stride))
 
 
 def _parameter(args: tuple) -> Made | None:
     fits = len(args) == 3 and _is(args[0], "tensor") and type(args[1]) is bool and _is(args[2], "dict")
-    return Made("tensor") if fits and not args[2].count else None
+    return args[0] if fits and not args[2].count else None
 
 
 def _bytes(args: tuple) -> Made | None:

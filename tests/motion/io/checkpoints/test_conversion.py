@@ -251,7 +251,7 @@ def test_a_cut_file_is_refused_with_what_to_do(tmp_path, part):
     (b"<!DOCTYPE html><html>", "HTML page"),
     (b"\0" * 4096, "zeros"),
     (b"GGUF" + b"\0" * 60, "GGUF"),
-    (pickle.dumps({"a": 1}, protocol=2), "torch before 1.6"),
+    (pickle.dumps({"a": 1}, protocol=2), "a bare pickle, which torch does not write"),
     (b"PK\x03\x04" + b"\0" * 100, "cut or damaged"),
     (os.urandom(300).replace(b"PK", b"xx"), "no zip archive"),
 ], ids=["empty", "lfs", "html", "zeros", "gguf", "pickle", "zip head", "noise"])  # fmt: skip
@@ -329,7 +329,9 @@ def test_torch_load_is_called_once_with_weights_only_and_a_memory_map():
 
 
 def test_only_the_converter_and_the_shell_reach_torch_load():
-    users = {"torch_checkpoint": {"motion/io/checkpoints/conversion.py"}, "conversion": {"motion/shell/weights.py"},
+    room = "motion/io/checkpoints"
+    users = {"torch_checkpoint": {f"{room}/conversion.py", f"{room}/openpose_conversion.py"},
+             "conversion": {"motion/shell/weights.py"}, "openpose_conversion": {"motion/shell/weights.py"},
              "main": {"__main__.py"}}  # fmt: skip
     paths = [ROOT / "__main__.py", ROOT / "__init__.py",
              *(path for room in ("nodes", "motion", "kernels") for path in (ROOT / room).rglob("*.py"))]  # fmt: skip
