@@ -15,6 +15,7 @@ from ..foreign_json import parse_json
 from ..models.wan.experts import EXPERTS
 
 ENTRY = "base_sample"  # in the metadata of adapter files
+CHANNELS = "input_channels"  # the same: of a Wan 16, or 36 with a start video and its mask
 PER_WEIGHT = 64  # values, spread over it
 ODD_SHARE = 0.02  # of values that may differ by more than their rounding before it is another base
 NUMBER_TYPES = {str(kind).removeprefix("torch."): kind for kind in (
@@ -75,8 +76,15 @@ def wan_sample(num_layers: int, weight: Callable[[str], Tensor]) -> BaseSample:
     return BaseSample.of((*(f"blocks.{n}.self_attn.norm_q.weight" for n in blocks), "head.modulation"), weight)
 
 
-def other_base_note(metadata: Mapping[str, str], here: BaseSample, what: str = "this model") -> str:
-    """A sentence where an adapter's file says that it was trained on another base than `here`; else ""."""
+def other_base_note(metadata: Mapping[str, str], here: BaseSample, channels: int, what: str = "this model") -> str:
+    """A sentence where an adapter's file says that it was trained on another base than `here`; else "".
+
+    channels: that the network here reads.
+    """
+    told = metadata.get(CHANNELS, "")
+    if told.isdecimal() and len(told) <= 5 and int(told) != channels:
+        return (f"it was trained on a Wan with {int(told)} input channels, {what} has {channels}: one is for text to "
+                "video, the other for image to video")  # fmt: skip
     trained = BaseSample.in_metadata(metadata)
     if trained is None or not trained.is_of_another_base_than(here):
         return ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..adapters.base_sample import wan_sample
+from ..adapters.base_sample import CHANNELS, wan_sample
 from ..data.clips import ClipCollection
 from ..data.encoders import saved_texts, wan_encoders
 from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset
@@ -83,9 +83,10 @@ class WanJob:
 
     def write(self, task: AdapterTask, metadata: dict[str, str]) -> None:
         """See `JobModel`."""
-        network = task.trainee.module
+        network, sizes = task.trainee.module, self.spec.config
+        channels = {CHANNELS: str(sizes.in_channels + sizes.concat_channels)}
         base = wan_sample(len(network.blocks), network.get_parameter)
-        write_trained(self.job.output, task, {**metadata, **base.to_metadata()})
+        write_trained(self.job.output, task, {**metadata, **channels, **base.to_metadata()})
 
     def _check_settings(self) -> None:
         job, config = self.job, self.job.training

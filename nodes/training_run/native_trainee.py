@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from torch import Tensor, nn
 
-from ...motion.adapters.base_sample import BaseSample, wan_sample
+from ...motion.adapters.base_sample import CHANNELS, BaseSample, wan_sample
 from ...motion.adapters.lora import able_layers, weight_shape
 from ...motion.errors import ConfigError
 from ...motion.models.architectures import ARCHITECTURES
@@ -63,8 +63,9 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
         return {**parts, BASE: asdict(self.base) | {"values": list(self.base.values)}} if with_weights else parts
 
     def metadata(self) -> dict[str, str]:
-        """What an adapter's file says of its base: its number type, and values by which another one is noticed."""
-        return {"base_precision": self._precision(), **self.base.to_metadata()}
+        """What an adapter's file says of its base: number type, channels, values by which another one is noticed."""
+        channels = {CHANNELS: str(self.wan.channels)}
+        return {"base_precision": self._precision(), **channels, **self.base.to_metadata()}
 
     def remarks(self, before: dict) -> list[str]:
         """See `Trainee`: a base that is not the one trained beside so far."""

@@ -61,10 +61,10 @@ class AdapterFile:
         if BaseSample.in_metadata(self.metadata) is None or not blocks:
             return ()
         try:
-            here = wan_sample(len(blocks), module.get_parameter)
+            here, patch = wan_sample(len(blocks), module.get_parameter), module.get_parameter("patch_embedding.weight")
         except AttributeError:  # another architecture, which `build` refuses
             return ()
-        note = other_base_note(self.metadata, here)
+        note = other_base_note(self.metadata, here, patch.shape[1])
         return (f"the LoRA: {note}",) if note else ()
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from pack.motion.adapters.base_sample import ENTRY, BaseSample, other_base_note, wan_sample
+from pack.motion.adapters.base_sample import CHANNELS, ENTRY, BaseSample, other_base_note, wan_sample
 from pack.motion.adapters.lora import LoRA
 from pack.motion.io.adapters.adapter_file import read_adapter, save_adapter
 from pack.motion.models.wan.network import WanDiT
@@ -48,7 +48,12 @@ def test_the_same_weights_in_two_number_types_are_one_base_and_a_percent_more_is
                                    json.dumps({"number_type": "float32", "values": ["a"]})])  # fmt: skip
 def test_an_entry_that_cannot_be_compared_says_nothing(entry):
     assert BaseSample.in_metadata({ENTRY: entry}) is None and BaseSample.in_metadata({}) is None
-    assert other_base_note({ENTRY: entry}, sample(network())) == ""
+    assert other_base_note({ENTRY: entry}, sample(network()), 4) == ""
+
+
+@pytest.mark.parametrize("entry", ["", "four", "9" * 9, "-1"])
+def test_a_number_of_channels_that_cannot_be_one_says_nothing(entry):
+    assert other_base_note({CHANNELS: entry}, sample(network()), 4) == ""
 
 
 def test_a_lora_file_says_when_it_meets_another_base_than_its_own(tmp_path):
@@ -59,3 +64,12 @@ def test_a_lora_file_says_when_it_meets_another_base_than_its_own(tmp_path):
     assert file.build(other) and file.notes_on(own) == ()
     assert "trained on another base (high noise) than this model" in file.notes_on(other)[0]
     assert file.notes_on(torch.nn.Linear(2, 2)) == ()
+
+
+def test_a_lora_file_of_text_to_video_says_so_beside_image_to_video(tmp_path):
+    own, other = network(), fill(WanDiT(VARIANTS["image without tokens"]))
+    lora = LoRA(own, targets=("self_attn",), rank=1, alpha=1.0)
+    save_adapter(tmp_path / "a.safetensors", lora, {**sample(own).to_metadata(), CHANNELS: "4"})
+    file = read_adapter(tmp_path / "a.safetensors")
+    assert file.build(other) and file.notes_on(own) == ()
+    assert "trained on a Wan with 4 input channels, this model has 12" in file.notes_on(other)[0]

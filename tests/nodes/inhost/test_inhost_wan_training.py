@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import comfy.model_base
 import comfy.model_management
+import comfy.supported_models
 import folder_paths
 import pytest
 import tiny_native_wan as tiny
@@ -12,8 +15,10 @@ import torch
 from native_training import TinyText, TinyVision, differences, native_model, seen, tiny_vae
 from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.training.objectives.noise_levels import NoiseLevels
+from pack.nodes.host import page
 from pack.nodes.training_run import live_view, request
 from pack.nodes.training_run.native_trainee import NativeWanTrainee
+from test_inhost_native_wan_gate import OTHER_CLASSES, around, network, patcher
 from test_inhost_training import OUTPUTS, collection
 
 STEPS = 2
@@ -57,7 +62,7 @@ def test_a_lora_of_wan_is_trained_saved_and_on_the_model_that_comes_out(train, c
     assert len(tensors) == 3 * 16 and all(name.startswith("diffusion_model.blocks.") for name in tensors)
     assert len(done["model"].patches) == 16 and len(done["loss"]["loss"]) == STEPS
     assert done["samples"].shape[0] == 2 and done["samples"].isfinite().all()
-    assert "expert" not in metadata and metadata["base_precision"] == "float32"
+    assert "expert" not in metadata and metadata["base_precision"] == "float32" and metadata["input_channels"] == "16"
     assert len(json.loads(metadata["base_sample"])["values"]) == 256
     assert "num_frames 5" not in done["report"] and "stride_min 1: the model's own" in done["report"]
 
@@ -154,6 +159,33 @@ def test_other_kinds_of_wan_and_experts_of_other_models_are_refused(train, ours,
     context.model_options["context_handler"] = object()
     with pytest.raises(ValueError, match="context windows"):
         train("refused", context)
+
+
+@pytest.mark.parametrize("name", OTHER_CLASSES)
+def test_every_other_class_of_wan_is_refused_by_name_in_the_training_node(train, name):
+    config = comfy.supported_models.WAN21_T2V({"disable_unet_model_creation": True})
+    with pytest.raises(ValueError, match=rf"this MODEL is .*\b{name}\b.*Load Diffusion Model"):
+        train("refused", patcher(getattr(comfy.model_base, name)(config)))
+
+
+def test_fun_control_is_refused_by_name_in_the_training_node(train):
+    with pytest.raises(ValueError, match="Wan Fun-Control .*48 input channels; 16 and 36.*plain Wan is needed"):
+        train("refused", around(network(model_type="i2v", in_dim=48)))
+
+
+def test_a_lora_of_one_expert_says_so_where_it_is_applied_to_another_base(train, ours, monkeypatch):
+    done = train("swap", tiny.native("expert", seed=0), expert="high noise")
+    folder = Path(folder_paths.models_dir) / "motion_adapters"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(done["path"], folder / "swap.safetensors")
+    lines, original = [], page.page_text
+    monkeypatch.setattr(page, "page_text", lambda text: lines.append(text) or original(text))
+    (listed, *_) = ours["LoadAdapter"].execute("swap.safetensors").args
+    other = (tiny.native("expert", seed=1), "another base (high noise)")
+    for model, said in ((tiny.native("expert", seed=0), ""), other, (tiny.native(), "36 input channels, this model has")):
+        lines.clear()
+        ours["ApplyAdapters"].execute(model, listed)
+        assert ("it was trained" in lines[-1]) == bool(said) and said in lines[-1]
 
 
 def test_a_run_that_goes_on_beside_the_other_expert_says_so_under_the_node(train, monkeypatch):
