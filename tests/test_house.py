@@ -177,6 +177,12 @@ def test_a_second_way_out_is_seen(source):
     assert set(ways_out(source)) & set(ONE_WAY_OUT)
 
 
+def test_the_hosts_slot_for_attention_is_filled_in_one_file():
+    """Which hands on to whatever stands in it, so that no override of another pack is lost."""
+    slot = "optimized_attention_override"
+    assert {path.name for path in SHIPPED if slot in path.read_text()} == {"native_wan_attention.py"}
+
+
 def test_cv2_lives_in_metrics_and_data_only():
     for path in SHIPPED:
         if any(name.split(".")[0] == "cv2" for name, inside, _ in imports_of(path) if not inside):
