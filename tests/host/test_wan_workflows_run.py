@@ -4,6 +4,8 @@ Names of nodes, inputs and files are those that are shipped; sizes, frames and s
 core's UMT5 with one layer in place of 24 (small_umt5); all other loaders are as they are.
 """
 
+import copy
+
 import numpy as np
 import pytest
 from host_server import HostServer
@@ -56,29 +58,39 @@ def stocked(host, models, tmp_path_factory):
         yield server
 
 
+def trainers_of(graph):
+    return [key for key, node in graph.items() if node["class_type"] == TRAINER]
+
+
+def untrained(graph, seed):
+    """The same graph with the bases where the trained models were."""
+    graph = copy.deepcopy(graph)
+    bases = {key: graph.pop(key)["inputs"]["model"] for key in trainers_of(graph)}
+    for given in (node["inputs"] for node in graph.values() if node["class_type"].startswith("KSampler")):
+        given |= {"model": bases[given["model"][0]], "seed" if "seed" in given else "noise_seed": seed}
+    return graph
+
+
 @pytest.mark.parametrize("name", sorted(WAN_WEIGHTS))
 def test_workflow_trains_and_animates_from_cores_loaders_to_the_video(stocked, name):
     graph = cut(name)
+    before, _ = video_of(stocked, untrained(graph, 1))
     frames, fps = video_of(stocked, graph)
-    assert frames.shape == (5, 16, 32, 3) and fps == 16.0
+    assert frames.shape == (5, 16, 32, 3) and fps == 16.0 and not np.array_equal(frames, before)
     assert frames.std() > 5 and np.abs(np.diff(frames.astype(float), axis=0)).mean() > 0.5
+    other, _ = video_of(stocked, untrained(graph, 2))  # else the host answers the next one from what it keeps
+    assert np.array_equal(video_of(stocked, untrained(graph, 1))[0], before) and not np.array_equal(other, before)
     listed = [max(file for file in stocked.get("/models/loras") if file.startswith(start)) for start in FILES[name]]
-    trainers = [key for key, node in graph.items() if node["class_type"] == TRAINER]
-    for key, file in zip(trainers, listed):  # the same video, by core's loader of LoRAs in the trainer's place
+    for key, file in zip(trainers_of(graph), listed):  # core's loader of LoRAs in their place
         graph[key] = {"class_type": "LoraLoaderModelOnly", "inputs": {
             "model": graph[key]["inputs"]["model"], "lora_name": file, "strength_model": 1.0}}  # fmt: skip
     assert np.array_equal(video_of(stocked, graph)[0], frames)
-    for key in trainers:
-        graph[key]["inputs"]["strength_model"] = 0.0
-    assert not np.array_equal(video_of(stocked, graph)[0], frames)
 
 
 def test_the_small_text_encoder_reads_words(stocked):
-    """Both ways to the video: another prompt is another video, and the text came from core's CLIPTextEncode."""
-    graph = cut(T2V)
-    (trainer,) = (key for key, node in graph.items() if node["class_type"] == TRAINER)
-    sampler = next(node["inputs"] for node in graph.values() if node["class_type"] == "KSampler")
-    sampler["model"] = graph.pop(trainer)["inputs"]["model"]
+    """Another prompt is another video; the text comes from core's CLIPTextEncode."""
+    graph = untrained(cut(T2V), 1)
     first, _ = video_of(stocked, graph)
-    graph[sampler["positive"][0]]["inputs"]["text"] = "a busy street"
+    positive = next(node["inputs"] for node in graph.values() if node["class_type"] == "KSampler")["positive"][0]
+    graph[positive]["inputs"]["text"] = "a busy street"
     assert not np.array_equal(video_of(stocked, graph)[0], first)
