@@ -23,7 +23,15 @@ for folder in ("tests/helpers", "tests/host", "tools"):
 
 from host_page import open_browser, open_page  # noqa: E402
 from host_server import HostServer, decode_video, saved_video  # noqa: E402
-from workflow_layouts import LAYOUTS, NEED_WEIGHTS, NODE_SIZES, NODE_WIDTH, SIZES_IN, WAN_WEIGHTS  # noqa: E402
+from workflow_layouts import (  # noqa: E402
+    LAYOUTS,
+    NEED_WEIGHTS,
+    NEWER_NODES,
+    NODE_SIZES,
+    NODE_WIDTH,
+    SIZES_IN,
+    WAN_WEIGHTS,
+)
 
 WIDTH, HEIGHT = 1920, 1080
 BUILD = """
@@ -149,7 +157,7 @@ def main():
                 print(target)
                 if args.thumbnails:
                     picture = target.with_suffix(".jpg")
-                    if name in (*NEED_WEIGHTS, *WAN_WEIGHTS):
+                    if name in (*NEED_WEIGHTS, *WAN_WEIGHTS, *NEWER_NODES):
                         write_picture(page, graph, picture)
                     else:
                         write_thumbnail(server, api, picture)

@@ -40,7 +40,7 @@ def main() -> None:
     for name, points in clips.items():
         points = np.round(points, 1) + 0.0  # a tenth of a pixel; no minus zeros
         print(write_pose_file(options.output / f"{name}.json", Poses(points[:, None], WIDTH, HEIGHT)))
-    print(_save(options.output / "character.jpg", picture))
+    print(_save(options.output.parent / "drawn_character.jpg", picture))
 
 
 def _walk(seed: int) -> np.ndarray:

@@ -22,6 +22,12 @@ NODE_SIZES = {
     "MotionBlocksInflateModel": (420, 560),
     "MotionBlocksGenerateClips": (420, 620),
     "ImageScale": (320, 170),
+    "MotionBlocksLoadPoses": (460, 640),
+    "MotionBlocksCleanPoses": (460, 860),
+    "MotionBlocksRetargetPoses": (560, 960),
+    "MotionBlocksDrawPoses": (480, 860),
+    "MotionBlocksPoseReport": (700, 760),
+    "MotionBlocksSavePoses": (460, 640),
 }
 NODE_WIDTH = 320
 SIZES_IN = {  # their videos are tall
@@ -269,7 +275,56 @@ Tried with tiny random weights on both ends of the supported hosts, on a CPU; no
     (520, 430),
 )
 
+POSES_NOTE = note(
+    "Start here",
+    """
+# Poses that fit your picture
+
+Press **Run**: a walk is cleaned, fitted to the drawn character and drawn. Nothing is downloaded.
+
+1. **Your own poses**: put a `.json` of DWPose, SDPose or OpenPose into ComfyUI's input folder and choose it in
+   *Poses that move*. Or connect the POSE_KEYPOINT of a detector to *Gaps and jitter out*.
+2. **Your own picture**: replace *The picture* by **Load Image**, and *The picture's pose* by what a detector
+   finds in that picture.
+3. *Fit to the picture's body* shows first the picture's own pose, then the frame that is taken for the same
+   pose. If that frame does not look like the picture, choose another **calibration_frame**.
+
+The frames go into WanAnimate, VACE, SCAIL or a pose ControlNet.
+""",
+    (420, 400),
+)
+
+SDPOSE_NOTE = note(
+    "Start here",
+    """
+# From a video to skeletons that fit your picture
+
+By ComfyUI's own **SDPose** (0.33.0 and newer). Three things are not part of the pack:
+
+- `sdpose_wholebody_fp16.safetensors` in `models/checkpoints`
+- `rt_detr_v4-x-hgnet_fp16.safetensors` in `models/diffusion_models`; both come from `Comfy-Org/SDPose` on Hugging Face
+- your video, `my_video.mp4`, and your picture, in ComfyUI's input folder
+
+Say the video's frame rate in *fps* of *One person, gaps and jitter out*; *new_fps* 16 is what Wan wants.
+For several people choose *everybody* there, and raise *max_detections* if need be.
+""",
+    (420, 360),
+)
+
 LAYOUTS = {
+    "fit_poses": [
+        [group("Read me", GREY, [POSES_NOTE]), group("Poses", GREEN, ["1"])],
+        [group("Clean", BLUE, ["2"]), group("Picture", GREEN, ["3", "4"])],
+        [group("Fit", PURPLE, ["5"]), group("Before and after", GREY, ["9"])],
+        [group("Draw", PURPLE, ["6"]), group("Video", YELLOW, ["7", "8"])],
+    ],
+    "sdpose_to_poses": [
+        [group("Read me", GREY, [SDPOSE_NOTE]), group("Video and picture", GREEN, ["1", "2", "8"])],
+        [group("Detectors of ComfyUI", GREEN, ["3", "4", "5", "6", "9"])],
+        [group("Clean", BLUE, ["7"])],
+        [group("Fit", PURPLE, ["10"]), group("Keep", GREY, ["14"])],
+        [group("Draw", PURPLE, ["11"]), group("Video", YELLOW, ["12", "13"])],
+    ],
     "animate_photo": [
         [group("Read me", GREY, [START_NOTE, SAMPLE_NOTE])],
         [group("Model and photo", GREEN, ["1", "2"])],
@@ -348,4 +403,5 @@ LAYOUTS = {
 
 # Their models are not part of the pack: built among tiny stand-ins, whose videos are noise; their picture is the graph.
 WAN_WEIGHTS = ("wan_train_animate", "wan22_train_animate")  # the host's own loaders name them; built without any
+NEWER_NODES = ("sdpose_to_poses",)  # of ComfyUI 0.33.0; built without weights too
 NEED_WEIGHTS = ("sana_video_text_to_video", "sana_video_image_to_video", "sana_inflate_train_animate")

@@ -16,6 +16,7 @@ PROMISES = {
     "compare_dynamics": (16, 3 * CITY[0] + 2 * GAP, CITY[1]),
     "dctinit_versus_plain": (16, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "train_motion_lora": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
+    "fit_poses": (40, 480, 832),
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
     "sana_video_text_to_video": (81, 480, 832),
@@ -23,9 +24,13 @@ NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, fram
     "sana_inflate_train_animate": (16, 512, 512),
 }
 WAN_WEIGHTS = {"wan_train_animate": (17, 480, 832), "wan22_train_animate": (17, 576, 480)}  # test_wan_workflows_run.py
-FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
-ALL = sorted({**PROMISES, **NEED_WEIGHTS, **WAN_WEIGHTS})
-FPS = {"train_motion_lora": 4.0, "sana_video_text_to_video": 16.0, "sana_video_image_to_video": 16.0}  # others: 8
+NEWER_NODES = {"sdpose_to_poses": {"RTDETR_detect", "SDPoseKeypointExtractor"}}  # of ComfyUI 0.33.0; need weights too
+FOLDERS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
+INPUTS = {"LoadVideo": {"file": "../input"}, "LoadImage": {"image": "../input"}}  # beside models
+ALL = sorted({**PROMISES, **NEED_WEIGHTS, **WAN_WEIGHTS, **NEWER_NODES})
+FPS = {  # others: 8
+    "train_motion_lora": 4.0, "fit_poses": 16.0, "sana_video_text_to_video": 16.0, "sana_video_image_to_video": 16.0,
+}  # fmt: skip
 
 
 def api_graph(name):
@@ -43,13 +48,19 @@ def video_of(host, graph):
     return decode_video(host.download(saved_video(host.run(graph))))
 
 
+def lacking(host, name):
+    """Nodes of a shipped graph that this host does not have: those of NEWER_NODES on an old one."""
+    return {kind for kind in NEWER_NODES.get(name, ()) if not host.get(f"/object_info/{kind}")}
+
+
 @contextmanager
 def files_listed(models):
-    """Empty files under the names that graphs for Wan give to core's loaders, so that the page finds them listed."""
+    """Empty files under the names that graphs give to core's loaders, so that the page finds them listed."""
     made = []
-    for graph in map(api_graph, WAN_WEIGHTS):
+    for graph in map(api_graph, (*WAN_WEIGHTS, *NEWER_NODES)):
         for node in graph.values():
-            for name, folder in FOLDERS.items():
+            folders = FOLDERS | INPUTS.get(node["class_type"], {})
+            for name, folder in folders.items():
                 if name in node["inputs"] and not (path := models / folder / node["inputs"][name]).exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()

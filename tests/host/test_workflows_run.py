@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from shipped_workflows import ALL, CITY, FOLDER, FPS, GAP, PORTRAIT, PROMISES, api_graph, node_of, video_of
+from shipped_workflows import ALL, CITY, FOLDER, FPS, GAP, PORTRAIT, PROMISES, api_graph, lacking, node_of, video_of
 
 pytestmark = pytest.mark.host
 
@@ -77,6 +77,22 @@ def test_the_subject_swings_out_comes_back_and_swings_to_the_other_side(shipped_
     steepness = np.hypot(*np.gradient(head[0])).mean()
     way = [np.abs(frame - head[0]).mean() / steepness for frame in head]
     assert min(way[3:6]) > 1.5 and min(way[11:14]) > 1.5 and way[8] < 0.8, way
+
+
+def test_the_walk_goes_right_and_starts_on_the_character(shipped_frames):
+    frames, _ = shipped_frames("fit_poses")
+    places = [np.argwhere(frame.max(-1) > 64)[:, 1].mean() for frame in frames]
+    assert places[-1] - places[0] > 200 and abs(places[0] - 270) < 60, places
+
+
+def test_the_graph_of_cores_sdpose_is_refused_by_the_names_of_its_weights(host):
+    """Sent to a host that has the nodes and not the weights; on an old one the node is what it names."""
+    text = host.fail(api_graph("sdpose_to_poses"))
+    if lacking(host, "sdpose_to_poses"):
+        assert "RTDETR_detect" in text or "SDPoseKeypointExtractor" in text
+    else:
+        for name in ("sdpose_wholebody_fp16.safetensors", "rt_detr_v4-x-hgnet_fp16.safetensors", "my_video.mp4"):
+            assert name in text
 
 
 def test_same_seed_twice_gives_the_same_video(host):
