@@ -92,16 +92,15 @@ def _main_widgets() -> list:
         ),
         inp(
             io.Int.Input, "steps", default=0, min=0, max=MAX_STEPS,
-            tooltip="Training steps in all, those of a resumed run included. 0 = the model's own, 240 for the "
-            "built-in ones.",
+            tooltip="Training steps in all, those of a resumed run included. 0 = 240, for the built-in models.",
         ),
         inp(
             io.Float.Input, "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, round=1e-7,
-            tooltip="Size of the steps at their largest. 0 = the model's own, 0.002 for the built-in ones.",
+            tooltip="Size of the steps at their largest. 0 = 0.008, for the built-in models.",
         ),
         inp(
             io.Int.Input, "rank", default=0, min=0, max=1024,
-            tooltip="Size of the adapter: how much it can hold. 0 = the model's own, 11 for the built-in ones.",
+            tooltip="Size of the adapter: how much it can hold. 0 = 16, for the built-in models.",
         ),
         inp(
             io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
@@ -131,8 +130,7 @@ def _advanced_widgets() -> list:
     return [
         inp(
             io.Int.Input, "batch_size", default=0, min=0, max=1024, **more,
-            tooltip="Samples a step. More is steadier and takes more memory. 0 = the model's own, 4 for the built-in "
-            "ones.",
+            tooltip="Samples a step. More is steadier and takes more memory. 0 = 2, for the built-in models.",
         ),
         inp(
             io.Int.Input, "num_frames", default=0, min=0, max=1024, **more,

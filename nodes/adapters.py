@@ -52,8 +52,9 @@ class LoadAdapter(io.ComfyNode):
             inputs=[
                 inp(
                     io.Combo.Input, "adapter_name", options=folders.adapter_names(),
-                    tooltip="A .safetensors file in models/motion_adapters or output/motion_adapters. After adding "
-                    "one, refresh the node definitions (press R).",
+                    tooltip="One that comes with the pack, for motionblocks-tiny, or a .safetensors file in "
+                    "models/motion_adapters or output/motion_adapters. After adding one, refresh the node definitions "
+                    "(press R).",
                 ),
                 *_amounts("How much of it, 0 = none. Weights of all motion adapters that come to 1 are most stable."),
                 inp(ADAPTERS.Input, "stack", optional=True, tooltip="Adapters that act together with this one."),

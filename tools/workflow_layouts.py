@@ -15,6 +15,9 @@ NODE_SIZES = {
     "VAEDecode": (220, 0),
     "MotionBlocksLoadClips": (340, 620),
     "MotionBlocksTrainMotionModel": (420, 1480),
+    "MotionBlocksTrainAdapter": (420, 1180),
+    "MotionBlocksLoadAdapter": (360, 330),
+    "MotionBlocksApplyAdapters": (360, 170),
     "MotionBlocksLoadModel": (380, 320),
     "MotionBlocksLoadTextEncoder": (380, 360),
     "MotionBlocksLoadVAE": (380, 280),
@@ -138,6 +141,62 @@ The LoRA is saved as `output/loras/jelly_00001.safetensors` and loads in the cor
 (older hosts call it *LoraLoaderModelOnly*).
 """,
     (520, 440),
+)
+
+LEARN_NOTE = note(
+    "Start here",
+    """
+# Teach one motion from ten clips
+
+Press **Run**. On a CPU the whole takes a minute or two; nothing is downloaded. Ten clips that come with the pack show a
+picture that is **squashed and stretched like jelly**. A small *motion adapter* learns it, and your photo does it too.
+
+The video shows the same photo and seed twice: **left before, right after**. *Learn the motion* shows the loss curve and
+samples while it runs.
+
+1. **Your own motion**: film it ten times, put the videos into a folder in ComfyUI's `input` folder, refresh (key R),
+   choose it in *Ten clips*. Captions are not read. The help page of *Learn the motion* says what makes clips good.
+2. **Video of 24 frames a second**: *fps* 24 and strides of 6 here, or 16 frames with strides of 3.
+3. **Cancel** is safe. To go on, set *resume_from* to `latest`.
+
+The adapter is saved as `output/motion_adapters/jelly_00001.safetensors`; **Load Motion Adapter** lists it after a
+refresh.
+""",
+    (520, 440),
+)
+
+ONE_ADAPTER_NOTE = note(
+    "Start here",
+    """
+# Move a photo with a motion adapter
+
+Press **Run**. *A motion* holds what ten clips taught; it stands in place of words.
+
+- **weight**: 0 is the model itself, 1 the motion as it was taught. Another weight reloads nothing.
+- **frame_curve** `0.4:0, 0.6:1`: the motion begins in the middle of the video.
+- **step_curve** `0:1, 0.5:0.3`: strong where the motion is decided, weak where details are.
+- **mask**: draw in the mask editor of **Load Image** where it may act.
+- **Your own**: *train_motion_adapter* makes one in a minute or two.
+
+This one was taught on 8 frames, so *num_frames* is 8.
+""",
+    (440, 340),
+)
+
+TWO_ADAPTERS_NOTE = note(
+    "Start here",
+    """
+# Two motions on one photo
+
+Press **Run**. The left half pans, the right half is squashed like jelly: two motion adapters, each with a **mask**, in
+one call of the model.
+
+- They are chained through **stack**; the order changes nothing.
+- Where masks share the picture out, each weight stays 1: what counts is the sum at each place.
+- Your masks: draw them in **Load Image**. Best along edges of things, since what moves differently must part somewhere.
+- Both on the whole picture: no masks, and weights of 0.5, or **Combine Motion Adapters** with its slider.
+""",
+    (440, 300),
 )
 
 SUBJECT_NOTE = note(
@@ -363,6 +422,26 @@ LAYOUTS = {
         [group("Clips and training", BLUE, ["2"], ["4"])],
         [group("Animate, before and after", PURPLE, ["5", "6"], ["7", "8"], ["9", "10"])],
         [group("One video", YELLOW, ["11", "12", "13"])],
+    ],
+    "train_motion_adapter": [
+        [group("Read me", GREY, [LEARN_NOTE]), group("Model and photo", GREEN, ["1", "3"])],
+        [group("Clips and training", BLUE, ["2"], ["4"])],
+        [group("Animate, before and after", PURPLE, ["6", "7"], ["8", "9", "5"], ["10", "11"])],
+        [group("One video", YELLOW, ["12", "13", "14"])],
+    ],
+    "motion_adapter": [
+        [group("Read me", GREY, [ONE_ADAPTER_NOTE])],
+        [group("Model and photo", GREEN, ["1", "2"])],
+        [group("Motion", BLUE, ["3", "4"])],
+        [group("Animate", PURPLE, ["5", "6"], ["7", "8"])],
+        [group("Video", YELLOW, ["9", "10"])],
+    ],
+    "two_motion_adapters": [
+        [group("Read me", GREY, [TWO_ADAPTERS_NOTE]), group("Two halves", GREEN, ["3", "4"], ["5", "6"])],
+        [group("Model and photo", GREEN, ["1", "2"])],
+        [group("Motions", BLUE, ["7", "8", "9"])],
+        [group("Animate", PURPLE, ["10", "11"], ["12", "13"])],
+        [group("Video", YELLOW, ["14", "15"])],
     ],
     "sana_video_text_to_video": [
         [group("Read me", GREY, [TEXT_NOTE, VIDEO_NOTE])],

@@ -38,7 +38,8 @@ def add_animate(commands) -> None:
         help="a LoRA for this model, made by `train` or named as kohya's scripts, PEFT or diffusers do")
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--adapter", metavar="FILE[:WEIGHT]", action="append", default=[],
-        help="a motion adapter made by `train` with adapter: miva; several, each with a weight, act together")
+        help="a motion adapter made by `train` with adapter: miva, or jelly or pan_left, which come with the pack; "
+        "several, each with a weight, act together")
     add("--device", help="cpu, cuda, … (default: cuda where torch sees it, else cpu)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="type the model computes in")
     add("--kernels", default="auto", help="auto, torch or triton: backend of the fast operators (default: %(default)s)")
@@ -120,10 +121,11 @@ def _adapters(model, options):
     from ..adapters.notes import motion_entries, sum_note
     from ..adapters.stack import AdapterStack, StackEntry
     from ..io.adapters.adapter_file import read_adapter
+    from ..io.adapters.shipped import adapter_file
 
     entries = []
     for path, weight in map(adapter_and_weight, options.adapter):
-        found = read_adapter(path)
+        found = read_adapter(adapter_file(path))
         entries.append(StackEntry(found.build(model.dit), weight))
         for note in found.notes:
             say(f"note: {note}")

@@ -11,6 +11,7 @@ WEIGHTS_FOLDER = "diffusion_models"
 ADAPTERS_FOLDER = "motion_adapters"  # below models and below output
 SUFFIX = ".safetensors"
 DETECTORS_FOLDER = "pose_detectors"
+SHIPPED = "shipped: "  # before the names of what comes with the pack
 _ROWS = {  # parts of names of files that lie apart -> row of docs/models.md
     "vae": (("wan", "Wan 2.1 VAE"), ("ltx", "LTX-2 VAE"), ("dc-ae", "DC-AE"), ("dcae", "DC-AE")),
     "text_encoders": (("gemma", "Gemma-2"),),
@@ -61,13 +62,19 @@ def register_adapters_folder() -> None:
 
 
 def adapter_names() -> list[str]:
-    """The .safetensors files in the folders of motion adapters."""
-    return folder_paths.get_filename_list(ADAPTERS_FOLDER)
+    """Adapters that come with the pack, then the .safetensors files in the folders of motion adapters."""
+    from ...motion.io.adapters.shipped import SHIPPED_ADAPTERS
+
+    return [*(SHIPPED + name for name in SHIPPED_ADAPTERS), *folder_paths.get_filename_list(ADAPTERS_FOLDER)]
 
 
 def adapter_path(name: str) -> str:
     """Full path of a listed adapter. Raises CheckpointError for a name that is not in the list."""
+    from ...motion.io.adapters.shipped import FOLDER
+
     path = folder_paths.get_full_path(ADAPTERS_FOLDER, name) if name in adapter_names() else None
+    if name in adapter_names() and name.startswith(SHIPPED):
+        path = str(FOLDER / f"{name.removeprefix(SHIPPED)}{SUFFIX}")
     if path is None:
         raise CheckpointError(_no_adapter(name))
     return path

@@ -108,6 +108,12 @@ def _for_motion(spec: ModelSpec, settings: dict) -> tuple[dict, dict]:
             f"model is {row.title}, beside which no motion adapter is trained yet; train a LoRA for it with Train "
             "Motion Model, or take a linear video model, such as that of Load Built-in Motion Model"
         )
+    asked = [name for name in ("steps", "batch_size", "learning_rate", "rank") if not settings.get(name)]
+    if asked and spec.space.kind != "builtin":
+        raise ConfigError(
+            f"{', '.join(asked)}: 0 leaves the choice to the model, and only built-in ones have numbers of their own; "
+            "set all of them: the paper's for large models are 8000 steps of 1 at 1e-5, rank 128"
+        )
     own = asdict(row.training.motion)
     own["steps"] = own.pop("num_steps")
     fixed = {name: own.pop(name) for name in ("sigma_sampling", "top_noise_share")}

@@ -2,7 +2,7 @@
 
 FROM_FOLDERS = {  # choices are files found
     "folder", "source_name", "vae_name", "text_encoder_name", "resume_from", "file", "vitpose_model", "person_detector",
-    "openpose_model",
+    "openpose_model", "adapter_name",
 }  # fmt: skip
 
 

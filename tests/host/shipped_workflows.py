@@ -17,6 +17,9 @@ PROMISES = {
     "dctinit_versus_plain": (16, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "train_motion_lora": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "fit_poses": (40, 480, 832),
+    "train_motion_adapter": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
+    "motion_adapter": (8, *PORTRAIT),
+    "two_motion_adapters": (8, *RACCOON),
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
     "sana_video_text_to_video": (81, 480, 832),
@@ -29,7 +32,8 @@ FOLDERS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_na
 INPUTS = {"LoadVideo": {"file": "../input"}, "LoadImage": {"image": "../input"}}  # beside models
 ALL = sorted({**PROMISES, **NEED_WEIGHTS, **WAN_WEIGHTS, **NEWER_NODES})
 FPS = {  # others: 8
-    "train_motion_lora": 4.0, "fit_poses": 16.0, "sana_video_text_to_video": 16.0, "sana_video_image_to_video": 16.0,
+    "train_motion_lora": 4.0, "train_motion_adapter": 4.0, "motion_adapter": 4.0, "two_motion_adapters": 4.0,
+    "fit_poses": 16.0, "sana_video_text_to_video": 16.0, "sana_video_image_to_video": 16.0,
 }  # fmt: skip
 
 

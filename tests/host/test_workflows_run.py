@@ -2,7 +2,20 @@
 
 import numpy as np
 import pytest
-from shipped_workflows import ALL, CITY, FOLDER, FPS, GAP, PORTRAIT, PROMISES, api_graph, lacking, node_of, video_of
+from shipped_workflows import (
+    ALL,
+    CITY,
+    FOLDER,
+    FPS,
+    GAP,
+    PORTRAIT,
+    PROMISES,
+    RACCOON,
+    api_graph,
+    lacking,
+    node_of,
+    video_of,
+)
 
 pytestmark = pytest.mark.host
 
@@ -68,6 +81,39 @@ def test_the_trained_half_is_squashed_and_stretched_as_its_clips_are(shipped_fra
     widths = [[width_against(half[n], half[0]) for n in (2, 6)] for half in (before, after)]
     assert widths[1][0] > 1.03 and widths[1][1] < 0.97, widths
     assert widths[1][0] - widths[1][1] > 3 * abs(widths[0][0] - widths[0][1]), widths
+
+
+def test_the_trained_adapter_does_as_its_clips_do(shipped_frames):
+    frames, _ = shipped_frames("train_motion_adapter")
+    before, after = frames[:, :, : PORTRAIT[1]], frames[:, :, PORTRAIT[1] + GAP :]
+    widths = [[width_against(half[n], half[0]) for n in (2, 6)] for half in (before, after)]
+    assert widths[1][0] > 1.02 and widths[1][1] < 0.98, widths
+    assert widths[1][0] - widths[1][1] > 3 * abs(widths[0][0] - widths[0][1]), widths
+
+
+def test_the_shipped_adapter_does_as_its_clips_do(shipped_frames):
+    frames, _ = shipped_frames("motion_adapter")
+    widths = [width_against(frames[n], frames[0]) for n in (2, 6)]
+    assert widths[0] > 1.02 and widths[1] < 0.98, widths
+
+
+def shift_of(part, photo):
+    """Whole pixels by which the columns of a part of a frame moved to the right."""
+    one, other = (picture.mean(axis=(0, 2)) for picture in (photo, part))
+    width, reach = len(one), len(one) // 8
+    middle = slice(reach, width - reach)
+    errors = [np.square(np.roll(one, shift)[middle] - other[middle]).mean() for shift in range(-reach, reach + 1)]
+    return int(np.argmin(errors)) - reach
+
+
+def test_two_adapters_move_a_half_each(shipped_frames):
+    """The left half moves to the right as the camera pans left; the right one is squashed where it stands."""
+    frames, _ = shipped_frames("two_motion_adapters")
+    half = RACCOON[1] // 2
+    left, right = frames[:, :, : half - 48], frames[:, :, half + 48 :]  # a token away from the edge
+    shifts = [shift_of(part[5], part[0]) for part in (left, right)]
+    assert shifts[0] > 15 and abs(shifts[1]) < shifts[0] / 2, shifts
+    assert motion_of(right) > 3.0
 
 
 def test_the_subject_swings_out_comes_back_and_swings_to_the_other_side(shipped_frames):

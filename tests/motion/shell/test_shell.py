@@ -133,6 +133,15 @@ def test_motion_adapters_act_together_by_their_weights_and_a_loose_sum_is_told(d
     assert (both - swapped).abs().max() <= 1 / 255
 
 
+def test_a_shipped_adapter_is_known_by_its_name(desk, capsys):
+    outs = []
+    for more in ([], ["--adapter", "jelly:0"], ["--adapter", "jelly"]):
+        arguments = ["animate", "photo.png", "--motion", "", "--frames", "3", "--steps", "1", "--quiet"]
+        assert main.main([*arguments, "-o", f"{len(outs)}", *more]) == 0
+        outs.append(read_video(desk / f"{len(outs)}")[0])
+    assert torch.equal(outs[0], outs[1]) and not torch.equal(outs[0], outs[2])
+
+
 @pytest.mark.parametrize(
     ("text", "path", "weight"),
     [("a.safetensors", "a.safetensors", 1.0), ("a:0.5", "a", 0.5), ("C:\\a.safetensors", "C:\\a.safetensors", 1.0),

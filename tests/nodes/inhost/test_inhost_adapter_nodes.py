@@ -83,6 +83,18 @@ def test_the_folders_are_models_and_output_and_hold_safetensors_only(ours, saved
     assert node.fingerprint_inputs("no.safetensors")
 
 
+def test_those_that_come_with_the_pack_are_listed_first_and_move_a_photo(core, ours, under):
+    node = ours["LoadAdapter"]
+    names = node.INPUT_TYPES()["required"]["adapter_name"]
+    listed = names[1]["options"] if len(names) > 1 and "options" in names[1] else names[0]
+    assert listed[:2] == ["shipped: jelly", "shipped: pan_left"]
+    assert node.validate_inputs("shipped: jelly") is True and node.fingerprint_inputs("shipped: jelly")[-1].isdigit()
+    assert "is not in models/motion_adapters" in node.validate_inputs("shipped: ../motionblocks-tiny")
+    model, *_ = ours["LoadBuiltin"].execute("motionblocks-tiny").args
+    made = ours["ApplyAdapters"].execute(model, node.execute("shipped: jelly").args[0]).args[0]
+    assert attached_stack(made).entries[0].adapter.config.rank == 16 and "base: motionblocks-tiny, " in under[0]
+
+
 def test_a_file_tells_its_motion_base_and_size(load, saved, under):
     load("sway", weight=0.5, step_curve="0:1, 0.5:0.3", frame_curve="0:0, 1:1", mask=torch.ones(4, 6, 8))
     count = sum(value.numel() for value in saved["sway"].tensors().values())

@@ -9,7 +9,7 @@ import own_motion_adapters as own
 import pytest
 import tiny_native_wan
 import torch
-from pack.motion.errors import ConfigError
+from pack.motion.errors import ConfigError, ShapeError
 from pack.nodes.host import page
 from test_inhost_training import (
     builtin,  # noqa: F401
@@ -51,7 +51,7 @@ def test_an_adapter_is_trained_saved_and_loadable_at_once(core, ours, builtin, t
     assert path == Path(folder_paths.get_output_directory()) / "motion_adapters" / "sway_00001.safetensors"
     tensors, metadata = weights_of(path)
     told = json.loads(metadata["training"])
-    own_settings = {"adapter": "miva", "rank": 2, "sigma_sampling": "uniform", "top_noise_share": 0.25}
+    own_settings = {"adapter": "miva", "rank": 2, "sigma_sampling": "uniform", "top_noise_share": 0.7}
     assert {name: told[name] for name in own_settings} == own_settings
     assert metadata["motion"] == "grass sways" and metadata["base_model"] == "motionblocks-tiny"
     assert metadata["trained_size"] == "64x64 px, 4 frames" and metadata["training_steps"] == str(STEPS)
@@ -89,9 +89,9 @@ def test_numbers_of_0_are_the_models_own(train, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train("own", steps=0, rank=0, batch_size=0, learning_rate=0.0, more_settings="sigma_sampling = logit_normal")
     told = seen[0].config
-    assert (told.loop.num_steps, told.loop.batch_size, told.optimizer.learning_rate) == (240, 4, 2e-3)
-    assert (told.adapter.rank, told.adapter.alpha, told.adapter.adapter) == (11, 11.0, "miva")
-    assert (told.objective.sigma_sampling, told.objective.top_noise_share) == ("logit_normal", 0.25)
+    assert (told.loop.num_steps, told.loop.batch_size, told.optimizer.learning_rate) == (240, 2, 8e-3)
+    assert (told.adapter.rank, told.adapter.alpha, told.adapter.adapter) == (16, 16.0, "miva")
+    assert (told.objective.sigma_sampling, told.objective.top_noise_share) == ("logit_normal", 0.7)
     assert {clip.caption for clip in seen[0].clips.clips} == {""} and seen[0].photo.shape[0] == 1
     assert seen[0].told == {"motion": "own", "base_model": "motionblocks-tiny"}
 
@@ -133,7 +133,7 @@ def test_it_trains_what_the_shell_trains(train, clips, tmp_path):  # noqa: F811
         model = load_builtin(device="cpu")
         config = TrainingConfig.of(
             num_steps=STEPS, rank=2, alpha=2.0, learning_rate=1e-2, adapter="miva", sigma_sampling="uniform",
-            top_noise_share=0.25, shift=model.spec.sampling.shift,
+            top_noise_share=0.7, shift=model.spec.sampling.shift,
         )  # fmt: skip
         windows = WindowConfig(num_frames=4, stride_min=1, stride_max=2, windows_per_clip=2)
         dataset = build_latent_dataset(clips.without_captions(), model.spec, builtin_encoders(model), windows,
@@ -169,6 +169,14 @@ def test_clips_too_short_to_move_are_refused(train, ours):
 def test_wan_is_refused_in_words_and_so_are_others(train, ours):
     with pytest.raises(ConfigError, match="model is Wan, beside which no motion adapter is trained yet; train a LoRA"):
         train("wan", model=tiny_native_wan.native())
+
+
+def test_a_model_that_is_not_built_in_has_no_numbers_of_its_own(train, models_folder):
+    model, _ = own.model_at(models_folder / "taught.safetensors", qk_norm=True)
+    with pytest.raises(ConfigError, match="steps, rank: 0 leaves the choice to the model, and only built-in ones have"):
+        train("large", model=model, steps=0, rank=0)
+    with pytest.raises(ShapeError, match="vae is the built-in VAE, the model works in the svd latent space"):
+        train("large", model=model)
 
 
 def test_each_node_trains_its_own_kind(train, ours, builtin, clips):  # noqa: F811
