@@ -19,11 +19,11 @@ TESTS = ROOT / "tests" / "nodes" / "inhost"
 SILENCE = 900  # seconds
 
 
-def measure(host: Path) -> tuple[dict, list[str]]:
-    """What the tests inside this host measured, and those that failed."""
+def measure(host: Path, pattern: str = "test_inhost_native_*.py") -> tuple[dict, list[str]]:
+    """What the tests of these files inside this host measured, and those that failed."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "figures.json"
-        files = sorted(str(path) for path in TESTS.glob("test_inhost_native_*.py"))
+        files = sorted(str(path) for path in TESTS.glob(pattern))
         arguments = ["--rootdir", str(TESTS), *files]
         with HostSuite(host, arguments, folder, SILENCE, MOTIONBLOCKS_FIGURES=str(kept)) as suite:
             suite.collect()

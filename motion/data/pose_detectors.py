@@ -148,7 +148,7 @@ def detect_poses(
     frames: Tensor, detector: Detector, *, boxes: Sequence[Sequence[Box]] | None = None, min_confidence: float = 0.3,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Poses:  # fmt: skip
-    """Poses of everybody in a clip (t, h, w, 3) in [0, 1].
+    """Poses of everybody in a clip (t, h, w, 3) in [0, 1], whose frames are walked through once.
 
     boxes: of the people in each frame; a frame beyond the last has those of the last. on_step(done, total) is called
     after each frame. Raises ShapeError and ConfigError as `read_poses` does.

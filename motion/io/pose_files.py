@@ -18,7 +18,7 @@ MAX_FOLDER_BYTES = 256 * 2**20
 MAX_LISTED = 50  # files of one folder
 MAX_PARTS = 4_000_000  # 3,000 frames of three people with hands and face
 _NUMBER = re.compile(r"(\d+)")
-_VIDEOS = {".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".webp", ".png", ".jpg", ".jpeg"}
+VIDEOS = {".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".webp", ".png", ".jpg", ".jpeg"}
 
 
 def read_pose_file(
@@ -120,10 +120,10 @@ def _folder_frames(folder: Path) -> Iterator[dict]:
 
 
 def _load(file: Path):
-    if file.suffix.lower() in _VIDEOS:
+    if file.suffix.lower() in VIDEOS:
         raise ShapeError(
-            "it is a video or a picture, not JSON; detect poses first: with SDPose or DWPose in ComfyUI, or OpenPose "
-            "with --write_json"
+            "it is a video or a picture, not JSON; detect poses first: with SDPose or DWPose in ComfyUI, with OpenPose "
+            "and --write_json, or by `motionblocks poses VIDEO --detector MODEL`"
         )
     with open(file, "rb") as handle:
         data = handle.read(MAX_FILE_BYTES + 1)

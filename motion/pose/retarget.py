@@ -89,6 +89,11 @@ def retarget(
             notes.append(f"person {k} or its partner shows no neck and shoulders{at}; it was fitted to the canvas only")
             continue
         frames[k], scales[k] = person.frame, person.scale
+        if person.scale in SCALE_CLAMP:
+            notes.append(
+                f"person {k} is held at a scale of {person.scale:g}, the {'most' if person.scale > 1 else 'least'} "
+                "there is; crop the picture or the video so that people are more alike in size"
+            )
         ratios[k], face = person.bone_ratios() if mode == "limb" else (person.scale, person.scale)
         points[:, k] = person.moved(ratios[k], face, lock_x, lock_y)
         if keep_feet and not _put_on_ground(points[:, k], reference.points[0, other]):

@@ -1,4 +1,4 @@
-"""`motionblocks poses`: pose files read, cleaned, fitted to a reference, written as JSON or drawn as a video."""
+"""`motionblocks poses`: poses of a file or a video, cleaned, fitted to a reference, written as JSON or drawn."""
 
 import os
 import re
@@ -17,19 +17,24 @@ PARTS = ("body", "hands", "face")
 def add_poses(commands) -> None:
     command = commands.add_parser(
         "poses", help="clean poses of people, fit them to a picture's body, draw them",
-        usage="%(prog)s FILE [-o poses.json] [options]\n       %(prog)s draw FILE [-o skeletons.mp4] [options]",
-        description="Read poses (OpenPose JSON, a folder of it, or what SDPose and DWPose nodes save), clean them, fit "
-        "them to the body of a reference, and write them as JSON; with `draw` before FILE, draw them as a video.",
+        usage="%(prog)s FILE [-o poses.json] [options]\n       %(prog)s draw FILE [-o skeletons.mp4] [options]\n"
+        "       %(prog)s VIDEO --detector MODEL [-o poses.json] [options]",
+        description="Read poses (OpenPose JSON, a folder of it, what SDPose and DWPose nodes save), or find them in a "
+        "video, clean them, fit them to the body of a reference, and write them as JSON; with `draw` before FILE, draw "
+        "them as a video.",
         epilog="docs/poses.md explains each step. An existing output is never overwritten unless you say --overwrite.",
     )  # fmt: skip
     add = command.add_argument
-    add("what", nargs="+", metavar="[draw] FILE", help="JSON file, or folder with a JSON file for each frame")
+    add("what", nargs="+", metavar="[draw] FILE", help="JSON file, folder with a JSON file for each frame, or video")
     add("-o", "--output", help="file to write (default: FILE's name with _clean.json, or _skeleton.mp4 for draw)")
     add("--size", metavar="WxH", help="px of the video they were detected in, for files that do not say it")
     add("--person", default=EVERYBODY,
         help="all, largest, or a number counted from 0 in the order of appearance (default: %(default)s)")
     add("--min-confidence", type=float, default=0.3, help="points less sure are missing (default: %(default)s)")
-    add("--fps", type=float, default=16.0, help="frames per second of FILE (default: %(default)g)")
+    add("--detector", metavar="MODEL",
+        help="what finds people in a video: folder of ViTPose, or OpenPose file of `convert` (docs/models.md)")
+    add("--person-detector", metavar="FOLDER", help="RT-DETR, for ViTPose; without it a frame is one person")
+    add("--fps", type=float, help="frames per second of FILE (default: 16, or the video's own)")
     add("--new-fps", type=float, help="resample to so many frames per second (default: keep)")
     add("--smooth", choices=SMOOTHINGS, default=SMOOTHINGS[0],
         help="polynomial: no lag; one-euro: looks back only, for live use (default: %(default)s)")
@@ -54,10 +59,10 @@ def _poses(options) -> None:
     from ..pose.smoothing import jitter
 
     draws, path = _what(options.what)
-    raw = _read(path, options)
+    raw, fps = _read(path, options)
     before = jitter(raw)
-    poses = _cleaned(raw, options)
-    fps = options.new_fps or options.fps
+    poses = _cleaned(raw, fps, options)
+    fps = options.new_fps or fps
     seen = poses.present.sum(1)
     say(f"people: {poses.points.shape[1]}, in {int((seen > 0).sum())} of {len(seen)} frames")
     if poses.points.shape[1]:
@@ -91,28 +96,82 @@ def parse_size(text: str | None, name: str) -> tuple[int, int] | None:
 
 
 def _read(path: str, options):
-    from ..io.pose_files import read_pose_file
+    """Poses of a file or a video, of the people wanted, and their frame rate."""
+    from ..io.pose_files import VIDEOS, read_pose_file
     from ..pose.keypoints import pick_person
 
-    poses = read_pose_file(path, size=parse_size(options.size, "--size"), min_confidence=options.min_confidence)
+    is_video = Path(path).suffix.lower() in VIDEOS
+    if options.detector and not is_video:
+        raise ConfigError(f"--detector finds people in a video, and {path} is none; leave it out for pose files")
+    if is_video and options.detector:
+        poses, fps = _detected(path, options)
+    else:
+        size = parse_size(options.size, "--size")
+        poses, fps = read_pose_file(path, size=size, min_confidence=options.min_confidence), 16.0
+    fps = fps if options.fps is None else options.fps
     if options.person == EVERYBODY:
-        return poses
+        return poses, fps
     if options.person == LARGEST:
-        return pick_person(poses)
+        return pick_person(poses), fps
     if not options.person.isdecimal():
         raise ConfigError(f"--person is {options.person!r}; all, largest or a number from 0 is needed")
-    return pick_person(poses, int(options.person))
+    return pick_person(poses, int(options.person)), fps
 
 
-def _cleaned(poses, options):
+def _detected(path: str, options):
+    """Poses that a detector finds in the frames of a video, and the video's rate."""
+    from tqdm import tqdm
+
+    from ..data.pose_detectors import detect_poses, open_openpose, open_vitpose
+    from ..data.sources.video_index import index_video
+
+    device = "cuda" if _has_card() else "cpu"
+    if os.path.isdir(options.detector):
+        detector = open_vitpose(options.detector, persons=options.person_detector, device=device)
+    elif options.person_detector:
+        raise ConfigError("--person-detector is for ViTPose; OpenPose finds people itself: leave it out")
+    else:
+        detector = open_openpose(options.detector, device=device)
+    say(f"by {detector.name}; licence of the weights: {detector.licence}")
+    video = index_video(Path(path))
+    with tqdm(desc="detecting", unit="frame", total=len(video.times), disable=options.quiet, delay=1) as bar:
+        poses = detect_poses(
+            _Frames(video), detector, min_confidence=options.min_confidence, on_step=lambda done, total: bar.update()
+        )
+    return poses, video.fps or 16.0
+
+
+def _has_card() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class _Frames:
+    """Frames (h, w, 3) of a video, read a few at a time while they are walked through."""
+
+    AT_ONCE = 16
+
+    def __init__(self, video):
+        self.video, self.shape, self.ndim = video, (len(video.times), video.height, video.width, 3), 4
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self):
+        for first in range(0, len(self), self.AT_ONCE):
+            yield from self.video.read(range(first, min(first + self.AT_ONCE, len(self)))).movedim(1, -1)
+
+
+def _cleaned(poses, fps: float, options):
     from ..pose import smoothing
 
     poses = smoothing.fill_gaps(poses, options.gap)
     if options.smooth == "polynomial":
-        poses = smoothing.smooth(poses, options.fps)
+        poses = smoothing.smooth(poses, fps)
     elif options.smooth == "one-euro":
-        poses = smoothing.smooth_one_euro(poses, options.fps)
-    return smoothing.resample(poses, options.fps, options.new_fps or options.fps)
+        poses = smoothing.smooth_one_euro(poses, fps)
+    return smoothing.resample(poses, fps, options.new_fps or fps)
 
 
 def _fitted(poses, options):

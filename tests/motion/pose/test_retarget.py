@@ -266,3 +266,13 @@ def test_fitting_writes_into_no_input():
     before = poses.points.copy(), reference.points.copy()
     retarget(poses, reference, keep_feet=True, lock_x=True)
     assert (poses.points == before[0]).all() and (reference.points == before[1]).all()
+
+
+@pytest.mark.parametrize("factor, says", [(8.0, "scale of 3, the most"), (0.05, "scale of 0.3, the least")])
+def test_a_scale_at_its_bound_is_told(factor, says):
+    points = one(1, 6)[:, None]
+    small = Poses(points * (0.1, 0.1, 1), 832, 480) if factor > 1 else Poses(points, 832, 480)
+    reference = Poses(small.points[:1] * (factor, factor, 1), 832, 480)
+    done = retarget(small, reference)
+    assert any(says in note for note in done.notes) and "crop the picture" in done.notes[0]
+    assert retarget(small, Poses(small.points[:1], 832, 480)).notes == ()

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from pack.motion.io.media.video import read_video
+from pack.motion.io.media.video import read_video, write_video
 from pack.motion.io.pose_files import read_pose_file
 from pack.motion.pose.keypoints import Poses
 from pack.motion.pose.renderer import PARTS, draw_people
@@ -135,3 +135,27 @@ def test_the_lists_of_the_shell_are_those_of_the_library():
     with pytest.raises(SystemExit) as stop:
         main.main(["poses", "--help"])
     assert stop.value.code == 0
+
+
+def test_a_video_is_detected_cleaned_and_written_at_its_own_rate(desk, capsys):
+    pytest.importorskip("transformers")
+    from tiny_pose_models import save_rt_detr, save_vitpose
+
+    save_vitpose(desk / "vitpose")
+    save_rt_detr(desk / "rt_detr")
+    clip = np.random.default_rng(0).integers(0, 255, (20, 90, 120, 3), np.uint8)
+    write_video("clip.mp4", iter(torch.from_numpy(clip)), 24.0)
+    assert run("clip.mp4", "--detector", "vitpose", "--min-confidence", "0") == 0
+    out = capsys.readouterr().out
+    assert "by ViTPose, vitpose; licence of the weights: apache-2.0" in out and "(20 frames, 120x90, 24 fps)" in out
+    assert read_pose_file("clip_clean.json").present.all()
+    assert run("clip.mp4", "--detector", "vitpose", "--person-detector", "rt_detr", "-o", "boxes.json") == 0
+    for words, says in (
+        (["clip.mp4", "--detector", "nowhere"], "no such file"), (["raw.json", "--detector", "vitpose"], "is none"),
+        (["clip.mp4"], "--detector MODEL"), (["clip.mp4", "--detector", "a.pth"], "no such file"),
+        (["clip.mp4", "--detector", "raw.json", "--person-detector", "rt_detr"], "is for ViTPose"),
+        (["clip.mp4", "--detector", "raw.json"], "no node opens pickles|convert"),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert run(*words) == 2
+        assert re.search(says, capsys.readouterr().err), words

@@ -57,8 +57,9 @@ def test_a_shipped_clip_is_cleaned_fitted_drawn_reported_and_saved(ours, tmp_pat
     np.testing.assert_array_equal(points_of(json.loads(Path(path).read_text())), points_of(fitted))
 
 
-def test_pixels_shares_25_points_and_null_hands_are_read_alike(ours, inputs):
+def test_pixels_shares_25_points_and_null_hands_are_read_alike(ours, inputs, figure):
     """Test (k) of the specification."""
+    worst = 0.0
     truth = people()
     truth[2, 0, LEFT_HAND] = 0
     for name, frames, *size in (
@@ -67,19 +68,25 @@ def test_pixels_shares_25_points_and_null_hands_are_read_alike(ours, inputs):
     ):  # fmt: skip
         found, _ = ours["LoadPoses"].execute(inputs(f"k/{name}.json", frames), *size).args
         np.testing.assert_allclose(points_of(found)[:, :, :130], truth[:, :, :130], atol=1e-6, err_msg=name)
+        worst = max(worst, float(np.abs(points_of(found)[:, :, :130] - truth[:, :, :130]).max()))
         assert [len(person[part]) for person in found[2]["people"] for part in
                 ("pose_keypoints_2d", "face_keypoints_2d", "hand_left_keypoints_2d")] == [54, 210, 63] * 2  # fmt: skip
+    figure("(k) four tools' files through Load Poses, largest error, px", worst)
 
 
-def test_a_reference_out_of_the_clip_changes_nothing_and_a_scaled_copy_is_undone(ours):
+def test_a_reference_out_of_the_clip_changes_nothing_and_a_scaled_copy_is_undone(ours, figure):
     """Test (l) of the specification."""
     truth = people()
     frames = as_controlnet_aux(truth)
     same = ours["RetargetPoses"].execute(frames, [frames[3]]).args[0]
-    assert np.abs(points_of(same)[..., :2] - truth[..., :2])[:, :, :130].max() <= 0.5
+    change = float(np.abs(points_of(same)[..., :2] - truth[..., :2])[:, :, :130].max())
+    assert change <= 0.5
     small = as_controlnet_aux(truth * (0.5, 0.5, 1))
     undone = ours["RetargetPoses"].execute(small, [frames[3]]).args[0]
-    assert np.abs(points_of(undone)[..., :2] - truth[..., :2])[:, :, :130].max() <= 1
+    error = float(np.abs(points_of(undone)[..., :2] - truth[..., :2])[:, :, :130].max())
+    assert error <= 1
+    figure("(l) Retarget Poses, reference out of the clip, change, px", change)
+    figure("(l) Retarget Poses, copy of half the size undone, error, px", error)
     by_hand = ours["RetargetPoses"].execute(small, [frames[3]], calibration_frame=3).args
     assert "calibrated at frame 3" in by_hand[2]
 
