@@ -58,6 +58,9 @@ GRAPHS = {
     "builtin model": lambda half: one("MotionBlocksLoadBuiltin", model_name=half),
     "sample photo": lambda half: one("MotionBlocksSamplePhoto", photo=half),
     "model": lambda half: one("MotionBlocksLoadModel", model_name=f"{half}.safetensors", weight_dtype="default"),
+    "adapter": lambda half: one("MotionBlocksLoadAdapter", adapter_name=half, weight=1.0),
+    "adapter curve": lambda half: one(
+        "MotionBlocksLoadAdapter", adapter_name="shipped: jelly", weight=1.0, step_curve=half),
     "vae": lambda half: one("MotionBlocksLoadVAE", vae_name=half, weight_dtype="default"),
     "text encoder": lambda half: one(
         "MotionBlocksLoadTextEncoder", text_encoder_name=half, instruction="video", weight_dtype="default"),

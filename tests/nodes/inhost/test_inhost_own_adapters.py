@@ -226,6 +226,28 @@ def test_a_sum_of_weights_far_from_1_and_guidance_for_nothing_are_said(core, pai
     assert told(core, attach(model, own.stack(drawn_lora(network), weight=3.0)), monkeypatch, cfg=3.0) == []
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_block_patch_of_another_node_is_kept_whichever_comes_first(core, pair, adapter, before):
+    def double(given, extra):
+        return {"img": 2 * extra["original_block"](given)["img"]}
+
+    def patched(model):
+        copy = model.clone()
+        copy.set_model_patch_replace(double, "dit", "double_block", 0)
+        return copy
+
+    model, stack = pair[0], own.stack(adapter)
+    both = attach(patched(model), stack) if before else patched(attach(model, stack))
+    seen = own.sample(core, both)
+    assert not torch.equal(seen, own.sample(core, patched(model)))
+    assert not torch.equal(seen, own.sample(core, attach(model, stack)))
+    other_way = patched(attach(model, stack)) if before else attach(patched(model), stack)
+    assert torch.equal(seen, own.sample(core, other_way))
+    nothing = own.stack(adapter, weight=0.0)
+    alone = attach(patched(model), nothing) if before else patched(attach(model, nothing))
+    assert torch.equal(own.sample(core, alone), own.sample(core, patched(model)))
+
+
 @pytest.mark.parametrize("kind", ["miva", "lora"])
 def test_a_mask_of_another_number_of_frames_is_refused_before_anything_is_loaded(
     core, pair, adapter, monkeypatch, kind
