@@ -30,8 +30,8 @@ BOXES_AT_ONCE = 16
 OPENPOSE_SIDE = 1024  # px; larger frames are scaled down first: its maps have the size of the frame
 FACE_PEAK = 0.05  # of a heat map, as controlnet-aux has it
 UPSTREAM = (
-    "best leave it out and connect poses of ComfyUI's SDPose nodes (0.33.0 and newer) or of DWPose in "
-    "comfyui_controlnet_aux, which need nothing of this node"
+    "connect poses of ComfyUI's SDPose nodes (0.33.0 and newer) or of DWPose in comfyui_controlnet_aux instead, which "
+    "need nothing of this node"
 )
 COCO_17 = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]  # of the body of 18 points, in COCO's order
 Box = tuple[float, float, float, float]  # left, top, width, height, px

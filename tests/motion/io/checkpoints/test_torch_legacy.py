@@ -167,3 +167,8 @@ def test_random_damage_gives_tensors_or_a_refusal_and_never_another_error(tmp_pa
             refused += 1
             assert "a.pth: " in str(error)
     assert refused > 60
+
+
+def test_a_name_that_weights_do_not_need_is_refused_even_if_nothing_calls_it(tmp_path):
+    with pytest.raises(CheckpointError, match="it asks for os.system, .* nothing of it was run"):
+        read_legacy(written(tmp_path / "a.pth", b"\x80\x02}X\x01\x00\x00\x00acos\nsystem\ns."))
