@@ -26,6 +26,7 @@ from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.builtin_names import builtin_path, weights_path
 from pack.motion.io.networks.families import detect_family
 from pack.motion.io.networks.linear_video import compare_shapes, read_linear_video, save_linear_video
+from pack.motion.io.pose_files import read_pose_file, write_pose_file
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
 from pack.motion.layers.letterbox import fit_square
 from pack.motion.layers.warp import resample_flow, warp
@@ -37,6 +38,8 @@ from pack.motion.models.heads.flow_head import compose_clean
 from pack.motion.models.latent_spaces import LatentSpace
 from pack.motion.models.module_weights import is_untouched
 from pack.motion.pipeline import animate_frames
+from pack.motion.pose.keypoints import read_poses
+from pack.motion.pose.smoothing import jitter
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
@@ -103,6 +106,10 @@ BOUND_BY = {
     say: "test_scenes.py",
     compare_shapes: "test_small_vae_file.py",
     draw: "test_scene_model.py",
+    read_pose_file: "test_pose_files.py",
+    write_pose_file: "test_pose_files.py",
+    read_poses: "test_keypoints.py",
+    jitter: "test_smoothing.py",
 }
 
 
