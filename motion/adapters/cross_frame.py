@@ -20,6 +20,7 @@ from ...kernels.spatial_state import SpatialState, read_spatial_state
 from ..errors import ConfigError
 from ..models.block_adapters import AttentionSite
 from .low_rank import LowRank
+from .whole_matrix import WholeMatrix
 
 MODES = ("separate", "joint")
 
@@ -40,20 +41,30 @@ class FrameWeights(nn.Module):
 
 
 class CrossFrameReads(nn.Module):
-    """What stands beside one block's attention. rank: of W_Q' - W_Q and of W_O'. Raises ConfigError."""
+    """What stands beside one block's attention. rank: of W_Q' - W_Q and of W_O'. Raises ConfigError.
 
-    def __init__(self, width: int, embedding_width: int, rank: int, *, mode: str, tau: float, device=None):
+    whole: those of "q" and "o" that are a matrix of full rank instead, W_Q' itself; biased: those of them with a bias.
+    """
+
+    def __init__(
+        self, width: int, embedding_width: int, rank: int, *, mode: str, tau: float, whole: tuple[str, ...] = (),
+        biased: tuple[str, ...] = (), device=None,
+    ):  # fmt: skip
         super().__init__()
         if mode not in MODES:
             raise ConfigError(f"cross-frame mode is {mode!r}; it must be one of {', '.join(MODES)}")
         self.mode = mode
-        self.q, self.o = (LowRank(width, width, rank, device=device) for _ in range(2))
+        self.q, self.o = (
+            WholeMatrix(width, width, bias=name in biased, device=device) if name in whole
+            else LowRank(width, width, rank, device=device) for name in ("q", "o")
+        )  # fmt: skip
         self.lam = FrameWeights(embedding_width, tau, device=device)
 
     def forward(self, site: AttentionSite) -> Tensor:
         """(b, t, n, d), to be added to the block's own answer before its gate."""
         b, t, n, d = site.tokens.shape
-        query = site.unnormed_query + self.q(site.tokens).reshape(b * t, n, d).to(site.unnormed_query.dtype)
+        query = self.q(site.tokens).reshape(b * t, n, d).to(site.unnormed_query.dtype)
+        query = query if isinstance(self.q, WholeMatrix) else site.unnormed_query + query
         norm = getattr(site.attention, "norm_q", None)
         query = (query if norm is None else norm(query)).reshape(b, t, n, *site.query.shape[-2:])
         lam = self.lam(site.around.embedding).to(query.dtype).expand(b, t, 2).reshape(b, t, 2, 1, 1, 1)

@@ -19,6 +19,7 @@ from ..models.architecture import AdapterPlaces
 from ..models.architectures import ARCHITECTURES
 from ..models.block_adapters import BlockAdapters
 from .cross_frame import MODES, CrossFrameReads
+from .lora import MAX_RANK
 from .prompt_mlp import PromptMLP
 from .stack import AdapterStack, StackEntry
 from .temporal_lora import TemporalLoRA
@@ -32,6 +33,8 @@ class MIVAConfig:
 
     rank: of all low-rank matrices and of the prompt's hidden layer. alpha: tsa is scaled by alpha / rank. mode: see
     cross_frame.py. tau: temperature of λ(t). parts: those it has; an empty tuple has all the network has a place for.
+    The rest are forms of published files. prompt_rank: of the prompt's hidden layer alone, 0 = rank. whole: those of
+    "q" and "o" that are no low rank in cfa. biased: those of "q", "o" and "prompt" with biases. query_bias: see ca.
     """
 
     rank: int = 16
@@ -39,6 +42,10 @@ class MIVAConfig:
     mode: str = "separate"
     tau: float = 0.2
     parts: tuple[str, ...] = ()
+    prompt_rank: int = 0
+    whole: tuple[str, ...] = ()
+    biased: tuple[str, ...] = ()
+    query_bias: bool = True
 
     def __post_init__(self):
         if self.mode not in MODES:
@@ -47,6 +54,11 @@ class MIVAConfig:
             raise ConfigError(f"tau is {self.tau}, alpha {self.alpha}; both must be finite and above 0")
         if wrong := [part for part in self.parts if part not in PARTS]:
             raise ConfigError(f"an adapter has no part {wrong[0]!r}; there are {', '.join(PARTS)}")
+        if not 0 <= self.prompt_rank <= MAX_RANK:
+            raise ConfigError(f"prompt_rank is {self.prompt_rank}; it goes from 0 to {MAX_RANK}")
+        for name, known in (("whole", ("q", "o")), ("biased", ("q", "o", "prompt"))):
+            if wrong := [item for item in getattr(self, name) if item not in known]:
+                raise ConfigError(f"{name} has {wrong[0]!r}; there are {', '.join(known)}")
 
 
 class MIVABlock(nn.Module):
@@ -56,9 +68,15 @@ class MIVABlock(nn.Module):
         super().__init__()
         parts, rank = own_parts(config, places), config.rank
         if "cfa" in parts:
-            self.cfa = CrossFrameReads(width, width, rank, mode=config.mode, tau=config.tau, device=device)
+            self.cfa = CrossFrameReads(
+                width, width, rank, mode=config.mode, tau=config.tau, whole=config.whole, biased=config.biased,
+                device=device,
+            )  # fmt: skip
         if "ca" in parts:
-            self.ca = PromptMLP(width, rank, query=places.query, device=device)
+            self.ca = PromptMLP(
+                width, config.prompt_rank or rank, query=places.query, query_bias=config.query_bias,
+                biased="prompt" in config.biased, device=device,
+            )  # fmt: skip
         if "tsa" in parts:
             self.tsa = TemporalLoRA(width, rank, config.alpha, device=device)
 

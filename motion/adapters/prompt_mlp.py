@@ -13,14 +13,22 @@ from .lora import draw_evenly
 
 
 class PromptMLP(nn.Module):
-    """What stands in place of one block's text attention. query: name of that attention's query layer."""
+    """What stands in place of one block's text attention. query: name of that attention's query layer.
 
-    def __init__(self, width: int, rank: int, *, query: str, device=None):
+    query_bias: whether q counts that layer's bias. biased: whether W_1 and W_2 have biases.
+    """
+
+    def __init__(
+        self, width: int, rank: int, *, query: str, query_bias: bool = True, biased: bool = False, device=None
+    ):  # fmt: skip
         super().__init__()
-        self.query = query
+        self.query, self.query_bias = query, query_bias
         self.down = nn.Parameter(torch.empty(rank, width, device=device))
         self.norm = nn.LayerNorm(rank, device=device)
         self.up = nn.Parameter(torch.zeros(width, rank, device=device))
+        self.down_bias, self.up_bias = (
+            nn.Parameter(torch.zeros(size, device=device)) if biased else None for size in (rank, width)
+        )
 
     def draw(self, generator: torch.Generator) -> None:
         """Fill W_1, as torch fills a layer."""
@@ -28,8 +36,11 @@ class PromptMLP(nn.Module):
 
     def forward(self, site: TokenSite) -> Tensor:
         """(b, t, n, d), to be added to the tokens instead of what the text says."""
-        asked = getattr(site.attention, self.query)(site.tokens)
+        layer = getattr(site.attention, self.query)
+        asked = layer(site.tokens)
+        if not self.query_bias:
+            asked = asked - layer(torch.zeros_like(site.tokens[:1, :1, :1]))
         norm = getattr(site.attention, "norm_q", None)
         asked = asked if norm is None else norm(asked)
-        hidden = F.gelu(self.norm(F.linear(asked.to(self.down.dtype), self.down)))
-        return F.linear(hidden, self.up).to(site.tokens.dtype)
+        hidden = F.gelu(self.norm(F.linear(asked.to(self.down.dtype), self.down, self.down_bias)))
+        return F.linear(hidden, self.up, self.up_bias).to(site.tokens.dtype)

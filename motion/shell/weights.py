@@ -55,11 +55,12 @@ def add_convert(commands) -> None:
     command = commands.add_parser(
         "convert", help="make .safetensors of a .pth or .pt file, or one ComfyUI file of Wan weights",
         description="Write the weights of a SANA, SANA-Video or MiraMo checkpoint as .safetensors, under our names and "
-        "with their sizes in the metadata; or Wan weights of any layout as one file in ComfyUI's names; or a folder "
-        "with OpenPose's three .pth files as one. Nothing in the source is run.",
+        "with their sizes in the metadata; or a MIVA adapter of its published code, for Wan or AnimateDiff; or Wan "
+        "weights of any layout as one file in ComfyUI's names; or a folder with OpenPose's three .pth files as one. "
+        "Nothing in the source is run.",
     )  # fmt: skip
     add = command.add_argument
-    add("source", help=".pth or .pt file; of Wan: file, index or folder; of OpenPose: folder (docs/models.md)")
+    add("source", help=".pth, .pt or .ckpt file; of Wan: file, index or folder; of OpenPose: folder (docs/models.md)")
     add("-o", "--output", required=True, help=".safetensors file to write, such as models/diffusion_models/NAME")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (default: as they are)")
     add("--expert", choices=("high_noise", "low_noise"),
@@ -92,7 +93,10 @@ def _convert(options) -> None:
         say(f"note: {shown(name)} is not used and was left out")
     if len(done.left_out) > 5:
         say(f"note: {len(done.left_out) - 5} more were left out")
-    say(f"model: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
+    for note in done.notes:
+        say(f"note: {note}")
+    what = "adapter" if done.is_adapter else "model"
+    say(f"{what}: {os.path.abspath(done.path)} ({done.num_parameters} parameters, {done.title})")
 
 
 def _convert_openpose(options) -> None:

@@ -20,6 +20,15 @@ from ..files.kind import shown
 from ..files.safetensors import read_safetensors
 
 SIZES = ("width", "num_layers", "num_attention_heads")
+PLAIN = MIVAConfig()
+LISTS = ("parts", "whole", "biased")  # settings that are lists
+ALWAYS = ("rank", "alpha", "mode", "tau", "parts")  # settings that every file names; others where they are special
+ANIMATEDIFF = "sd15-animatediff-v3"  # an architecture that files may be converted for, and that nothing here runs
+READS_ENTRY, PUBLISHED_READS = "cross_frame_reads", "raw, without gate"  # in the metadata of converted Wan files
+READS_NOTE = (
+    "its published code reads other frames from un-normed tokens, outside the gate; here they are read normed and "
+    "inside it, as the paper says: its motion may come out otherwise"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,11 @@ class MIVAFile:
 
     def build(self, module: nn.Module) -> MIVA:
         """The adapter for `module`. Raises CheckpointError when it is one of another model."""
+        if self.network.get("architecture") == ANIMATEDIFF:
+            raise CheckpointError(
+                f"{self.source}: a motion adapter for AnimateDiff, which this pack does not run; choose one that was "
+                "made for this model"
+            )
         here = network_of(module)
         if wrong := [name for name in here if self.network.get(name) != here[name]]:
             name = wrong[0]
@@ -56,8 +70,13 @@ def network_of(module: nn.Module) -> dict:
 
 def miva_metadata(adapter: MIVA) -> dict[str, str]:
     """What the file says besides its numbers."""
-    plain = {**asdict(adapter.config), "parts": list(adapter.config.parts)}
-    return {"adapter_config": json.dumps(plain), "network": json.dumps(network_of(adapter.module))}
+    return settings_metadata(adapter.config, network_of(adapter.module))
+
+
+def settings_metadata(config: MIVAConfig, network: dict) -> dict[str, str]:
+    """The two texts of a file that say what its numbers are."""
+    plain = {name: value for name, value in asdict(config).items() if name in ALWAYS or value != getattr(PLAIN, name)}
+    return {"adapter_config": json.dumps(plain), "network": json.dumps(network)}
 
 
 def read_miva(path: str | os.PathLike) -> MIVAFile:
@@ -65,14 +84,15 @@ def read_miva(path: str | os.PathLike) -> MIVAFile:
     tensors, metadata = read_safetensors(path)
     try:
         given, network = (parse_json(metadata[name]) for name in ("adapter_config", "network"))
-        parts = given.pop("parts", [])
-        if not isinstance(parts, list) or not isinstance(network, dict):
+        lists = {name: given.pop(name, []) for name in LISTS}
+        if not all(isinstance(value, list) for value in lists.values()) or not isinstance(network, dict):
             raise ConfigError("a list of parts and sizes by name are needed")
-        config = MIVAConfig(**check_fields(MIVAConfig, given), parts=tuple(parts))
+        config = MIVAConfig(**check_fields(MIVAConfig, given), **{name: tuple(value) for name, value in lists.items()})
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{Path(path)}: a motion adapter whose settings cannot be read ({shown(str(error), 120)}); it needs the "
             f"texts adapter_config ({', '.join(item.name for item in fields(MIVAConfig))}) and network; get the file "
             "again, or train it anew"
         ) from error
-    return MIVAFile(config, tensors, network, metadata, str(path))
+    notes = (READS_NOTE,) if metadata.get(READS_ENTRY) == PUBLISHED_READS else ()
+    return MIVAFile(config, tensors, network, metadata, str(path), notes=notes)

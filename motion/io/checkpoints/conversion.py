@@ -23,6 +23,8 @@ from ..networks.linear_video import checked_linear_video, save_linear_video
 from ..networks.sana import row_of
 from ..networks.sana_layouts import CLASSES, detect_sana, to_our_names
 from ..networks.video_model import row_by_name
+from .miva_conversion import import_miva
+from .miva_names import is_published_miva
 from .torch_checkpoint import TorchCheckpoint, open_checkpoint
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -34,19 +36,24 @@ LICENCES = {
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert_checkpoint` wrote. half: the entry of the checkpoint it took; left_out: names it did not."""
+    """What `convert_checkpoint` wrote. half: the entry of the checkpoint it took; left_out: names it did not.
+
+    notes: what a user should know of it, in sentences. is_adapter: that it is no model, but stands beside one.
+    """
 
     path: Path
     title: str
     num_parameters: int
     half: str
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    is_adapter: bool = False
 
 
 def convert_checkpoint(
     path: str | os.PathLike, output: str | os.PathLike, *, dtype: torch.dtype | None = None
 ) -> Converted:
-    """Write the weights of a SANA, SANA-Video or MiraMo checkpoint (.pth, .pt) as .safetensors.
+    """Write the weights of a SANA, SANA-Video or MiraMo checkpoint, or a published MIVA adapter, as .safetensors.
 
     dtype: None keeps the type of the weights. The metadata carries sizes, licence and source. Raises CheckpointError
     and ConfigError; then nothing is written.
@@ -56,6 +63,8 @@ def convert_checkpoint(
     with pointing_to(row_by_name(path)):
         checkpoint = open_checkpoint(path)
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+        if is_published_miva(shapes):
+            return _convert_miva(checkpoint, output, dtype)
         convert = _convert_ours if detect_family(shapes, shapes) == LINEAR_VIDEO.name else _convert_sana
         title, count, dropped = convert(checkpoint, shapes, output, dtype)
     return Converted(Path(output), title, count, checkpoint.half, (*checkpoint.left_out, *dropped))
@@ -99,6 +108,14 @@ def _convert_ours(checkpoint: TorchCheckpoint, shapes, output, dtype) -> tuple[s
     about = {"source": checkpoint.path.name, "converted": "by motionblocks, from the MiraMo layout"}
     save_linear_video(output, file.spec, state, extra_metadata=about)
     return "MiraMo", _count(state), ()
+
+
+def _convert_miva(checkpoint: TorchCheckpoint, output, dtype) -> Converted:
+    made = import_miva(checkpoint.path, checkpoint.tensors)
+    state = {name: tensor.contiguous() for name, tensor in _typed(checkpoint.path, made.tensors, dtype).items()}
+    write_safetensors(output, state, {**made.metadata, "source": checkpoint.path.name})
+    left_out = (*checkpoint.left_out, *made.left_out)
+    return Converted(Path(output), made.title, _count(state), checkpoint.half, left_out, made.notes, is_adapter=True)
 
 
 def _typed(path: Path, state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
