@@ -100,7 +100,7 @@ def _main_widgets() -> list:
         ),
         inp(
             io.Int.Input, "rank", default=0, min=0, max=1024,
-            tooltip="Size of the adapter: how much it can hold. 0 = 16, for the built-in models.",
+            tooltip="Size of the adapter: how much it can hold. 0 = 11, for the built-in models.",
         ),
         inp(
             io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,

@@ -42,7 +42,10 @@ class AdapterPlaces:
 
 @dataclass(frozen=True)
 class MotionDefaults:
-    """What the training of a motion adapter beside a built-in model takes where nothing is named."""
+    """What the training of a motion adapter beside a built-in model takes where nothing is named.
+
+    rank: the largest that keeps an adapter within a twentieth of each built-in model's weights.
+    """
 
     num_steps: int
     batch_size: int

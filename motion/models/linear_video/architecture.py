@@ -40,7 +40,7 @@ LINEAR_VIDEO = Architecture(
     adapters=AdapterPlaces(blocks="transformer_blocks", parts=("attn1", "attn_temporal", "attn2", "ff")),
     training=TrainingDefaults(
         num_frames=16, stride_min=3, stride_max=10, fps=24.0, targets=("attn1", "attn_temporal", "attn2", "ff"),
-        motion=MotionDefaults(num_steps=240, batch_size=2, learning_rate=8e-3, rank=16),
+        motion=MotionDefaults(num_steps=240, batch_size=2, learning_rate=8e-3, rank=11),
     ),
     read_spec=LinearVideoSpec.from_metadata,
 )

@@ -90,7 +90,7 @@ def test_numbers_of_0_are_the_models_own(train, monkeypatch):
         train("own", steps=0, rank=0, batch_size=0, learning_rate=0.0, more_settings="sigma_sampling = logit_normal")
     told = seen[0].config
     assert (told.loop.num_steps, told.loop.batch_size, told.optimizer.learning_rate) == (240, 2, 8e-3)
-    assert (told.adapter.rank, told.adapter.alpha, told.adapter.adapter) == (16, 16.0, "miva")
+    assert (told.adapter.rank, told.adapter.alpha, told.adapter.adapter) == (11, 11.0, "miva")
     assert (told.objective.sigma_sampling, told.objective.top_noise_share) == ("logit_normal", 0.7)
     assert {clip.caption for clip in seen[0].clips.clips} == {""} and seen[0].photo.shape[0] == 1
     assert seen[0].told == {"motion": "own", "base_model": "motionblocks-tiny"}
