@@ -5,6 +5,8 @@ form: a magic number, 1001, a dictionary about the machine, the content, a list 
 then for each key the number of values (int64) and the values, as they lay in memory.
 """
 
+import math
+import os
 import struct
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from .torch_pickle import Made, NotPlain, walk_pickle
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."  # two pickles: the number, and protocol 1001
 MAX_PICKLES = 16 * 2**20
+MAX_NUMBER = 2**60  # of values, and of what places and sides are given in; torch counts in 64 bits
 MAX_DEPTH = 2  # {"state_dict": {name: tensor}}
 _TYPES = {"torch.DoubleStorage": torch.float64, "torch.FloatStorage": torch.float32, "torch.HalfStorage": torch.float16,
           "torch.BFloat16Storage": torch.bfloat16, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
@@ -56,12 +59,12 @@ def _pickles(head: bytes):
     if not head.startswith(MAGIC):
         raise ValueError("its magic number is missing")
     machine, at, _ = walk_pickle(head, len(MAGIC))
-    if not isinstance(machine, Made) or machine.entries.get("little_endian") is not True:
+    if not isinstance(machine, Made) or machine.kind != "dict" or machine.entries.get("little_endian") is not True:
         raise ValueError("it was written on a machine that orders bytes the other way")
     content, at, claimed = walk_pickle(head, at)
     listed, at, _ = walk_pickle(head, at)
     keys = listed.entries if isinstance(listed, Made) and listed.kind == "list" else []
-    if sorted(map(str, keys)) != sorted(claimed) or not all(isinstance(key, str) for key in keys):
+    if not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(claimed):
         raise ValueError("its storages are not those that its tensors lie in")
     return content, keys, claimed, at
 
@@ -77,8 +80,11 @@ def _storage(handle, key: str, kind: str, numel: int) -> Tensor:
         raise ValueError(f"storage {key[:20]!r} of {numel} values has {count}, or is of {kind}")
     if not numel:
         return torch.empty(0, dtype=dtype)
-    data = bytearray(handle.read(numel * dtype.itemsize))
-    if len(data) != numel * dtype.itemsize:
+    size = numel * dtype.itemsize
+    if size > os.fstat(handle.fileno()).st_size - handle.tell():
+        raise ValueError("it ends too early")
+    data = bytearray(size)
+    if handle.readinto(data) != size:
         raise ValueError("it ends too early")
     return torch.frombuffer(data, dtype=dtype)
 
@@ -99,7 +105,8 @@ def _settled(value, storages: dict[str, Tensor], known: dict[int, object], depth
 
 def _tensor(storages: dict[str, Tensor], key: str, offset: int, size: tuple, stride: tuple) -> Tensor:
     storage = storages[key]
-    if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
+    fits = len(size) == len(stride) and min((offset, *size, *stride)) >= 0
+    if not fits or max(offset, *stride, math.prod(max(side, 1) for side in size)) > MAX_NUMBER:
         raise ValueError(f"a tensor of {size} in steps of {stride}")
     last = offset + sum((side - 1) * step for side, step in zip(size, stride))
     if 0 not in size and last >= len(storage):

@@ -101,13 +101,17 @@ def tensor_pickle(size, stride, offset=0, numel=4):
     """{"a": tensor} over storage "0" of so many float32."""
     parts = [b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n(",
              b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu",
-             b"J" + struct.pack("<i", numel), b"NtQ", b"J" + struct.pack("<i", offset),
+             _number(numel), b"NtQ", _number(offset),
              *(_tuple(axis) for axis in (size, stride)), b"\x89ccollections\nOrderedDict\n)RtRs."]  # fmt: skip
     return b"".join(parts)
 
 
 def _tuple(values):
-    return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
+    return b"(" + b"".join(map(_number, values)) + b"t"
+
+
+def _number(value):
+    return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
 
 
 FOUR = struct.pack("<q4f", 4, 1, 2, 3, 4)
@@ -121,7 +125,8 @@ def test_a_file_made_by_hand_is_read_so_that_the_refusals_below_mean_something(t
 
 @pytest.mark.parametrize(("size", "stride", "offset"), [
     ((2, 3), (2, 1), 0), ((4,), (1,), 1), ((2,), (4,), 0), ((2,), (-1,), 1), ((2,), (1, 1), 0), ((1,), (1,), -1),
-], ids=["too large", "offset", "stride", "backwards", "axes", "before"])  # fmt: skip
+    ((2**70,), (0,), 0), ((2**40, 2**40), (0, 0), 0), ((0, 2**70), (0, 0), 0), ((1,), (2**70,), 0), ((0,), (1,), 2**70),
+], ids=["large", "offset", "stride", "back", "axes", "before", "side", "sides", "empty", "step", "place"])  # fmt: skip
 def test_tensors_that_reach_beyond_their_storage_are_refused(tmp_path, size, stride, offset):
     path = written(tmp_path / "a.pth", tensor_pickle(size, stride, offset), ["0"], FOUR)
     with pytest.raises(CheckpointError, match="a tensor of"):
@@ -133,6 +138,32 @@ def test_storages_that_belong_to_no_tensor_or_are_missing_are_refused(tmp_path, 
     path = written(tmp_path / "a.pth", tensor_pickle((4,), (1,)), keys, FOUR * max(1, len(keys)))
     with pytest.raises(CheckpointError, match="not those that its tensors lie in"):
         read_legacy(path)
+
+
+@pytest.mark.parametrize("numel", [2**62, 2**50])
+def test_a_storage_that_claims_more_than_the_file_has_is_refused_before_it_is_read(tmp_path, numel):
+    content = tensor_pickle((4,), (1,), numel=numel)
+    with pytest.raises(CheckpointError, match="ends too early"):
+        read_legacy(written(tmp_path / "a.pth", content, ["0"], struct.pack("<q", numel) + FOUR[8:]))
+
+
+@pytest.mark.parametrize("machine", [[True], None, 1001, ("little_endian", True)])
+def test_what_describes_no_machine_is_refused(tmp_path, machine):
+    path = written(tmp_path / "a.pth", tensor_pickle((4,), (1,)), ["0"], FOUR)
+    usual = pickle.dumps({"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, 2)
+    path.write_bytes(path.read_bytes().replace(usual, pickle.dumps(machine, 2)))
+    with pytest.raises(CheckpointError, match="orders bytes the other way"):
+        read_legacy(path)
+
+
+def test_keys_that_double_themselves_are_refused_in_a_moment(tmp_path):
+    double = ("0",)
+    for _ in range(60):
+        double = (double, double)
+    started = time.process_time()
+    with pytest.raises(CheckpointError, match="not those that its tensors lie in"):
+        read_legacy(written(tmp_path / "a.pth", tensor_pickle((4,), (1,)), [double], FOUR))
+    assert time.process_time() - started < 1
 
 
 def test_a_dictionary_that_holds_itself_and_others_many_times_ends_in_a_moment(tmp_path):
