@@ -12,7 +12,7 @@ from ..motion.models.small_vae import SmallVAE
 from ..motion.models.wan.config import WanConfig
 from ..motion.models.wan.network import WanDiT
 from ..motion.models.wan.spec import WanSpec
-from ..motion.text.scene_vocabulary import SceneVocabulary, word_vectors
+from ..motion.text.scene_vocabulary import MAX_TOKENS, SceneVocabulary, word_vectors
 from ..motion.training.objectives.flow import Flow
 from ..motion.training.objectives.noise_levels import NoiseLevels
 from ..motion.training.optimizers import block_matrices
@@ -55,6 +55,7 @@ def wan_spec() -> WanSpec:
         sampling=SamplingDefaults(
             shift=3.0, num_steps=20, guidance_scale=2.0, num_frames=17, fps=8.0, integer_timesteps=False
         ),
+        text_tokens=MAX_TOKENS,
     )  # fmt: skip
 
 

@@ -76,6 +76,14 @@ def test_a_frame_that_is_given_does_not_count_and_is_not_noised(task):
     assert torch.equal(task.loss(batch), task.loss(other))
 
 
+def test_a_caption_reaches_the_network_in_training_as_it_does_when_drawing(task, saved):
+    file, seen = read_builtin_wan(saved[1]), []
+    hook = task.dit.register_forward_pre_hook(lambda module, given: seen.append(given[2].context.shape[1]))
+    task.loss(task.draw(keys(1, 0)))
+    hook.remove()
+    assert seen == [len(file.vocabulary.tokenize("red ball"))] == [file.spec.text_tokens]
+
+
 def test_the_loss_falls_and_every_weight_learns(task):
     batch = task.draw(keys(2, 0, 1, 2, 3))
     dit = build_wan(task.spec, 1)

@@ -70,7 +70,8 @@ def read_builtin_wan(path: str | os.PathLike) -> BuiltinWanFile:
         raise CheckpointError(f"{path}: this Wan model has no words of its own; load it with ComfyUI's own nodes")
     try:
         vocabulary = SceneVocabulary(parse_json(metadata[WORDS]))
-        spec = WanSpec(config=opened.layout.config, sampling=SamplingDefaults.from_dict(parse_json(metadata[SAMPLING])))
+        sampling = SamplingDefaults.from_dict(parse_json(metadata[SAMPLING]))
+        spec = WanSpec(opened.layout.config, sampling, vocabulary.max_tokens)
     except ValueError as error:
         raise CheckpointError(f"{path}: what it says of itself is not usable: {shown(str(error), 200)}; get the pack "
                               "again") from error  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..architecture import AdapterPlaces, Architecture, TrainingDefaults
 from ..step_memory import FULL, HALF, HOST_UNIT
 from .config import IMAGE_TOKENS, IMAGE_WIDTH, WanConfig
-from .spec import WanSpec
+from .spec import TEXT_TOKENS, WanSpec
 
 # Token tensors alive while keys are normed or turned, which is in float32: for numbers of two bytes and for float32, by
 # whether torch makes an RMS norm in one operation.
@@ -15,7 +15,6 @@ TURN_BYTES = 8  # of the rotary tables, a token and number of a head
 # In a training step, what a block keeps for its backward pass, beside image tokens more; what its feed-forward holds in
 # that pass comes on top, once. Counted for numbers of two bytes where torch makes an RMS norm of many operations.
 KEPT_TOKENS, KEPT_WIDE, KEPT_IMAGE, BACK_WIDE = 17.3, 1.04, 2.2, 2.1
-TEXT_TOKENS = 512  # of a prompt; it and its states live beside the video's tokens, and so do image tokens
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from ..model_spec import ModelSpec, SamplingDefaults
 from .config import WanConfig
 
 SPACE = SPACES["wan21"]
+TEXT_TOKENS = 512  # of a prompt as Wan was trained with, the zeros behind a shorter one included
 
 
 def published_sampling() -> SamplingDefaults:
@@ -19,10 +20,14 @@ def published_sampling() -> SamplingDefaults:
 
 @dataclass(frozen=True)
 class WanSpec(ModelSpec):
-    """Everything beside the weights. Raises ConfigError for channels that no VAE known here makes."""
+    """Everything beside the weights. Raises ConfigError for channels that no VAE known here makes.
+
+    text_tokens: a shorter prompt is filled up with zeros to so many; models with words of their own read it as it is.
+    """
 
     config: WanConfig = field(default_factory=WanConfig)
     sampling: SamplingDefaults = field(default_factory=published_sampling)
+    text_tokens: int = TEXT_TOKENS
 
     def __post_init__(self):
         found = (self.config.in_channels, self.config.patch_size)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...models.conditions import Conditions
-from ...models.wan.architecture import TEXT_TOKENS, WAN
+from ...models.wan.architecture import WAN
 from ...models.wan.network import WanDiT
 from ...models.wan.spec import WanSpec
 from ...sampling.schedules import sigma_to_timestep
@@ -39,7 +39,7 @@ class WanObjective:
                 raise ConfigError(f"this variant of Wan sees {name}, which the data set does not hold; train a "
                                   "text-to-video model, or encode the clips with it")  # fmt: skip
             told |= {name: batch[name]} if is_read else {}
-        return Conditions(padded_text(batch["context"]), **told)
+        return Conditions(padded_text(batch["context"], self.spec.text_tokens), **told)
 
 
 class WanTrainee(WanObjective, OwnNetwork):
@@ -84,10 +84,10 @@ class WanTrainee(WanObjective, OwnNetwork):
         return {**parts, "base": weights_fingerprint(self.module)} if with_weights else parts
 
 
-def padded_text(context: Tensor) -> Tensor:
-    """Prompts (b, n, d) with the zeros behind them that Wan was trained with, up to 512 tokens; longer ones stay."""
+def padded_text(context: Tensor, num_tokens: int) -> Tensor:
+    """Prompts (b, n, d) with zeros behind them, up to num_tokens; longer ones stay."""
     b, n, d = context.shape
-    return torch.cat((context, context.new_zeros(b, TEXT_TOKENS - n, d)), dim=1) if n < TEXT_TOKENS else context
+    return torch.cat((context, context.new_zeros(b, num_tokens - n, d)), dim=1) if n < num_tokens else context
 
 
 def _size(count: int) -> str:

@@ -47,6 +47,13 @@ def test_the_network_is_asked_at_its_noise_level_for_the_velocity_of_every_frame
         torch.testing.assert_close(found[b], (answer - (noise - clean)).square().mean(), rtol=1e-4, atol=0)
 
 
+def test_a_model_with_words_of_its_own_reads_its_few_tokens_without_padding():
+    trainee = WanTrainee(fill(WanDiT(T2V)), WanSpec(T2V, text_tokens=3))
+    context = torch.randn(2, 3, TEXT)
+    assert torch.equal(trainee.conditions({"context": context}).context, context)
+    assert trainee.conditions({"context": context[:, :2]}).context.shape == (2, 3, TEXT)
+
+
 def test_checkpointed_blocks_give_the_same_gradients_and_the_base_none():
     gradients, held = [], []
 
