@@ -1,20 +1,22 @@
-"""The models that draw a video from words alone, bundled without any host: network, words, VAE."""
+"""The models that draw a video from words, or from words and a picture, bundled without any host."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from .errors import ConfigError
+from .errors import ConfigError, ShapeError
 from .io.networks.builtin_names import WEIGHTS
 from .io.networks.builtin_wan import read_builtin_wan
 from .io.vaes.small_vae import read_small_vae
 from .models.conditions import Conditions
 from .models.small_vae import SmallVAE
 from .models.wan.network import WanDiT
-from .models.wan.spec import WanSpec
+from .models.wan.spec import SPACE, WanSpec
+from .models.wan.start_video import concat_latents, start_video
 from .sampling.draw import draw, make_noise
 from .sampling.solvers import OnStep
 from .text.scene_vocabulary import SceneVocabulary, word_vectors
@@ -26,12 +28,17 @@ MAX_FRAMES = 33
 
 @dataclass(frozen=True, eq=False)
 class SceneModel:
-    """Words in, video out."""
+    """Words in, video out; a model with 36 channels begins with a picture."""
 
     spec: WanSpec
     dit: WanDiT
     vae: SmallVAE
     vocabulary: SceneVocabulary
+
+    @property
+    def starts_from_image(self) -> bool:
+        """Whether it reads a start image beside the words."""
+        return self.spec.config.concat_channels > 0
 
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """The prompts as conditions, a row each; "" leaves all to the model. Raises ConfigError for unknown words."""
@@ -41,15 +48,17 @@ class SceneModel:
 
     @torch.no_grad()
     def draw_videos(
-        self, prompts: Sequence[str], *, height: int = 64, width: int = 64, num_frames: int | None = None,
-        num_steps: int | None = None, guidance_scale: float | None = None, seed: int = 0,
+        self, prompts: Sequence[str], *, start: Tensor | None = None, height: int = 64, width: int = 64,
+        num_frames: int | None = None, num_steps: int | None = None, guidance_scale: float | None = None, seed: int = 0,
         on_step: OnStep | None = None,
     ) -> Tensor:  # fmt: skip
         """Videos (b, t, h, w, 3) in [0, 1], one a prompt, from the noise of seed, seed + 1, … each.
 
-        height, width: px, multiples of 16 from 64 to 192. num_frames: 4k + 1, up to 33; trained are 17, the default, as
-        of num_steps and guidance_scale is the model's own. Raises ConfigError and ShapeError.
+        start: pictures (b or 1, 3, h, w) in [0, 1] that the videos begin with, where the model reads one; they have the
+        size of the video. height, width: px, multiples of 16 from 64 to 192. num_frames: 4k + 1, up to 33; trained are
+        17, the default, as of num_steps and guidance_scale is the model's own. Raises ConfigError and ShapeError.
         """
+        self._check_start(start, len(prompts), height, width)
         space, sampling = self.spec.space, self.spec.sampling
         frames = space.latent_frames(sampling.num_frames if num_frames is None else num_frames)
         space.check_size(width, height, "the video")
@@ -57,13 +66,23 @@ class SceneModel:
             raise ConfigError(f"a video of {4 * frames - 3} frames, {width}x{height} px; this model draws up to "
                               f"{MAX_FRAMES} frames with sides of {SIDES[0]} to {SIDES[1]} px")  # fmt: skip
         shape = (1, space.channels, frames, height // space.spatial_ratio, width // space.spatial_ratio)
-        told = self.encode(prompts)
-        noise = torch.cat([make_noise(shape, seed + row) for row in range(len(prompts))]).to(told.context.device)
+        told, empty = self.encode(prompts), self.encode([""] * len(prompts))
+        place = told.context.device
+        if start is not None:
+            beside = self.encode_start(start.to(place), 4 * frames - 3)
+            told, empty = (replace(each, concat_latents=beside) for each in (told, empty))
+        noise = torch.cat([make_noise(shape, seed + row) for row in range(len(prompts))]).to(place)
         latents = draw(
-            self.dit, noise, told, sampling, negative=self.encode([""] * len(prompts)), num_steps=num_steps,
-            guidance_scale=guidance_scale, on_step=on_step,
+            self.dit, noise, told, sampling, negative=empty, num_steps=num_steps, guidance_scale=guidance_scale,
+            on_step=on_step,
         )  # fmt: skip
         return self.decode(latents)
+
+    @torch.no_grad()
+    def encode_start(self, start: Tensor, num_frames: int) -> Tensor:
+        """Pictures (b, 3, h, w) in [0, 1] -> what the network reads beside the latents, (b, 20, t', h', w')."""
+        video = start_video(start.unsqueeze(2), num_frames)
+        return concat_latents(self.spec.space.scaled(self.vae.encode(video * 2 - 1)))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -71,9 +90,36 @@ class SceneModel:
         video = self.vae.decode(self.spec.space.unscaled(latents))
         return (video / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
+    def _check_start(self, start: Tensor | None, count: int, height: int, width: int) -> None:
+        """Raises ConfigError for a picture that is missing or not read, ShapeError for one of another size."""
+        if (start is None) == self.starts_from_image:
+            told = ("begins with a picture, and none is given: give one as start" if self.starts_from_image
+                    else "draws from words alone: leave out start, or load motionblocks-wan-i2v")  # fmt: skip
+            raise ConfigError(f"this model {told}")
+        if start is not None and (start.shape[1:] != (3, height, width) or len(start) not in (1, count)):
+            raise ShapeError(f"start is {tuple(start.shape)}; ({count} or 1, 3, {height}, {width}) is needed, the size "
+                             "of the video")  # fmt: skip
+
 
 def load_scene_model(path: str | Path, *, vae: str | Path = VAE, device: str | torch.device = "cpu") -> SceneModel:
     """A model of a file that has words of its own, with its VAE, in float32. Raises CheckpointError."""
     file = read_builtin_wan(path)
     network = file.network().to(device)
     return SceneModel(file.spec, network, read_small_vae(vae).to(device).requires_grad_(False), file.vocabulary)
+
+
+def fit_picture(photo: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """A picture (3, h, w) as a model of drawn clips sees it, (1, 3, height, width): the middle, made small.
+
+    size: width and height in px; None: the short side is 64 px, and the long one as long as it may be.
+    """
+    h, w = photo.shape[1:]
+    if size is None:
+        long = min(SIDES[1], round(SIDES[0] * max(h, w) / min(h, w) / SPACE.multiple) * SPACE.multiple)
+        size = (long, SIDES[0]) if w > h else (SIDES[0], long)
+    width, height = size
+    scale = max(width / w, height / h)
+    rows, columns = (min(side, max(1, round(wanted / scale))) for side, wanted in ((h, height), (w, width)))
+    top, left = (h - rows) // 2, (w - columns) // 2
+    middle = photo[None, :, top : top + rows, left : left + columns].float()
+    return functional.interpolate(middle, size=(height, width), mode="bilinear", antialias=True).clamp(0, 1)

@@ -2,27 +2,33 @@
 
 python tools/train_wan.py --folder runs/wan
 python tools/train_wan.py --folder runs/wan --resume
+
+`motionblocks-wan-i2v` starts from its weights:
+
+python tools/train_wan.py --folder runs/i2v --from-image weights/motionblocks-wan.safetensors --steps 1600
 """
 
 import argparse
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..motion.io.networks.builtin_names import WEIGHTS
-from ..motion.io.networks.builtin_wan import save_builtin_wan
+from ..motion.io.networks.builtin_wan import read_builtin_wan, save_builtin_wan
 from ..motion.io.vaes.small_vae import read_small_vae
 from ..motion.training.config import TrainingConfig
 from .run import recipe_changes, run_arguments, run_training
-from .wan import GROUPS, WanRecipe, WanTask, as_file_weights, build_wan, wan_spec
+from .wan import GROUPS, OF_IMAGES, OF_WORDS, WanRecipe, WanTask, as_file_weights, as_started, build_wan, wan_spec
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = run_arguments(__doc__, steps=6000, batch=16, rate=3e-3)
+    parser = run_arguments(__doc__, steps=3800, batch=16, rate=4e-3)
     parser.add_argument("--vae", type=Path, default=WEIGHTS / "motionblocks-vae.safetensors")
+    parser.add_argument("--from-image", type=Path, metavar="FILE", help="train image to video, from these weights on")
     return parser.parse_args()
 
 
@@ -30,10 +36,14 @@ def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
     digest = hashlib.sha256(arguments.vae.read_bytes()).hexdigest()
-    recipe = WanRecipe(vae=digest[:16], **recipe_changes(WanRecipe, arguments.set))
-    spec = wan_spec()
+    base = OF_IMAGES if arguments.from_image else OF_WORDS
+    recipe = replace(base, vae=digest[:16], **recipe_changes(WanRecipe, arguments.set))
+    spec = wan_spec(from_image=arguments.from_image is not None)
+    dit = build_wan(spec, arguments.seed)
+    if arguments.from_image:
+        dit.load_state_dict(as_started(read_builtin_wan(arguments.from_image).network().state_dict(), spec))
     vae = read_small_vae(arguments.vae).requires_grad_(False)
-    task = WanTask(spec, build_wan(spec, arguments.seed), vae, recipe)
+    task = WanTask(spec, dit, vae, recipe)
     config = TrainingConfig.of(
         num_steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.rate, warmup_steps=40,
         beta2=0.98, optimizer="muon_bf16", ema_decay=0.99, mode="full", precision="bf16", seed=arguments.seed,
@@ -49,6 +59,8 @@ def write(arguments, recipe: WanRecipe, task: WanTask, trainer) -> None:
     with trainer.averaged():
         state = {name: value.detach().clone() for name, value in task.dit.state_dict().items()}
     command = f"python tools/train_wan.py --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
+    if arguments.from_image:
+        command += f" --from-image {arguments.from_image.name}"
     facts = {"recipe": json.dumps(recipe.to_dict()), "seed": str(arguments.seed), "steps": str(trainer.step),
              "command": f"{command} --seed {arguments.seed}" + "".join(f" --set {each}" for each in arguments.set),
              "torch": torch.__version__, "processor_seconds": f"{time.process_time():.0f}"}  # fmt: skip

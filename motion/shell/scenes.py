@@ -1,12 +1,15 @@
-"""`motionblocks animate --prompt`: a video of words alone, by a model that knows them."""
+"""`motionblocks animate --prompt`: a video of words, or of a picture and words, by a model that knows them."""
 
 import os
 import re
+from pathlib import Path
 
 from ..choices import CROP, SAME_MOVE
 from ..errors import ConfigError
+from ..io.networks.builtin_names import SCENE_NAMES
 from .console import say
 
+SMALLEST = (64, 64)  # px, what is drawn where nobody gives a size
 OF_PHOTOS = {  # options that say how a photo is animated, and what they are when nobody gives them
     "motion": None, "dynamics": 12, "longer": SAME_MOVE, "edges": CROP, "region": None, "lora": None, "adapter": [],
     "lora_strength": 1.0, "dtype": "float32", "kernels": "auto",
@@ -18,21 +21,28 @@ def draw_scene(options) -> None:
     from tqdm import tqdm
 
     from ..devices import pick_device
-    from ..io.media.video import check_fps, check_output, write_video
+    from ..io.media.video import check_fps, check_output, read_photo, write_video
     from ..io.networks.builtin_names import weights_path
-    from ..scene_model import load_scene_model
+    from ..scene_model import fit_picture, load_scene_model
 
     _refuse_what_is_for_photos(options)
-    output = options.output or "scene.mp4"
+    output = options.output or f"{'scene' if options.photo is None else Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
-    width, height = parse_size(options.size)
-    model = load_scene_model(weights_path(options.model), device=pick_device(options.device))
+    size = None if options.size is None else parse_size(options.size)
+    photo = None if options.photo is None else read_photo(options.photo)
+    name = options.model or SCENE_NAMES[photo is not None]
+    model = load_scene_model(weights_path(name), device=pick_device(options.device))
+    if model.starts_from_image != (photo is not None):
+        raise ConfigError(_other_model(name, photo is not None))
+    start = None if photo is None else fit_picture(photo, size)
+    width, height = (size or SMALLEST) if start is None else (start.shape[3], start.shape[2])
     fps = check_fps(options.fps or model.spec.sampling.fps)
     total = model.spec.sampling.num_steps if options.steps is None else options.steps
     with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
         video = model.draw_videos(
-            [options.prompt], height=height, width=width, num_frames=options.frames, num_steps=options.steps,
-            guidance_scale=options.guidance, seed=options.seed, on_step=lambda *_: bar.update(),
+            [options.prompt], start=start, height=height, width=width, num_frames=options.frames,
+            num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed,
+            on_step=lambda *_: bar.update(),
         )  # fmt: skip
     written = write_video(output, video[0].cpu(), fps, overwrite=options.overwrite)
     content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
@@ -47,13 +57,16 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _other_model(name: str, has_photo: bool) -> str:
+    """What to take in place of a model that does not fit what was given."""
+    if has_photo:
+        return (f"{name[:60]} draws from words alone and takes no picture; leave the picture out, or use --model "
+                f"{SCENE_NAMES[1]}, or say what moves in a photo with --motion")  # fmt: skip
+    return f"{name[:60]} goes on from a picture; give one, or use --model {SCENE_NAMES[0]}"
+
+
 def _refuse_what_is_for_photos(options) -> None:
     """Refuse options that would do nothing. Raises ConfigError."""
-    if options.model is None:
-        raise ConfigError("--prompt needs --model: a model that draws from words, such as one made by train_wan.py")
-    if options.photo is not None:
-        raise ConfigError(f"--prompt draws from words alone and takes no photo; leave out {options.photo[:60]!r}, or "
-                          "say what moves in it with --motion")  # fmt: skip
     given = [f"--{name.replace('_', '-')}" for name, usual in OF_PHOTOS.items() if getattr(options, name) != usual]
     if given:
         raise ConfigError(f"{', '.join(given)}: for models that animate a photo; leave it out where --prompt is given")

@@ -12,7 +12,7 @@ from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.spec import WanSpec
-from pack.motion.scene_model import load_scene_model
+from pack.motion.scene_model import fit_picture, load_scene_model
 
 GROUPS = {"colour": ("red", "blue"), "shape": ("ball",), "motion": ("left", "right")}
 SPEC = WanSpec(
@@ -21,14 +21,21 @@ SPEC = WanSpec(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene")
+def saved(folder, spec):
     torch.manual_seed(0)
-    dit = WanDiT(replace(SPEC.config))
-    save_builtin_wan(folder / "wan.safetensors", SPEC, dit.state_dict(), GROUPS)
+    save_builtin_wan(folder / "wan.safetensors", spec, WanDiT(spec.config).state_dict(), GROUPS)
     save_small_vae(folder / "vae.safetensors", SmallVAE(SmallVAEConfig(4, 0, 4, 0)))
     return load_scene_model(folder / "wan.safetensors", vae=folder / "vae.safetensors")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("scene"), SPEC)
+
+
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("image"), replace(SPEC, config=replace(SPEC.config, concat_channels=20)))
 
 
 def test_a_prompt_becomes_eight_vectors_and_the_empty_one_eight_equal_ones(model):
@@ -65,3 +72,43 @@ def test_what_it_does_not_draw_is_refused(model, asked, says):
 def test_an_unknown_word_is_refused_before_anything_is_drawn(model):
     with pytest.raises(ConfigError, match="unknown word 'cat'"):
         model.draw_videos(["red cat"])
+
+
+def test_a_model_with_36_channels_is_shown_its_picture_as_the_start_of_a_grey_video(image_model):
+    picture = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(1))
+    beside = image_model.encode_start(picture, 5)
+    grey = torch.cat((picture.unsqueeze(2), torch.full((1, 3, 4, 64, 80), 0.5)), 2)
+    assert beside.shape == (1, 20, 2, 8, 10) and torch.equal(beside[:, :4, 0], torch.ones(1, 4, 8, 10))
+    assert not beside[:, :4, 1].any()
+    assert torch.allclose(beside[:, 4:], SPEC.space.scaled(image_model.vae.encode(grey * 2 - 1)))
+    starts = (picture, 1 - picture)
+    videos = [image_model.draw_videos(["red ball"], start=start, height=64, width=80) for start in starts]
+    assert videos[0].shape == (1, 5, 64, 80, 3) and not torch.equal(*videos)
+    both = image_model.draw_videos(["red ball", ""], start=picture, height=64, width=80)
+    assert torch.allclose(both[0], videos[0][0], atol=1e-5) and image_model.starts_from_image
+
+
+def test_a_picture_that_is_missing_not_read_or_of_another_size_is_refused(model, image_model):
+    picture = torch.rand(1, 3, 64, 64)
+    with pytest.raises(ConfigError, match="begins with a picture, and none is given"):
+        image_model.draw_videos(["red ball"])
+    with pytest.raises(ConfigError, match="draws from words alone"):
+        model.draw_videos(["red ball"], start=picture)
+    with pytest.raises(ShapeError, match=r"start is \(1, 3, 64, 64\)"):
+        image_model.draw_videos(["red ball"], start=picture, width=80)
+
+
+@pytest.mark.parametrize(
+    "sides, size, fitted",
+    [((640, 640), None, (64, 64)), ((480, 640), None, (64, 80)), ((1000, 100), None, (192, 64)),
+     ((30, 30), None, (64, 64)), ((300, 700), (96, 64), (64, 96)), ((7, 1), (64, 64), (64, 64))],
+)  # fmt: skip
+def test_any_picture_is_brought_to_a_size_that_is_drawn(sides, size, fitted):
+    assert fit_picture(torch.rand(3, *sides), size).shape == (1, 3, *fitted)
+
+
+def test_the_middle_of_a_picture_is_kept_and_nothing_is_stretched():
+    ramp = torch.linspace(0, 1, 300).expand(3, 100, 300)
+    small = fit_picture(ramp, (64, 64))
+    assert abs(float(small[..., 31:33].mean()) - 0.5) < 0.01
+    assert abs(float(small[..., -1].mean() - small[..., 0].mean()) - 1 / 3) < 0.02

@@ -13,7 +13,18 @@ from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.text.scene_vocabulary import SceneVocabulary, word_vectors
 from pack.motion.training.task import SampleKey
-from pack.recipes.wan import GROUPS, WanRecipe, WanTask, as_file_weights, build_wan, wan_spec
+from pack.recipes.wan import (
+    GROUPS,
+    LOOKS,
+    OF_IMAGES,
+    OF_WORDS,
+    WanRecipe,
+    WanTask,
+    as_file_weights,
+    as_started,
+    build_wan,
+    wan_spec,
+)
 
 SMALL = WanConfig(num_layers=1, num_attention_heads=1, hidden_width=32)
 
@@ -62,6 +73,31 @@ def test_the_mix_is_as_promised(task):
     assert 0.35 < float(silent[given].float().mean()) < 0.65 and 0.03 < float(silent[~given].float().mean()) < 0.2
     sides = {tuple(batch["latents"].shape[3:]) for batch in drawn}
     assert (8, 8) in sides and len(sides) > 1
+
+
+def test_the_first_steps_mostly_give_the_first_frame_and_say_the_motion(task):
+    lead = WanTask(task.spec, task.dit, task.vae, replace(OF_WORDS, lead_steps=12))
+    drawn = [batch for batch in batches(lead, 12) if batch["latents"].shape[2] == 5]
+    given = torch.cat([batch["frame_mask"][:, 0] == 0 for batch in drawn])
+    said = [bool(words) for batch in drawn for words in words_of(lead, batch["context"])]
+    assert len(drawn) >= 10 and float(given.float().mean()) > 0.7 and sum(said) / len(said) > 0.75
+    late, usual = lead.draw(keys(12, 0, 1)), task.draw(keys(12, 0, 1))
+    assert all(torch.equal(late[name], usual[name]) for name in usual)
+
+
+def test_a_task_from_images_shows_every_clip_its_first_frame_and_noises_all(task):
+    spec = replace(wan_spec(from_image=True), config=replace(SMALL, concat_channels=20))
+    of_images = WanTask(spec, build_wan(spec, 0), task.vae, OF_IMAGES)
+    batch = of_images.draw(keys(3, 0, 1))
+    beside = batch["concat_latents"]
+    assert beside.shape == (2, 20, *batch["latents"].shape[2:]) and batch["frame_mask"].all()
+    assert beside[:, :4, 0].all() and not beside[:, :4, 1:].any()
+    torch.testing.assert_close(beside[:, 4:, 0], batch["latents"][:, :, 0])  # the VAE looks at nothing behind it
+    assert not torch.equal(beside[:, 4:, 1], batch["latents"][:, :, 1])
+    other = {**batch, "concat_latents": beside.flip(0)}
+    with torch.no_grad():
+        of_images.dit.head.head.weight.normal_()
+        assert not torch.equal(of_images.loss(batch), of_images.loss(other))
 
 
 def test_words_said_are_those_of_one_group_each(task):
@@ -147,3 +183,33 @@ def test_a_wan_file_without_words_is_refused_and_weights_of_another_size_are_not
         read_builtin_wan(path)
     with pytest.raises(CheckpointError):
         save_builtin_wan(tmp_path / "bad.safetensors", wan_spec(), tensors, GROUPS)
+
+
+def test_heads_begin_by_looking_where_they_are_told():
+    spec = wan_spec()
+    dit = build_wan(spec, 0)
+    rotary = dit.places(None, (5, 7, 7), torch.zeros(1, 16, 5, 14, 14))
+    asked, turn = 2 * 49 + 3 * 7 + 3, 0  # the middle of all
+    for block in dit.blocks:
+        attention = block.self_attn
+        nothing = torch.zeros(1, 5 * 49, spec.config.width)
+        query, key = (each(nothing, rotary).unflatten(-1, (2, 128)) for each in (attention.query, attention.key))
+        for head in range(2):
+            scores = (key[0, :, head] @ query[0, asked, head]).view(5, 7, 7)
+            frame, row, column = LOOKS[turn]
+            best = torch.tensor(torch.unravel_index(scores.argmax(), scores.shape)) - torch.tensor([2, 3, 3])
+            assert best.tolist() == [frame, round(row), round(column)], turn
+            turn += 1
+
+
+def test_a_training_from_images_starts_as_the_text_model_it_came_from(saved, task):
+    dit, path = saved
+    spec = replace(wan_spec(from_image=True), config=replace(SMALL, concat_channels=20))
+    begun = build_wan(spec, 5)
+    begun.load_state_dict(as_started(read_builtin_wan(path).network().state_dict(), spec))
+    latents, beside = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 20, 2, 4, 4)
+    context = torch.nn.functional.one_hot(torch.tensor([[3, 9, 0, 0, 0, 0, 0, 0]]), task.vocabulary.size).float()
+    with torch.no_grad():
+        found = begun(latents, torch.tensor([500.0]), Conditions(context, concat_latents=beside))
+        expected = dit(latents, torch.tensor([500.0]), Conditions(context))
+    assert float((found - expected).abs().max() / expected.abs().max()) < 5e-3  # float16 of the file

@@ -12,17 +12,35 @@ from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.spec import WanSpec
 from pack.motion.shell import main
 from pack.motion.shell.scenes import parse_size
+from PIL import Image
+
+
+def saved(folder, concat_channels):
+    spec = WanSpec(
+        config=WanConfig(num_layers=1, num_attention_heads=1, hidden_width=16, caption_channels=64,
+                         concat_channels=concat_channels),
+        sampling=SamplingDefaults(num_steps=1, guidance_scale=1.0, num_frames=17, fps=8.0, integer_timesteps=False),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    path = folder / "scene.safetensors"
+    save_builtin_wan(path, spec, WanDiT(spec.config).state_dict(), {"colour": ["red"], "shape": ["ball"]})
+    return str(path)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    spec = WanSpec(
-        config=WanConfig(num_layers=1, num_attention_heads=1, hidden_width=16, caption_channels=64),
-        sampling=SamplingDefaults(num_steps=1, guidance_scale=1.0, num_frames=17, fps=8.0, integer_timesteps=False),
-    )
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "scene.safetensors"
-    save_builtin_wan(path, spec, WanDiT(spec.config).state_dict(), {"colour": ["red"], "shape": ["ball"]})
+    return saved(tmp_path_factory.mktemp("weights"), 0)
+
+
+@pytest.fixture(scope="module")
+def image_weights(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("image"), 20)
+
+
+@pytest.fixture
+def drawing(tmp_path_factory):
+    path = tmp_path_factory.mktemp("drawing") / "house.png"
+    Image.new("RGB", (300, 240), (200, 30, 30)).save(path)
     return str(path)
 
 
@@ -47,13 +65,14 @@ def test_a_prompt_becomes_a_video_of_the_models_own_length(desk, weights, capsys
     [
         (["--prompt", "blue ball"], "unknown word 'blue'"), (["--prompt", "red", "--frames", "16"], "use 13 or 17"),
         (["--prompt", "red", "--size", "64"], "WIDTHxHEIGHT"),
-        (["--prompt", "red", "--size", "512x512"], "64 to 192"), (["photo.png", "--prompt", "red"], "takes no photo"),
+        (["--prompt", "red", "--size", "512x512"], "64 to 192"), (["DRAWING", "--prompt", "red"], "takes no picture"),
         (["--prompt", "red", "--edges", "mirror"], "--edges: for"),
         (["--prompt", "red", "--motion", "pan left", "--dynamics", "3"], "--motion, --dynamics: for models"),
         (["--prompt", "red", "--model", "motionblocks-tiny"], "a Wan 2.1 or 2.2 video model is needed"), ([], "photo"),
     ],
 )  # fmt: skip
-def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights, capsys, arguments, words):
+def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights, drawing, capsys, arguments, words):
+    arguments = [drawing if argument == "DRAWING" else argument for argument in arguments]
     options = [] if "--model" in arguments else ["--model", weights]
     assert main.main(["animate", *arguments, *options, "--quiet"]) == 2
     out, err = capsys.readouterr()
@@ -61,9 +80,15 @@ def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights,
     assert os.listdir(desk) == []
 
 
-def test_a_prompt_without_a_model_says_which_it_needs(desk, capsys):
-    assert main.main(["animate", "--prompt", "red ball"]) == 2
-    assert "--prompt needs --model" in capsys.readouterr().err
+def test_a_picture_and_a_prompt_become_a_video_of_the_pictures_shape(desk, image_weights, drawing, capsys):
+    given = ["animate", "--prompt", "red ball", "--model", image_weights, "--quiet", "--device", "cpu"]
+    assert main.main([*given, drawing]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"video: {desk / 'house.mp4'} (17 frames, 80x64, 8 fps)"
+    assert main.main([*given, drawing, "--size", "64x96", "-o", "tall.gif"]) == 0
+    assert "(17 frames, 64x96, 8 fps)" in capsys.readouterr().out
+    assert main.main(given) == 2
+    assert "goes on from a picture; give one, or use --model motionblocks-wan" in capsys.readouterr().err
+    assert sorted(os.listdir(desk)) == ["house.mp4", "tall.gif"]
 
 
 def test_sizes_are_width_by_height():
