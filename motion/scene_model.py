@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import ConfigError, ShapeError
-from .io.networks.builtin_names import WEIGHTS
+from .io.networks.builtin_names import VAE
 from .io.networks.builtin_wan import read_builtin_wan
 from .io.vaes.small_vae import read_small_vae
 from .models.conditions import Conditions
@@ -21,7 +21,6 @@ from .sampling.draw import draw, make_noise
 from .sampling.solvers import OnStep
 from .text.scene_vocabulary import SceneVocabulary, word_vectors
 
-VAE = WEIGHTS / "motionblocks-vae.safetensors"
 SIDES = (64, 192)  # px that the drawn clips have
 MAX_FRAMES = 33
 
@@ -62,9 +61,7 @@ class SceneModel:
         space, sampling = self.spec.space, self.spec.sampling
         frames = space.latent_frames(sampling.num_frames if num_frames is None else num_frames)
         space.check_size(width, height, "the video")
-        if not (SIDES[0] <= min(height, width) and max(height, width) <= SIDES[1] and 4 * frames - 3 <= MAX_FRAMES):
-            raise ConfigError(f"a video of {4 * frames - 3} frames, {width}x{height} px; this model draws up to "
-                              f"{MAX_FRAMES} frames with sides of {SIDES[0]} to {SIDES[1]} px")  # fmt: skip
+        check_drawn(4 * frames - 3, width, height)
         shape = (1, space.channels, frames, height // space.spatial_ratio, width // space.spatial_ratio)
         told, empty = self.encode(prompts), self.encode([""] * len(prompts))
         place = told.context.device
@@ -106,6 +103,13 @@ def load_scene_model(path: str | Path, *, vae: str | Path = VAE, device: str | t
     file = read_builtin_wan(path)
     network = file.network().to(device)
     return SceneModel(file.spec, network, read_small_vae(vae).to(device).requires_grad_(False), file.vocabulary)
+
+
+def check_drawn(num_frames: int, width: int, height: int) -> None:
+    """Refuse videos that the shipped models do not draw. Raises ShapeError."""
+    if min(height, width) < SIDES[0] or max(height, width) > SIDES[1] or num_frames > MAX_FRAMES:
+        raise ShapeError(f"the video would have {num_frames} frames of {width}x{height} px; this model draws up to "
+                         f"{MAX_FRAMES} frames with sides of {SIDES[0]} to {SIDES[1]} px")  # fmt: skip
 
 
 def fit_picture(photo: Tensor, size: tuple[int, int] | None) -> Tensor:

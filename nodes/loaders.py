@@ -93,7 +93,7 @@ class LoadBuiltin(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        from ..motion.io.networks.builtin_names import BUILTIN_NAMES
+        from ..motion.io.networks.builtin_names import ALL_NAMES
 
         return schema(
             node_id="MotionBlocksLoadBuiltin",
@@ -101,18 +101,23 @@ class LoadBuiltin(io.ComfyNode):
             category=CATEGORY,
             description="Loads a small model that comes with the pack; nothing to download. motionblocks-tiny moves "
             "the picture (pan, zoom, rotate, still); motionblocks-small also moves one object or a part of it (slide, "
-            "bounce, orbit, swing, clouds, sway, rain, snow and more). Use cfg 1.0 and about 8 steps.",
-            search_aliases=["motionblocks", "tiny model", "small model", "animate photo", "rain", "snow"],
+            "bounce, orbit, swing, clouds, sway, rain, snow and more): cfg 1.0 and about 8 steps. motionblocks-wan is "
+            "a small Wan that draws plain shapes from words, motionblocks-wan-i2v one that goes on from a drawing of "
+            "them: cfg 2.0 and 20 steps. Nodes for Wan take both.",
+            search_aliases=["motionblocks", "tiny model", "small model", "animate photo", "rain", "snow", "tiny wan"],
             inputs=[
                 inp(
-                    io.Combo.Input, "model_name", options=list(BUILTIN_NAMES),
+                    io.Combo.Input, "model_name", options=list(ALL_NAMES),
                     tooltip="Which built-in model. Its weights are a few MB inside the pack.",
                 ),
                 kernels_input(),
             ],
             outputs=[
-                out(io.Model, "model", "For KSampler; cfg 1.0, euler, simple, 8 steps."),
-                out(io.Clip, "clip", "For CLIP Text Encode; knows motions such as 'pan left, zoom in'."),
+                out(io.Model, "model", "For KSampler; euler, simple. cfg 1.0 and 8 steps; for Wan cfg 2.0 and 20."),
+                out(
+                    io.Clip, "clip", "For CLIP Text Encode; knows motions such as 'pan left, zoom in', for Wan "
+                    "things such as 'red ball, on sand, moves left'.",
+                ),
                 out(io.Vae, "vae", "For Photo to Video, whose own vae output decodes at full resolution."),
             ],
         )  # fmt: skip
@@ -121,16 +126,19 @@ class LoadBuiltin(io.ComfyNode):
     def execute(cls, model_name, kernels="auto") -> io.NodeOutput:
         import torch
 
-        from ..motion.io.networks.builtin_names import BUILTIN_NAMES, builtin_path
+        from ..motion.io.networks.builtin_names import ALL_NAMES, SCENE_NAMES, builtin_path
         from ..motion.io.networks.linear_video import read_linear_video
         from ..motion.models.heads.flow_codec import FlowCodec
+        from .models.builtin_wan import load_scene
         from .models.linear_video import build_patcher
         from .text_encoders.motion_vocabulary import build_clip
         from .vaes_on_socket.builtin import BuiltinVAE
 
-        path = str(builtin_path(checks.choose("model_name", model_name, BUILTIN_NAMES)))
+        path = str(builtin_path(checks.choose("model_name", model_name, ALL_NAMES)))
         kernels = chosen_kernels(kernels)
         with torch.inference_mode(False):
+            if model_name in SCENE_NAMES:
+                return io.NodeOutput(*load_scene(path))
             file = read_linear_video(path)
             clip = build_clip(file.text_encoder or {}, file.metadata)
             vae = BuiltinVAE(FlowCodec(file.spec.latent.working_size))

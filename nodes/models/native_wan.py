@@ -12,6 +12,7 @@ from ...motion.errors import ConfigError
 from ...motion.models.latent_spaces import SPACES, LatentSpace
 
 SPACE = SPACES["wan21"]
+SCENE = "motionblocks_scene"  # attachment: the spec of a small Wan that comes with the pack
 TEXT_CHANNELS, IMAGE_CHANNELS = SPACE.channels, 36  # read by text to video; and beside them, a start video and its mask
 TITLES = {  # of the host's classes, where the name of the class is not that of the model
     "WAN22": "Wan 2.2 5B (WAN22)", "WAN22_S2V": "Wan 2.2 speech to video (WAN22_S2V)",

@@ -23,17 +23,23 @@ TOKENS = "motion"
 class MotionTokenizer:
     """Prompt → eight fixed motion tokens in the host's form."""
 
+    key = TOKENS
+
     def __init__(self, embedding_directory=None, tokenizer_data=None, *, vocabulary: MotionVocabulary):
         self.vocabulary = vocabulary
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_unused) -> dict:
         """{"motion": [[(id, 1.0), …]]}; for a prompt that cannot be read those of the empty one, and the refusal."""
         try:
-            ids, more = self.vocabulary.tokenize(text), {WORDS: self.vocabulary.motions(text)}
+            ids, more = self.vocabulary.tokenize(text), self._told(text)
         except ConfigError as error:
             ids, more = self.vocabulary.tokenize(""), {UNREAD: str(error)}
         pairs = [(token, 1.0) for token in ids]
-        return {TOKENS: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs], **more}
+        return {self.key: [[(*pair, 0) for pair in pairs] if return_word_ids else pairs], **more}
+
+    def _told(self, text: str) -> dict:
+        """What else a prompt that was read tells nodes."""
+        return {WORDS: self.vocabulary.motions(text)}
 
     def untokenize(self, tokens) -> list:
         words = ("", *self.vocabulary.words)

@@ -23,8 +23,8 @@ class Unread:
 
     refusal: str
     context: Tensor
-    pooled: Tensor
-    mask: Tensor
+    pooled: Tensor | None
+    mask: Tensor | None
 
 
 def refuse_unread(parts: Iterable[Mapping]) -> None:
@@ -69,7 +69,8 @@ def refuse_two_motions(parts: Iterable[Mapping]) -> None:
 
 def _emptied(part: dict) -> str:
     unread = part.pop(conditions.UNREAD)
-    part.update(cross_attn=unread.context, pooled_output=unread.pooled, attention_mask=unread.mask)
+    empty = {"cross_attn": unread.context, "pooled_output": unread.pooled, "attention_mask": unread.mask}
+    part.update({name: value for name, value in empty.items() if value is not None})
     return f"the negative prompt is left out: {unread.refusal.partition(';')[0]}"
 
 

@@ -19,7 +19,7 @@ from ...motion.sampling.schedules import sigma_to_timestep
 from ...motion.training.trainees.base import DescribedNetwork
 from ...motion.training.trainees.wan import WanObjective
 from ..host import devices
-from ..models.native_wan import NativeWan
+from ..models.native_wan import SCENE, NativeWan
 from .native_session import NativeSession
 from .trainable_copy import NETWORK, worked_in
 
@@ -35,7 +35,7 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
     """
 
     def __init__(self, wan: NativeWan, *, checkpointing: bool = False):
-        super().__init__(wan.network, WanSpec(wan_config(wan.network)))
+        super().__init__(wan.network, native_spec(wan))
         self.wan, self.native = wan, NativeSession(wan, checkpointing=checkpointing)
         self.device = devices.compute_device()
         self.base = base_of(wan)
@@ -104,6 +104,11 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
 
 
 ADAPTERS_ONLY = "the host's own Wan is trained by a LoRA beside it; set mode to lora"
+
+
+def native_spec(wan: NativeWan) -> WanSpec:
+    """What is known of a MODEL beside its weights: of a small Wan that comes with the pack, what its file says."""
+    return wan.patcher.get_attachment(SCENE) or WanSpec(wan_config(wan.network))
 
 
 def wan_config(network: nn.Module) -> WanConfig:

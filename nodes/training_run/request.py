@@ -15,14 +15,13 @@ from ...motion.models.architectures import ARCHITECTURES
 from ...motion.models.model_spec import ModelSpec
 from ...motion.models.wan.config import WanConfig
 from ...motion.models.wan.experts import ALL_LEVELS, may_be_expert
-from ...motion.models.wan.spec import WanSpec
 from ...motion.training.config import TrainingConfig
 from ..host import pixels
 from ..models.base import architecture_of, spec_of
 from ..models.native_wan import NativeWan, find_native_wan, native_wan
 from ..sampling import flow_shift
 from .folders import RunFolders, plan_run
-from .native_trainee import ADAPTERS_ONLY, wan_config
+from .native_trainee import ADAPTERS_ONLY, native_spec
 from .settings import for_expert, read_settings
 
 
@@ -60,7 +59,7 @@ def read_request(model, clip, vae, clips, settings: dict, *, adapter: str = LoRA
     adapter: what the node trains in mode lora; a motion adapter takes the model's own numbers where the settings are 0.
     """
     wan = _wan_of(model)
-    spec = spec_of(model) if wan is None else WanSpec(wan_config(wan.network))
+    spec = spec_of(model) if wan is None else native_spec(wan)
     check_clips(clips)
     own = {}
     if adapter == MIVA.kind:

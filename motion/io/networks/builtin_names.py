@@ -10,6 +10,7 @@ BUILTIN_NAMES = ("motionblocks-tiny", "motionblocks-small")  # those that animat
 SCENE_NAMES = ("motionblocks-wan", "motionblocks-wan-i2v")  # small Wan: draws from words; from a picture and words
 ALL_NAMES = BUILTIN_NAMES + SCENE_NAMES
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
+VAE = WEIGHTS / "motionblocks-vae.safetensors"  # of SCENE_NAMES
 
 
 def builtin_path(name: str) -> Path:
