@@ -370,6 +370,44 @@ For several people choose *everybody* there, and raise *max_detections* if need 
     (420, 360),
 )
 
+WORDS_NOTE = note(
+    "Start here",
+    """
+# A small video from words
+
+Press **Run**. The model is a Wan of 9 million parameters that comes with the pack: the same architecture, nodes and
+graph as the large ones, small enough for a CPU. It draws one plain shape on a ground, 64 px wide, and nothing else.
+
+Its words, one of each kind, in any order; what you leave out it chooses itself:
+
+- size: `small`, `large`; texture: `striped`, `spotted`
+- colour: `red`, `yellow`, `green`, `blue`, `purple`, `white`, `black`
+- shape: `ball`, `box`, `triangle`, `ring`, `cross`
+- ground: `on sand`, `on grass`, `on snow`, `at night`, `in the sky`, `on bricks`
+- motion: `stands still`, `moves left`, `right`, `up`, `down`, `bounces`, `orbits`, `spins`, `grows`, `shrinks`
+
+Frames are 17, or 4k+1 up to 33; sides 64 to 192 px in steps of 16. It was trained at 64 px almost alone.
+""",
+    (520, 480),
+)
+
+DRAWING_NOTE = note(
+    "Start here",
+    """
+# A drawing goes on
+
+Press **Run**. The picture becomes the first frame, and the words say what happens. The model is a small Wan of image to
+video that comes with the pack, with the layout of Wan 2.2's: replace it by *Load Diffusion Model* and the same graph
+drives the large ones.
+
+1. **Drawing**: replace it by **Load Image**. The model knows one plain shape on a ground, not photographs.
+2. **What it does**: words as in the workflow *words_to_video*, such as `moves left` or `spins`. An empty prompt leaves
+   the motion to the model.
+3. *To the size the model knows*: 64 px; sides of 64 to 192 px in steps of 16 work.
+""",
+    (520, 330),
+)
+
 LAYOUTS = {
     "fit_poses": [
         [group("Read me", GREY, [POSES_NOTE]), group("Poses", GREEN, ["1"])],
@@ -463,6 +501,20 @@ LAYOUTS = {
         [group("Clips and training", BLUE, ["4"], ["7"])],
         [group("Animate", PURPLE, ["8", "9"], ["10", "11", "12"], ["13", "14", "15"])],
         [group("Video", YELLOW, ["16", "17"])],
+    ],
+    "words_to_video": [
+        [group("Read me", GREY, [WORDS_NOTE])],
+        [group("Model and size", GREEN, ["1", "4"])],
+        [group("Words", BLUE, ["2", "3"])],
+        [group("Sample and decode", PURPLE, ["5"], ["6", "7", "8"])],
+        [group("Video", YELLOW, ["9"])],
+    ],
+    "drawing_to_video": [
+        [group("Read me", GREY, [DRAWING_NOTE])],
+        [group("Model and drawing", GREEN, ["1", "2"])],
+        [group("Words and start", BLUE, ["3", "4", "5"], ["6"])],
+        [group("Sample and decode", PURPLE, ["7"], ["8", "9", "10"])],
+        [group("Video", YELLOW, ["11"])],
     ],
     "wan_train_animate": [
         [group("Read me", GREY, [WAN_NOTE])],

@@ -20,6 +20,8 @@ PROMISES = {
     "train_motion_adapter": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "motion_adapter": (8, *PORTRAIT),
     "two_motion_adapters": (8, *RACCOON),
+    "words_to_video": (17, 384, 384),
+    "drawing_to_video": (17, 384, 384),
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
     "sana_video_text_to_video": (81, 480, 832),
