@@ -33,7 +33,7 @@ FLOORS = (
     ("text",),
     ("models", "metrics"),
     ("sampling",),
-    ("adapters", "conditioning", "pose"),
+    ("adapters", "analysis", "conditioning", "pose"),
     ("io",),
     ("builtin_model", "scene_model"),
     ("data",),

@@ -1,0 +1,1 @@
+"""What networks do inside, told from their own numbers."""
