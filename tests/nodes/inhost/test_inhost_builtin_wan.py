@@ -73,6 +73,22 @@ def test_words_become_eight_vectors_and_orders_of_words_do_not_matter(core, word
 
 
 @pytest.mark.parametrize("name", SCENE_NAMES)
+def test_the_hosts_network_gives_the_velocity_of_our_own(words, image, name):
+    own = load_scene_model(builtin_path(name))
+    theirs = (image if own.starts_from_image else words)[0].model.diffusion_model.float()
+    draws = torch.Generator().manual_seed(1)
+    latents, beside = torch.randn(1, 16, 3, 8, 6, generator=draws), torch.randn(1, 20, 3, 8, 6, generator=draws)
+    told, timestep = own.encode([PROMPT]), torch.tensor([800.0])
+    with torch.inference_mode():
+        if own.starts_from_image:
+            told, seen = replace(told, concat_latents=beside), torch.cat((latents, beside), 1)
+        else:
+            seen = latents
+        ours, found = own.dit(latents, timestep, told), theirs(seen, timestep, context=told.context)
+    assert float((ours - found).abs().max() / found.abs().max()) <= 5e-6
+
+
+@pytest.mark.parametrize("name", SCENE_NAMES)
 def test_the_host_samples_what_the_shell_samples(core, ours, words, image, name):
     own = load_scene_model(builtin_path(name))
     photo = torch.rand(1, 64, 80, 3, generator=torch.Generator().manual_seed(3))
