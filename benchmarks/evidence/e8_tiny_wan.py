@@ -23,6 +23,7 @@ from pack.motion.data.procedural.sprite_words import MOTIONS
 from pack.motion.data.procedural.sprites import SpriteLook, SpriteSource
 from pack.motion.scene_model import load_scene_model
 from PIL import Image
+from words_of_tiny_wan import words_table
 
 SEED = 1_000_003
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -191,7 +192,8 @@ def main() -> None:
     if arguments.image_weights.is_file():
         images, more = measure_images(arguments.image_weights, max(1, arguments.each // 2), arguments.guidance)
     heads = heads_table(arguments.weights, arguments.earlier)
-    finish("e8_tiny_wan", {**words, **images, **heads}, rows + more)
+    costs = words_table(load_scene_model(arguments.weights))
+    finish("e8_tiny_wan", {**words, **images, **costs, **heads}, rows + more)
 
 
 def write_sheet(model, path: Path, guidance: float | None) -> None:

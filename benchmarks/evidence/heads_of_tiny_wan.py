@@ -22,6 +22,7 @@ def heads_table(weights: Path, earlier: Path | None) -> dict:
         "std of log w_t / w_s, trained": verdict(round(float(trained[0].std()), 3), 0.4),
         "std of log w_t / w_s, random weights": verdict(round(float(log_ratios(at_random(model), SIGMAS[0]).std()), 3),
                                                         high=0.1),
+        "std of log w_t / w_s, where its training began": round(float(log_ratios(begun(model), SIGMAS[0]).std()), 3),
         "heads along time, of 16": int(temporal[0].sum()),
         "heads that change type from sigma 0.9998 to 0.8, %": verdict(round(100 * float(changing), 1), high=10),
     }  # fmt: skip
@@ -40,6 +41,15 @@ def at_random(model: SceneModel) -> SceneModel:
 
     torch.manual_seed(0)
     return SceneModel(model.spec, WanDiT(model.spec.config).eval().requires_grad_(False), model.vae, model.vocabulary)
+
+
+def begun(model: SceneModel) -> SceneModel:
+    """The same sizes as the recipe starts them, heads looking around, with words as the file has them."""
+    from pack.recipes.wan import as_file_weights, build_wan
+
+    dit = at_random(model).dit
+    dit.load_state_dict(as_file_weights(build_wan(model.spec, 0).state_dict(), model.spec))
+    return SceneModel(model.spec, dit, model.vae, model.vocabulary)
 
 
 @torch.no_grad()

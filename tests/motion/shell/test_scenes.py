@@ -96,3 +96,10 @@ def test_sizes_are_width_by_height():
     for text in ("", "64", "-64x64", "64x64x3", "1e2x64"):
         with pytest.raises(ConfigError, match="WIDTHxHEIGHT"):
             parse_size(text)
+
+
+def test_without_a_model_the_shipped_ones_are_taken(desk, drawing, capsys):
+    given = ["animate", "--prompt", "red ball, on sand, moves left", "--steps", "1", "--quiet", "--device", "cpu"]
+    assert main.main(given) == 0 and main.main([*given, drawing]) == 0
+    said = capsys.readouterr().out
+    assert "scene.mp4 (17 frames, 64x64, 8 fps)" in said and "house.mp4 (17 frames, 80x64, 8 fps)" in said
