@@ -5,7 +5,7 @@ python tools/train_wan.py --folder runs/wan --resume
 
 `motionblocks-wan-i2v` starts from its weights:
 
-python tools/train_wan.py --folder runs/i2v --from-image weights/motionblocks-wan.safetensors --steps 1600
+python tools/train_wan.py --folder runs/i2v --from-image weights/motionblocks-wan.safetensors --steps 1900
 """
 
 import argparse
@@ -26,7 +26,7 @@ from .wan import GROUPS, OF_IMAGES, OF_WORDS, WanRecipe, WanTask, as_file_weight
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = run_arguments(__doc__, steps=3800, batch=16, rate=4e-3)
+    parser = run_arguments(__doc__, steps=5400, batch=16, rate=4e-3)
     parser.add_argument("--vae", type=Path, default=WEIGHTS / "motionblocks-vae.safetensors")
     parser.add_argument("--from-image", type=Path, metavar="FILE", help="train image to video, from these weights on")
     return parser.parse_args()
