@@ -1,10 +1,14 @@
 """Mount the pack once under a fixed name, from any folder, with no install."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+INTERPRETER = os.environ.get("TRITON_INTERPRET")
 
 
 def keep_root_off_the_path():
@@ -32,6 +36,15 @@ def pytest_configure(config):
         from worker_groups import LongestFirst, WorkerGroups
 
         config.pluginmanager.register(LongestFirst() if works else WorkerGroups())
+
+
+def pytest_collection_finish():
+    """Importing tests must not turn Triton's interpreter on: hosts started by a test would inherit it, and crawl."""
+    if os.environ.get("TRITON_INTERPRET") != INTERPRETER:
+        raise pytest.UsageError(
+            "a test file sets TRITON_INTERPRET when it is imported, or leaves a folder on sys.path in which another "
+            "package finds a module that does (benchmarks/kernels.py)"
+        )
 
 
 def pytest_runtest_call():

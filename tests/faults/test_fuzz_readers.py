@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import fuzz_readers  # noqa: E402
-from fuzz_readers import MEGABYTES, SECONDS, Worker, bad, run  # noqa: E402
-from fuzz_readers_common import READERS  # noqa: E402
+BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
+sys.path.append(BENCHMARKS)
+try:
+    import fuzz_readers
+    from fuzz_readers import MEGABYTES, SECONDS, Worker, bad, run
+    from fuzz_readers_common import READERS
+finally:
+    sys.path.remove(BENCHMARKS)  # a kernels.py is there, and transformers asks for a package of that name
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory of one call is told by /proc")
 
