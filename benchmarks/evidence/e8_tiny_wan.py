@@ -123,7 +123,7 @@ def measure_words(weights: Path, each: int, guidance: float | None) -> tuple[dic
         print(f"{name}: {ours[name]} (drawn clips {theirs[name]})", flush=True)
     goals = {"directions right, %": 100, "colours right, %": 95, "grounds right, %": 100, "shapes right, %": 70}
     told = {name: verdict(value, goals[name]) if name in goals else value for name, value in ours.items()}
-    table = {name: {"model": told[name], "drawn clips": theirs[name]} for name in ours}
+    table = [{"what": name, "model": told[name], "drawn clips": theirs[name]} for name in ours]
     speed = {"processor seconds a clip, 64 px": verdict(round(seconds, 2), high=1.5),
              "processor seconds a clip, 128 px": verdict(round(large, 2), high=6)}  # fmt: skip
     return {**speed, "Text to video": table}, rows
@@ -159,7 +159,7 @@ def measure_images(weights: Path, each: int, guidance: float | None) -> tuple[di
         }  # fmt: skip
         print(name, told[name], flush=True)
         all_rows += [{**row, "words": name, "first_db": db} for row, db in zip(rows, first)]
-    return {"Image to video": told}, all_rows
+    return {"Image to video": [{"with": name, **row} for name, row in told.items()]}, all_rows
 
 
 def decoded(model, drawn: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ def words_table(model: SceneModel) -> dict:
         row["no caption, %"] = growth(left_over(model, clean, [""] * CLIPS, sigma, given), base)
         table[name] = {"error": round(base, 4), **row}
         print(name, table[name], flush=True)
-    return {"What a wrong word costs": table}
+    return {"What a wrong word costs": [{"from": name, **row} for name, row in table.items()]}
 
 
 def growth(value: float, base: float) -> float:
