@@ -7,6 +7,7 @@ NODE_SIZES = {
     "MotionBlocksLoadBuiltin": (320, 150),
     "MotionBlocksSamplePhoto": (320, 330),
     "CLIPTextEncode": (320, 110),
+    "MotionBlocksEmptyPrompt": (320, 140),
     "SaveVideo": (480, 460),
     "MotionBlocksDCTInit": (320, 620),
     "MotionBlocksMeasureDynamics": (480, 260),
