@@ -39,6 +39,7 @@ SIZES_IN = {  # their videos are tall
     "move_the_subject": {"SaveVideo": (480, 720), "MotionBlocksSamplePhoto": (320, 480)},
     "sana_inflate_train_animate": {"SaveVideo": (480, 680)},
     "wan22_train_animate": {"SaveVideo": (480, 680)},
+    "motion_adapter": {"SaveVideo": (480, 720)},
     "words_to_video": {"SaveVideo": (480, 680)},
     "drawing_to_video": {"SaveVideo": (480, 680), "MotionBlocksSamplePhoto": (320, 420)},
 }
