@@ -6,8 +6,16 @@ from ..motion.limits import MAX_DATA_SEED
 from .host import checks
 from .host.compat import inp, out, schema, unique_id
 from .loaders import ASSETS
-from .training import MAX_STEPS, PRECISIONS
-from .training_run.folders import LATEST, NEW, listed_states
+from .training_widgets import (
+    MAX_STEPS,
+    MORE,
+    changed_data_input,
+    every_inputs,
+    memory_inputs,
+    resume_input,
+    shift_input,
+    window_inputs,
+)
 
 CATEGORY = "MotionBlocks/training"
 MAX_LABEL = 200  # characters
@@ -110,67 +118,32 @@ def _main_widgets() -> list:
             io.String.Input, "file_prefix", default="my_adapter",
             tooltip="Name of the saved files: output/motion_adapters/my_adapter_00001.safetensors.",
         ),
-        inp(
-            io.Combo.Input, "resume_from", options=[NEW, LATEST, *listed_states()], default=NEW,
-            tooltip="new: a fresh run. latest: go on where the newest run of this file_prefix stopped. Or a state.",
-        ),
-        inp(
-            io.Int.Input, "sample_every", default=0, min=0, max=MAX_STEPS, optional=True, advanced=True,
-            tooltip="Steps between two samples shown in the node; 0 = only before and after the training.",
-        ),
-        inp(
-            io.Int.Input, "save_every", default=100, min=0, max=MAX_STEPS, optional=True, advanced=True,
-            tooltip="Steps between two saved states to resume from; 0 = only at the end or when stopped.",
-        ),
+        resume_input(),
+        *every_inputs(),
     ]  # fmt: skip
 
 
 def _advanced_widgets() -> list:
-    more = {"optional": True, "advanced": True}
     return [
         inp(
-            io.Int.Input, "batch_size", default=0, min=0, max=1024, **more,
+            io.Int.Input, "batch_size", default=0, min=0, max=1024, **MORE,
             tooltip="Samples a step. More is steadier and takes more memory. 0 = 2, for the built-in models.",
         ),
         inp(
-            io.Int.Input, "num_frames", default=0, min=0, max=1024, **more,
+            io.Int.Input, "num_frames", default=0, min=0, max=1024, **MORE,
             tooltip="Frames of a training window; 0 = the model's own, 16 for the built-in ones.",
         ),
         inp(
-            io.Int.Input, "stride_min", default=3, min=0, max=1000, **more,
+            io.Int.Input, "stride_min", default=3, min=0, max=1000, **MORE,
             tooltip="Fewest frames of the clip from one frame of a window to the next; less where a clip is too short. "
             "3 at 24 frames a second keeps the speed that was filmed. 0 = the model's own.",
         ),
+        *window_inputs(3),
+        *memory_inputs(),
+        shift_input(),
+        changed_data_input(),
         inp(
-            io.Int.Input, "stride_max", default=3, min=0, max=1000, **more,
-            tooltip="Most frames of the clip from one frame of a window to the next; 0 = the model's own.",
-        ),
-        inp(
-            io.Int.Input, "windows_per_clip", default=4, min=1, max=10000, **more,
-            tooltip="Windows cut from each clip.",
-        ),
-        inp(
-            io.Int.Input, "resolution", default=512, min=16, max=4096, step=8, **more,
-            tooltip="Short side in px at which clips are encoded. The built-in model has its own size.",
-        ),
-        inp(
-            io.Combo.Input, "precision", options=list(PRECISIONS), default="fp32", **more,
-            tooltip="bf16 is faster and smaller on a GPU; weights and optimizer stay fp32.",
-        ),
-        inp(
-            io.Boolean.Input, "gradient_checkpointing", default=False, **more,
-            tooltip="Compute the blocks twice to need less memory.",
-        ),
-        inp(
-            io.Float.Input, "shift", default=0.0, min=0.0, max=1000.0, step=0.01, **more,
-            tooltip="Shift of the noise levels; 0 = that of the model (ModelSamplingSD3 included).",
-        ),
-        inp(
-            io.Boolean.Input, "allow_changed_data", default=False, **more,
-            tooltip="Resume although clips or settings differ from those of the saved state.",
-        ),
-        inp(
-            io.String.Input, "more_settings", default="", multiline=True, **more,
+            io.String.Input, "more_settings", default="", multiline=True, **MORE,
             tooltip="Rare settings, one a line, such as: schedule = constant, sigma_sampling = logit_normal, "
             "top_noise_share = 0.1, ema_decay = 0.99, flow_weight = 10. A wrong name lists the known ones.",
         ),

@@ -5,13 +5,20 @@ from comfy_api.latest import io
 from ..motion.choices import EXPERTS, WHOLE
 from ..motion.limits import MAX_DATA_SEED
 from .host.compat import inp, out, schema, unique_id
-from .training_run.folders import LATEST, NEW, listed_states
+from .training_widgets import (
+    MAX_STEPS,
+    MORE,
+    changed_data_input,
+    every_inputs,
+    memory_inputs,
+    resume_input,
+    shift_input,
+    window_inputs,
+)
 
 CATEGORY = "MotionBlocks/training"
 MODES = ("lora", "full")
-PRECISIONS = ("fp32", "bf16")
 SIGMAS = ("logit_normal", "uniform")
-MAX_STEPS = 1_000_000
 TARGETS = "attn1, attn_temporal, attn2, ff"
 
 
@@ -97,84 +104,49 @@ def _main_widgets() -> list:
             io.String.Input, "file_prefix", default="my_motion",
             tooltip="Name of the saved files: output/loras/my_motion_00001.safetensors (full: diffusion_models).",
         ),
-        inp(
-            io.Combo.Input, "resume_from", options=[NEW, LATEST, *listed_states()], default=NEW,
-            tooltip="new: a fresh run. latest: go on where the newest run of this file_prefix stopped. Or a state.",
-        ),
+        resume_input(),
         inp(
             io.String.Input, "sample_text", default="", optional=True,
             tooltip="Prompt of the samples; empty = the caption of the first clip.",
         ),
-        inp(
-            io.Int.Input, "sample_every", default=0, min=0, max=MAX_STEPS, optional=True, advanced=True,
-            tooltip="Steps between two samples shown in the node; 0 = only before and after the training.",
-        ),
-        inp(
-            io.Int.Input, "save_every", default=100, min=0, max=MAX_STEPS, optional=True, advanced=True,
-            tooltip="Steps between two saved states to resume from; 0 = only at the end or when stopped.",
-        ),
+        *every_inputs(),
     ]  # fmt: skip
 
 
 def _advanced_widgets() -> list:
-    more = {"optional": True, "advanced": True}
     return [
         inp(
-            io.Int.Input, "num_frames", default=16, min=0, max=1024, **more,
+            io.Int.Input, "num_frames", default=16, min=0, max=1024, **MORE,
             tooltip="Frames of a training window; 0 = the model's own. The built-in model knows 16.",
         ),
         inp(
-            io.Int.Input, "stride_min", default=3, min=0, max=1000, **more,
+            io.Int.Input, "stride_min", default=3, min=0, max=1000, **MORE,
             tooltip="Fewest frames of the clip from one frame of a window to the next; less where a clip is too short. "
             "0 = the model's own.",
         ),
+        *window_inputs(10),
         inp(
-            io.Int.Input, "stride_max", default=10, min=0, max=1000, **more,
-            tooltip="Most frames of the clip from one frame of a window to the next; 0 = the model's own.",
-        ),
-        inp(
-            io.Int.Input, "windows_per_clip", default=4, min=1, max=10000, **more,
-            tooltip="Windows cut from each clip.",
-        ),
-        inp(
-            io.Int.Input, "resolution", default=512, min=16, max=4096, step=8, **more,
-            tooltip="Short side in px at which clips are encoded. The built-in model has its own size.",
-        ),
-        inp(
-            io.String.Input, "targets", default=TARGETS, **more,
+            io.String.Input, "targets", default=TARGETS, **MORE,
             tooltip="Layers that get a LoRA: parts of their names, with commas. attn_temporal alone = timing "
             "only. Empty = the model's own.",
         ),
         inp(
-            io.Float.Input, "caption_dropout", default=0.1, min=0.0, max=1.0, step=0.01, **more,
+            io.Float.Input, "caption_dropout", default=0.1, min=0.0, max=1.0, step=0.01, **MORE,
             tooltip="Share of samples trained without their caption.",
         ),
         inp(
-            io.Float.Input, "ema_decay", default=0.0, min=0.0, max=0.99999, step=0.0001, round=0.00001, **more,
+            io.Float.Input, "ema_decay", default=0.0, min=0.0, max=0.99999, step=0.0001, round=0.00001, **MORE,
             tooltip="Save a running average of the weights: 0 = off, 0.99 over about 100 steps.",
         ),
+        *memory_inputs(),
         inp(
-            io.Combo.Input, "precision", options=list(PRECISIONS), default="fp32", **more,
-            tooltip="bf16 is faster and smaller on a GPU; weights and optimizer stay fp32.",
-        ),
-        inp(
-            io.Boolean.Input, "gradient_checkpointing", default=False, **more,
-            tooltip="Compute the blocks twice to need less memory.",
-        ),
-        inp(
-            io.Combo.Input, "sigma_sampling", options=list(SIGMAS), default="logit_normal", **more,
+            io.Combo.Input, "sigma_sampling", options=list(SIGMAS), default="logit_normal", **MORE,
             tooltip="How noise levels are drawn: most in the middle, or evenly.",
         ),
+        shift_input(),
+        changed_data_input(),
         inp(
-            io.Float.Input, "shift", default=0.0, min=0.0, max=1000.0, step=0.01, **more,
-            tooltip="Shift of the noise levels; 0 = that of the model (ModelSamplingSD3 included).",
-        ),
-        inp(
-            io.Boolean.Input, "allow_changed_data", default=False, **more,
-            tooltip="Resume although clips or settings differ from those of the saved state.",
-        ),
-        inp(
-            io.String.Input, "more_settings", default="", multiline=True, **more,
+            io.String.Input, "more_settings", default="", multiline=True, **MORE,
             tooltip="Rare settings, one a line, such as: schedule = constant, optimizer = muon, "
             "gradient_accumulation = 4, alpha = 8, flow_weight = 10. A wrong name lists the known ones.",
         ),

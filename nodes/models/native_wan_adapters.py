@@ -1,11 +1,9 @@
 """Motion adapters on a MODEL of the host's Wan, and off again. The MODEL that comes in is never changed."""
 
-from comfy.patcher_extension import WrappersMP
-from torch import nn
 
 from ...motion.adapters.stack import AdapterStack
 from ...motion.models.wan.block_run import check_places
-from ..host.devices import adapter_patcher
+from .adapters_beside import put_beside, taken_off
 from .native_wan import native_wan
 from .native_wan_blocks import KEY, PLACE, block_patch, is_ours, patches_of
 from .native_wan_run import around_a_call, around_a_run
@@ -27,13 +25,8 @@ def attach(model, stack: AdapterStack, *, clean_first_frame: bool):
     found = patches_of(copy.model_options["transformer_options"])
     for index in range(len(wan.blocks)):
         copy.set_model_patch_replace(block_patch(index, found.get((PLACE, index))), "dit", PLACE, index)
-    copy.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_a_run(stack, clean_first_frame))
-    copy.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, around_a_call(stack))
-    weights = [value for entry in stack.entries for value in entry.adapter.parameters().values()]
-    if weights:
-        copy.set_additional_models(KEY, [adapter_patcher(nn.ParameterList(weights), model)])
-    copy.set_attachments(KEY, stack)
-    return copy
+    wrappers = {"around_a_run": around_a_run(stack, clean_first_frame), "around_a_call": around_a_call(stack)}
+    return put_beside(copy, model, stack, KEY, **wrappers)
 
 
 def attached_stack(model) -> AdapterStack | None:
@@ -43,11 +36,7 @@ def attached_stack(model) -> AdapterStack | None:
 
 def detach(model):
     """A copy of a MODEL without our adapters, and with all that others set."""
-    copy = model.clone()
-    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
-        copy.remove_wrappers_with_key(kind, KEY)
-    copy.remove_additional_models(KEY)
-    copy.remove_attachments(KEY)
+    copy = taken_off(model, KEY)
     options = copy.model_options["transformer_options"]
     if any(is_ours(patch) for patch in patches_of(options).values()):
         left = {place: patch.motionblocks_before if is_ours(patch) else patch

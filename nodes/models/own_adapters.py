@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from comfy.patcher_extension import WrappersMP
-from torch import nn
 
 from ...motion.adapters.notes import largest_sum, motion_entries, replaces_text, sum_note
 from ...motion.adapters.stack import AdapterStack
 from ...motion.errors import ConfigError
-from ..host.devices import adapter_patcher, bring
+from ..host.devices import bring
+from .adapters_beside import put_beside, taken_off
 from .as_trained import say, too_strong, twice_the_time
 from .base import architecture_of, check_latents, spec_of
 from .text_cache import ADAPTERS as KEY
@@ -31,14 +30,8 @@ def attach(model, stack: AdapterStack):
         architecture.check_adapters_inside()
     stack = replace(stack, temporal_ratio=spec.space.temporal_ratio)
     stack.check_fit(model.get_model_object("diffusion_model"))
-    copy = detach(model)
-    copy.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_a_run(stack))
-    copy.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, around_a_call(stack))
-    weights = [value for entry in stack.entries for value in entry.adapter.parameters().values()]
-    if weights:
-        copy.set_additional_models(KEY, [adapter_patcher(nn.ParameterList(weights), model)])
-    copy.set_attachments(KEY, stack)
-    return copy
+    wrappers = {"around_a_run": around_a_run(stack), "around_a_call": around_a_call(stack)}
+    return put_beside(detach(model), model, stack, KEY, **wrappers)
 
 
 def attached_stack(model) -> AdapterStack | None:
@@ -48,12 +41,7 @@ def attached_stack(model) -> AdapterStack | None:
 
 def detach(model):
     """A copy of a MODEL without our adapters, and with all that others set."""
-    copy = model.clone()
-    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
-        copy.remove_wrappers_with_key(kind, KEY)
-    copy.remove_additional_models(KEY)
-    copy.remove_attachments(KEY)
-    return copy
+    return taken_off(model, KEY)
 
 
 def around_a_run(stack: AdapterStack) -> Callable:
