@@ -9,6 +9,7 @@ from ..motion.errors import ConfigError, ShapeError
 from ..motion.limits import MAX_SEED
 from .host import checks, devices, pixels
 from .host.compat import inp, out, schema
+from .noise import StartNoise, content_level, first_in_model_space, noise_inputs
 
 CATEGORY = "MotionBlocks/adapters"
 
@@ -27,15 +28,7 @@ class AdapterNoise(io.ComfyNode):
             "Steadier, and it weakens fine motion such as rain; the built-in models hardly notice it.",
             search_aliases=["miva noise", "shared noise", "lamp"],
             inputs=[
-                inp(io.Model.Input, "model", tooltip="The model to be sampled: noise lives in its latent space."),
-                inp(
-                    io.Latent.Input, "latent",
-                    tooltip="Latent of the start picture (frame 1 counts): from Photo to Video or VAE Encode.",
-                ),
-                inp(
-                    io.Int.Input, "noise_seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
-                    tooltip="Seed of the noise, as in Random Noise.",
-                ),
+                *noise_inputs(),
                 inp(
                     io.Float.Input, "share", default=0.05, min=0.0, max=1.0, step=0.01,
                     tooltip="How much of frame 1's noise all other frames have: 0 = none, 1 = all the same.",
@@ -55,7 +48,6 @@ class AdapterNoise(io.ComfyNode):
     @classmethod
     def execute(cls, model, latent, noise_seed, share=0.05, keep=0.23, tau=0.975) -> io.NodeOutput:
         from ..motion.conditioning.shared_noise import adapter_noise
-        from .noise import StartNoise, content_level, first_in_model_space
 
         checks.in_range("noise_seed", noise_seed, 0, MAX_SEED)
         for name, value in (("share", share), ("keep", keep), ("tau", tau)):

@@ -15,6 +15,21 @@ METHODS = ("dct", "fft", "none")
 KEPT_COLOUR, NOISE_COLOUR = (0.95, 0.55, 0.15), (0.12, 0.12, 0.14)
 
 
+def noise_inputs() -> list:
+    """What noise that knows the start picture is made from."""
+    return [
+        inp(io.Model.Input, "model", tooltip="The model to be sampled: noise lives in its latent space."),
+        inp(
+            io.Latent.Input, "latent",
+            tooltip="Latent of the start picture (frame 1 counts): from Photo to Video or VAE Encode.",
+        ),
+        inp(
+            io.Int.Input, "noise_seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
+            tooltip="Seed of the noise, as in Random Noise.",
+        ),
+    ]  # fmt: skip
+
+
 def content_level(model, tau: float, apply_shift: bool) -> tuple[float, str]:
     """Noise level of the start picture and how this model mixes it: (sigma_tau, "flow" or "ddpm").
 
@@ -69,15 +84,7 @@ class DCTInit(io.ComfyNode):
             "DCTInit). Works with any flow or DDPM model, pictures and videos. For SamplerCustomAdvanced.",
             search_aliases=["dct noise", "freeinit", "noise refinement", "structured noise"],
             inputs=[
-                inp(io.Model.Input, "model", tooltip="The model to be sampled: noise lives in its latent space."),
-                inp(
-                    io.Latent.Input, "latent",
-                    tooltip="Latent of the start picture (frame 1 counts): from Photo to Video or VAE Encode.",
-                ),
-                inp(
-                    io.Int.Input, "noise_seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
-                    tooltip="Seed of the noise, as in Random Noise.",
-                ),
+                *noise_inputs(),
                 inp(
                     io.Combo.Input, "method", options=list(METHODS), default="dct",
                     tooltip="dct: the paper's. fft: the FreeInit baseline (Gaussian filter). none: plain noise, to "
