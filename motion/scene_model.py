@@ -23,6 +23,8 @@ from .text.scene_vocabulary import SceneVocabulary, word_vectors
 
 SIDES = (64, 192)  # px that the drawn clips have
 MAX_FRAMES = 33
+DRAWINGS_ONLY = ("the small Wan knows one plain shape on a ground; other pictures dissolve: animate a photograph with "
+                 "motionblocks-small")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,8 +106,10 @@ class ImageToVideo(io.ComfyNode):
         cls, positive, negative, vae, start_image, num_frames=16, dynamics=12, batch_size=1, longer=GO_ON,
         edges=FIRST_EDITION, fps=DEFAULT_FPS, region=None, clip_vision_output=None,
     ) -> io.NodeOutput:  # fmt: skip
+        from ..motion.scene_model import DRAWINGS_ONLY
         from ..motion.text.safe_words import safe_bucket, safety_notes
         from .text_encoders.motion_vocabulary import names_no_motion, words_of
+        from .vaes_on_socket.small import SmallMotionVAE
 
         refuse_unread(part for _, part in positive)
         checks.in_range("dynamics", dynamics, 0, MAX_DYNAMICS)
@@ -136,6 +138,8 @@ class ImageToVideo(io.ComfyNode):
             text += "\nodd sides grow by one pixel (encoders need even ones)"
         if space is not None and space.kind == "builtin" and names_no_motion(positive):
             text += "\nno motion is named, so hardly anything will move; write one, such as zoom in, into positive"
+        if isinstance(vae, SmallMotionVAE):
+            text += f"\n{DRAWINGS_ONLY}"
         text = "\n".join((text, *safety_notes(words, dynamics)))
         decoder = _with_look(decoder, photo, edges, region, words, text, unique_id(cls))
         return io.NodeOutput(positive, negative, latent, decoder, float(fps), ui=text_under(cls, text))

@@ -23,7 +23,7 @@ def draw_scene(options) -> None:
     from ..devices import pick_device
     from ..io.media.video import check_fps, check_output, read_photo, write_video
     from ..io.networks.builtin_names import weights_path
-    from ..scene_model import fit_picture, load_scene_model
+    from ..scene_model import DRAWINGS_ONLY, fit_picture, load_scene_model
 
     _refuse_what_is_for_photos(options)
     output = options.output or f"{'scene' if options.photo is None else Path(options.photo).stem}.mp4"
@@ -44,6 +44,8 @@ def draw_scene(options) -> None:
             num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed,
             on_step=lambda *_: bar.update(),
         )  # fmt: skip
+    if start is not None:
+        say(f"note: {DRAWINGS_ONLY}")
     written = write_video(output, video[0].cpu(), fps, overwrite=options.overwrite)
     content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
     say(f"video: {os.path.abspath(written.path)} ({content})")

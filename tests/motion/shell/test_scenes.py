@@ -83,7 +83,8 @@ def test_every_refusal_is_one_line_with_code_2_and_writes_nothing(desk, weights,
 def test_a_picture_and_a_prompt_become_a_video_of_the_pictures_shape(desk, image_weights, drawing, capsys):
     given = ["animate", "--prompt", "red ball", "--model", image_weights, "--quiet", "--device", "cpu"]
     assert main.main([*given, drawing]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"video: {desk / 'house.mp4'} (17 frames, 80x64, 8 fps)"
+    note, line = capsys.readouterr().out.splitlines()[-2:]
+    assert line == f"video: {desk / 'house.mp4'} (17 frames, 80x64, 8 fps)" and "other pictures dissolve" in note
     assert main.main([*given, drawing, "--size", "64x96", "-o", "tall.gif"]) == 0
     assert "(17 frames, 64x96, 8 fps)" in capsys.readouterr().out
     assert main.main(given) == 2

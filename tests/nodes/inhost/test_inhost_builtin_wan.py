@@ -28,6 +28,18 @@ def image(ours):
     return ours["LoadBuiltin"].execute("motionblocks-wan-i2v").args
 
 
+@pytest.fixture
+def builtin_text(core, ours):
+    """The text under Photo to Video for a loaded model, None: that of motionblocks-tiny."""
+
+    def told(loaded):
+        _, clip, vae = loaded or ours["LoadBuiltin"].execute("motionblocks-tiny").args
+        prompt, photo = encode(core, clip, ""), torch.rand(1, 64, 64, 3)
+        return str(ours["ImageToVideo"].execute(prompt, prompt, vae, photo, 17).ui.as_dict())
+
+    return told
+
+
 def encode(core, clip, text):
     return core("CLIPTextEncode", clip=clip, text=text)[0]
 
@@ -147,6 +159,10 @@ def test_a_vae_of_another_space_is_refused(core, ours, words, image):
         draw(core, ours, (*words[:2], other))
     with pytest.raises((ConfigError, ShapeError)):
         go_on(core, ours, (*image[:2], other), torch.rand(1, 64, 64, 3))
+
+
+def test_photo_to_video_says_that_photographs_dissolve(core, ours, image, builtin_text):
+    assert "other pictures dissolve" in builtin_text(image) and "dissolve" not in builtin_text(None)
 
 
 def test_a_training_reads_prompts_as_long_as_sampling_does(words):
