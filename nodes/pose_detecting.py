@@ -91,10 +91,12 @@ class ExtractPoses(io.ComfyNode):
             detector, notes = _vitpose(chosen[1], person_detector, boxes)
         else:
             detector, notes = _openpose(chosen[1], hands, face), []
-        found = detect_poses(clip, detector, boxes=boxes, min_confidence=sure, on_step=progress.progress_step())
-        lines = [f"by {detector.name}; licence of the weights: {detector.licence}", *notes, measured(found)]
-        del detector
-        devices.release_memory()
+        try:
+            found = detect_poses(clip, detector, boxes=boxes, min_confidence=sure, on_step=progress.progress_step())
+            lines = [f"by {detector.name}; licence of the weights: {detector.licence}", *notes, measured(found)]
+        finally:  # also after a cancel, or when memory ran out
+            del detector
+            devices.release_memory()
         text = "\n".join(lines)
         return io.NodeOutput(found.to_frames(), text, ui=shown_sheet(cls, text, ("poses", found)))
 

@@ -150,16 +150,19 @@ def detect_poses(
 ) -> Poses:  # fmt: skip
     """Poses of everybody in a clip (t, h, w, 3) in [0, 1], whose frames are walked through once.
 
-    boxes: of the people in each frame; a frame beyond the last has those of the last. on_step(done, total) is called
-    after each frame. Raises ShapeError and ConfigError as `read_poses` does.
+    boxes: of the people, one list for all frames or one a frame. on_step(done, total) is called after each frame.
+    Raises ShapeError and ConfigError as `read_poses` does.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ShapeError(f"frames are {tuple(frames.shape)}; (frames, height, width, 3) is needed")
+    if boxes is not None and len(boxes) not in (1, len(frames)):
+        raise ShapeError(f"bboxes are for {len(boxes)} frames, the clip has {len(frames)}; 1 or {len(frames)} are "
+                         "needed: find the boxes in this clip")  # fmt: skip
     height, width = frames.shape[1:3]
     found = []
     for t, frame in enumerate(frames):
         pixels = (frame.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-        given = None if boxes is None else boxes[min(t, len(boxes) - 1)]
+        given = None if boxes is None else boxes[t if len(boxes) > 1 else 0]
         people = detector.find(pixels, given)
         found.append({"people": people, "canvas_width": width, "canvas_height": height})
         if on_step:

@@ -60,6 +60,9 @@ def test_a_local_folder_is_opened_and_finds_one_person_a_box(tmp_path, experts):
     assert poses.present.sum(1).tolist() == [2, 1] and (poses.width, poses.height) == (120, 90)
     assert not poses.points[:, :, 18:].any() and torch.equal(frames, kept) and steps == [(1, 2), (2, 2)]
     assert detect_poses(clip(), detector, boxes=[[], []]).points.shape == (2, 0, 136, 3)
+    assert detect_poses(clip(3), detector, boxes=[[]]).points.shape == (3, 0, 136, 3)
+    with pytest.raises(ShapeError, match="bboxes are for 2 frames, the clip has 3; 1 or 3 are needed"):
+        detect_poses(clip(3), detector, boxes=[[], []])
     assert detect_poses(clip(), detector, min_confidence=0.0).present.sum(1).tolist() == [1, 1]
 
 
