@@ -56,6 +56,7 @@ class WanRecipe:
     lead_first_silent_share: float = 0.1
     sigma_sampling: str = "uniform"
     shift: float = 3.0  # of the noise levels
+    motion_weight: float = 0.0  # see `Flow`
     # Height and width of a step's clips in px, and its share.
     sizes: tuple[tuple[int, int, float], ...] = field(
         default=((64, 64, 0.93), (64, 96, 0.02), (96, 64, 0.02), (96, 96, 0.015), (128, 128, 0.015)))  # fmt: skip
@@ -134,10 +135,11 @@ def look_around(dit: WanDiT) -> None:
 
 
 def as_started(state: dict[str, Tensor], spec: WanSpec) -> dict[str, Tensor]:
-    """Weights of a text-to-video file, to begin a training of `spec` with: words by number, channels beside it at 0."""
+    """Weights of a file, to begin a training of `spec` with: words by number, channels it does not read yet at 0."""
     vectors = word_vectors(SceneVocabulary(GROUPS).size, spec.config.caption_channels)
     patches = state[PATCHES_LAYER]
-    beside = patches.new_zeros(len(patches), spec.config.concat_channels, *patches.shape[2:])
+    missing = spec.config.in_channels + spec.config.concat_channels - patches.shape[1]
+    beside = patches.new_zeros(len(patches), missing, *patches.shape[2:])
     return {**state, WORDS_LAYER: state[WORDS_LAYER] @ vectors.T, PATCHES_LAYER: torch.cat((patches, beside), 1)}
 
 
@@ -156,7 +158,7 @@ class WanTask:
         self.trainee = WanTrainee(dit, replace(spec, config=dit.config))
         self.vocabulary = SceneVocabulary(GROUPS)
         self.levels = NoiseLevels(recipe.sigma_sampling, recipe.shift)
-        self.flow = Flow(self.levels)
+        self.flow = Flow(self.levels, recipe.motion_weight)
         self.sources = [SpriteSource(height, width) for height, width, _ in recipe.sizes]
 
     def parameters(self) -> dict[str, nn.Parameter]:

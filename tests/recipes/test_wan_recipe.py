@@ -213,3 +213,17 @@ def test_a_training_from_images_starts_as_the_text_model_it_came_from(saved, tas
         found = begun(latents, torch.tensor([500.0]), Conditions(context, concat_latents=beside))
         expected = dit(latents, torch.tensor([500.0]), Conditions(context))
     assert float((found - expected).abs().max() / expected.abs().max()) < 5e-3  # float16 of the file
+
+
+def test_a_training_goes_on_from_a_file_with_the_channels_it_has():
+    spec = replace(wan_spec(from_image=True), config=replace(SMALL, concat_channels=20))
+    state = as_file_weights(build_wan(spec, 6).state_dict(), spec)
+    begun = as_started(state, spec)
+    assert begun["patch_embedding.weight"].shape[1] == 36
+    assert torch.equal(begun["patch_embedding.weight"], state["patch_embedding.weight"])
+
+
+def test_the_recipe_weighs_motion_as_it_says(task):
+    (batch,), heavy = batches(task, 1), WanTask(task.spec, task.dit, task.vae, replace(task.recipe, motion_weight=3.0))
+    with torch.no_grad():
+        assert (heavy.loss(batch) > 1.5 * task.loss(batch)).all()
