@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from evidence_common import ROOT, finish, psnr, spread, verdict
 from heads_of_tiny_wan import heads_table
+from noise_of_tiny_wan import noise_table
 from pack.motion.data.procedural.sprite_meter import SeenSprite, see_sprite
 from pack.motion.data.procedural.sprite_paths import sprite_path
 from pack.motion.data.procedural.sprite_words import MOTIONS
@@ -188,12 +189,11 @@ def main() -> None:
         write_sheet(load_scene_model(arguments.weights), arguments.sheet, arguments.guidance)
         return
     words, rows = measure_words(arguments.weights, arguments.each, arguments.guidance)
-    images, more = ({}, [])
-    if arguments.image_weights.is_file():
-        images, more = measure_images(arguments.image_weights, max(1, arguments.each // 2), arguments.guidance)
+    images, more = measure_images(arguments.image_weights, max(1, arguments.each // 2), arguments.guidance)
+    noises = noise_table(load_scene_model(arguments.image_weights))
     heads = heads_table(arguments.weights, arguments.earlier)
     costs = words_table(load_scene_model(arguments.weights))
-    finish("e8_tiny_wan", {**words, **images, **costs, **heads}, rows + more)
+    finish("e8_tiny_wan", {**words, **images, **costs, **heads, **noises}, rows + more)
 
 
 def write_sheet(model, path: Path, guidance: float | None) -> None:
