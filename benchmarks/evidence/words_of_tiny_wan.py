@@ -14,13 +14,14 @@ SETTINGS = {"from noise, sigma 0.8": (0.8, False), "from noise, sigma 0.95": (0.
 
 
 @torch.no_grad()
-def words_table(model: SceneModel) -> dict:
+def words_table(model: SceneModel, settings=tuple(SETTINGS)) -> dict:
     """Growth of the squared error of the clean estimate of frames 2 on, when one word of the caption is another."""
     clips = [SpriteSource().draw(torch.Generator().manual_seed(SEED + row)) for row in range(CLIPS)]
     videos = torch.stack([clip.render()[0] for clip in clips])
     clean = torch.cat([model.spec.space.scaled(model.vae.encode(part * 2 - 1)) for part in videos.split(16)])
     right, table = [clip.caption for clip in clips], {}
-    for name, (sigma, given) in SETTINGS.items():
+    for name in settings:
+        sigma, given = SETTINGS[name]
         base = left_over(model, clean, right, sigma, given)
         row = {f"another {word}, %": growth(left_over(model, clean, _other(clips, word, known), sigma, given), base)
                for word, known in WORDS.items()}  # fmt: skip
