@@ -9,3 +9,11 @@ INITS = ("zero", "copy")
 EXPERTS = WHOLE, HIGH_NOISE, LOW_NOISE = "wan2.1", "high noise", "low noise"  # which noise levels a Wan model is for
 # What stacked motion adapters leave of the model where their weights come to less than 1; see adapters/slot_sums.py.
 DELTA, PAPER = FORMS = ("delta", "paper")
+# Learning the motion of one clip: how heads are told apart, what is trained, and where sparse frames stand in time.
+RELEASE, PAPER_RULE = HEAD_RULES = ("release", "paper")
+MASSES, SVG = HEAD_METHODS = ("masses", "svg")
+BOTH, SPATIAL, TEMPORAL = STAGES = ("both", "spatial", "temporal")
+ALL_HEADS = "all"
+SECOND_HEADS = (TEMPORAL, ALL_HEADS)
+STRIDE, _, CENTER, OFF = PLACES = ("stride", "paper", "center", "off")
+MOTION_LOSSES = ("paper", "release", "off")

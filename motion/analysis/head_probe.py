@@ -23,11 +23,13 @@ def sampled_rows(num_frames: int, cells: int, per_frame: int, seed: int = 0) -> 
     return torch.cat([frame * cells + rows for frame, rows in enumerate(picked)])
 
 
-def band_masks(rows: Tensor, num_frames: int, cells: int) -> tuple[Tensor, Tensor]:
+def band_masks(
+    rows: Tensor, num_frames: int, cells: int, *, frames_wide: int = 1, with_first: bool = False
+) -> tuple[Tensor, Tensor]:
     """Which keys are near a row (n,) in space, and which along time: (n, num_frames · cells) bool each.
 
-    Space: a band of about a frame around the row. Time: the same band, with all frames of a cell side by side.
-    Raises ShapeError for fewer than three frames.
+    Space: a band of about frames_wide frames to either side of the row. Time: the same band, with all frames of a cell
+    side by side. with_first: every row also sees frame 0. Raises ShapeError for fewer than three frames.
     """
     if num_frames < LEAST_FRAMES:
         raise ShapeError(f"the clip has {num_frames} latent frames; {LEAST_FRAMES} are needed to tell space from time: "
@@ -36,12 +38,36 @@ def band_masks(rows: Tensor, num_frames: int, cells: int) -> tuple[Tensor, Tenso
     keys = torch.arange(num_frames * cells, device=rows.device)
 
     def near(place: Tensor, places: Tensor) -> Tensor:
-        return (place.unsqueeze(1) // block - places // block).abs() < cells // block
+        inside = (place.unsqueeze(1) // block - places // block).abs() < frames_wide * cells // block
+        return inside | (keys < cells) if with_first else inside
 
     def along_time(index: Tensor) -> Tensor:
         return index % cells * num_frames + index // cells
 
     return near(rows, keys), near(along_time(rows), along_time(keys))
+
+
+def head_errors(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, rows: Tensor, masks: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Mean square by which each head's answer changes where it sees the keys of one mask only: (2, num_heads).
+
+    value: (b, n, d) as query and key. Source: Sparse-VideoGen, arXiv 2502.01776, Sec. 4.1, whose masks are those of
+    `band_masks` two frames wide, with the first.
+    """
+    asked = query[:, rows].float().unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (b, heads, rows, dh)
+    held, told = (part.float().unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (key, value))
+    step = max(1, HEADS_AT_ONCE_BYTES // (4 * len(query) * masks[0].numel()))
+    errors = []
+    for start in range(0, num_heads, step):
+        part = slice(start, start + step)
+        logits = asked[:, part] @ held[:, part].mT / asked.shape[-1] ** 0.5
+        whole = logits.softmax(-1) @ told[:, part]
+        errors.append(torch.stack([
+            (logits.masked_fill(~mask, -torch.inf).softmax(-1) @ told[:, part] - whole).square().mean((0, 2, 3))
+            for mask in masks
+        ]))  # fmt: skip
+    return torch.cat(errors, dim=1)
 
 
 def head_masses(query: Tensor, key: Tensor, num_heads: int, rows: Tensor, masks: tuple[Tensor, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..analysis.head_map import HeadWatch
 from ..models.conditions import Conditions
 from ..models.latent_spaces import LatentSpace
 from ..models.model_spec import SamplingDefaults
@@ -47,6 +48,13 @@ class Trainee(Protocol):
 
     def misfits(self, shapes) -> list[str]:
         """What is wrong with samples of these shapes (c, t, h, w), a line each."""
+
+
+class WatchedTrainee(Trainee, Protocol):
+    """A network whose self-attention can be looked at."""
+
+    def predict_watched(self, latents: Tensor, sigma: Tensor, conditions: Conditions, watch: HeadWatch) -> Tensor:
+        """As `predict`, and no bit of the answer changes; watch sees what every block's self-attention reads."""
 
 
 class CleanTrainee(Trainee, Protocol):

@@ -6,9 +6,11 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from ...analysis.head_map import HeadWatch
 from ...errors import ConfigError
 from ...models.conditions import Conditions
 from ...models.wan.architecture import WAN
+from ...models.wan.blocks import Attention
 from ...models.wan.network import WanDiT
 from ...models.wan.spec import WanSpec
 from ...sampling.schedules import sigma_to_timestep
@@ -20,7 +22,8 @@ class WanObjective:
     """What is the same whoever runs the network: it is trained by the flow of whole frames.
 
     Variants that see more than latents and text take it from the data set: "concat_latents" (20, t, h, w) where the
-    network has 36 channels, "image_tokens" (257 or 514, 1280) where it reads CLIP vision.
+    network has 36 channels, "image_tokens" (257 or 514, 1280) where it reads CLIP vision. Latent frames that do not
+    stand at 0, 1, 2 … have their places in "frame_places" (t,).
     """
 
     own_objective = "flow"
@@ -39,6 +42,8 @@ class WanObjective:
                 raise ConfigError(f"this variant of Wan sees {name}, which the data set does not hold; train a "
                                   "text-to-video model, or encode the clips with it")  # fmt: skip
             told |= {name: batch[name]} if is_read else {}
+        if "frame_places" in batch:
+            told["frame_indices"] = batch["frame_places"]
         return Conditions(padded_text(batch["context"], self.spec.text_tokens), **told)
 
 
@@ -52,6 +57,17 @@ class WanTrainee(WanObjective, OwnNetwork):
         timestep = sigma_to_timestep(sigma, integer=self.sampling.integer_timesteps)
         dtype = next(self.module.blocks.parameters()).dtype
         return self.module(latents.to(dtype), timestep, conditions, run_block=self._run_block)
+
+    def predict_watched(self, latents: Tensor, sigma: Tensor, conditions: Conditions, watch: HeadWatch) -> Tensor:
+        """See `WatchedTrainee`."""
+        found = [block.self_attn.attention for block in self.module.blocks]
+        try:
+            for index, block in enumerate(self.module.blocks):
+                block.self_attn.attention = _watched(index, found[index], watch)
+            return self.predict(latents, sigma, conditions)
+        finally:
+            for block, attention in zip(self.module.blocks, found):
+                block.self_attn.attention = attention
 
     def save_memory(self, shape: tuple[int, ...]) -> str:
         """See `Trainee`. Nothing is changed unasked: raises ConfigError with what a step takes and what takes less."""
@@ -82,6 +98,14 @@ class WanTrainee(WanObjective, OwnNetwork):
         """See `Trainee`."""
         parts = {"model": {"config": asdict(self.spec.config), "sampling": self.sampling.to_dict()}}
         return {**parts, "base": weights_fingerprint(self.module)} if with_weights else parts
+
+
+def _watched(index: int, attention: Attention, watch: HeadWatch) -> Attention:
+    def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
+        watch(index, query, key, value, num_heads)
+        return attention(query, key, value, num_heads, mask)
+
+    return attend
 
 
 def padded_text(context: Tensor, num_tokens: int) -> Tensor:
