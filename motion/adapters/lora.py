@@ -1,7 +1,9 @@
 """LoRA: a low-rank difference beside frozen layers, held on by hooks, so that the layers' weights never change.
 
 y = layer(x) + strength · alpha / rank · up(down(x)), with `up` zero at the start: a fresh adapter changes nothing.
-Each layer has a rank and an alpha of its own; a fresh adapter gives all of them the same.
+Each layer has a rank and an alpha of its own; a fresh adapter gives all of them the same. A layer's difference may be
+held to some of its outputs or inputs, such as those of certain heads: only these rows and columns are kept and trained,
+and a file holds them among zeros, so that it is a LoRA like any other.
 Source: Hu et al. 2021, arXiv 2106.09685, Eq. 3. Convolutions: `down` has the layer's kernel, `up` is 1x1.
 """
 
@@ -30,15 +32,23 @@ class LoRAMatrices(NamedTuple):
     alpha: float
 
 
+class LoRAPart(NamedTuple):
+    """To what of a Linear a difference is held: indices, rising; None is all."""
+
+    rows: Tensor | None = None  # of its outputs
+    columns: Tensor | None = None  # of its inputs
+
+
 class LoRALayer(nn.Module):
     """The two small matrices beside one Linear or Conv2d, and the alpha that scales their product.
 
-    device: where they lie; None is where the layer lies.
-    Raises ConfigError for a rank or alpha that cannot be.
+    device: where they lie; None is where the layer lies. part: of a Linear, to what the difference is held.
+    Raises ConfigError for a rank or alpha that cannot be, and for a part that the layer does not have.
     """
 
     def __init__(
-        self, layer: nn.Linear | nn.Conv2d, rank: int, alpha: float, device: torch.device | None = None
+        self, layer: nn.Linear | nn.Conv2d, rank: int, alpha: float, device: torch.device | None = None,
+        part: LoRAPart | None = None,
     ):  # fmt: skip
         super().__init__()
         if not 1 <= rank <= MAX_RANK or not 0 < alpha < math.inf:
@@ -48,14 +58,34 @@ class LoRALayer(nn.Module):
             getattr(layer, name, None) for name in ("stride", "padding", "dilation")
         )
         factory = {"dtype": torch.float32, "device": layer.weight.device if device is None else device}
-        outside, inside, *kernel = weight_shape(layer)
+        outside, inside, *kernel = self._whole = weight_shape(layer)
+        part = part or LoRAPart()
+        self.rows = _checked(part.rows, outside, "rows", kernel, factory["device"])
+        self.columns = _checked(part.columns, inside, "columns", kernel, factory["device"])
+        outside = outside if self.rows is None else len(self.rows)
+        inside = inside if self.columns is None else len(self.columns)
         self.down = nn.Parameter(torch.empty(rank, inside, *kernel, **factory))
         self.up = nn.Parameter(torch.zeros(outside, rank, *(1 for _ in kernel), **factory))
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """The shape of the weight it stands beside."""
-        return (self.up.shape[0], *self.down.shape[1:])
+        return self._whole
+
+    @property
+    def whole_down(self) -> Tensor:
+        """`down` with zeros for the inputs that it is not held to, (rank, inside, *kernel)."""
+        if self.columns is None:
+            return self.down
+        whole = self.down.new_zeros(self.rank, self._whole[1])
+        return whole.index_copy(1, self.columns, self.down)
+
+    @property
+    def whole_up(self) -> Tensor:
+        """`up` with zeros for the outputs that it is not held to, (outside, rank, *ones)."""
+        if self.rows is None:
+            return self.up
+        return self.up.new_zeros(self._whole[0], self.rank).index_copy(0, self.rows, self.up)
 
     @property
     def scale(self) -> float:
@@ -69,7 +99,10 @@ class LoRALayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The difference before it is scaled, float32 unless autocast says otherwise."""
         if self.stride is None:
-            return F.linear(self._narrowed(x), self.up)
+            answer = F.linear(self._narrowed(x if self.columns is None else x[..., self.columns]), self.up)
+            if self.rows is None:
+                return answer
+            return answer.new_zeros(*answer.shape[:-1], self._whole[0]).index_copy(-1, self.rows, answer)
         x = x.to(self.down.dtype)
         return F.conv2d(F.conv2d(x, self.down, None, self.stride, self.padding, self.dilation), self.up)
 
@@ -81,7 +114,7 @@ class LoRALayer(nn.Module):
 
     def delta(self) -> Tensor:
         """The same difference as a weight, in the shape of the layer's."""
-        return (self.up.flatten(1) @ self.down.flatten(1)).reshape(self.weight_shape)
+        return (self.whole_up.flatten(1) @ self.whole_down.flatten(1)).reshape(self.weight_shape)
 
 
 class _WideProduct(torch.autograd.Function):
@@ -115,14 +148,16 @@ class LoRA:
     slots = None  # it stands beside layers, not inside blocks
 
     def __init__(
-        self, module: nn.Module, *, targets: tuple[str, ...], rank: int, alpha: float, seed: int = 0,
-        device: torch.device | None = None,
+        self, module: nn.Module, *, targets: tuple[str, ...] = (), rank: int, alpha: float, seed: int = 0,
+        device: torch.device | None = None, parts: Mapping[str, LoRAPart | None] | None = None,
     ):  # fmt: skip
         generator = torch.Generator().manual_seed(seed)
         layers = {}
+        if parts is None:
+            parts = dict.fromkeys(target_names(module, tuple(targets)))
         with torch.inference_mode(False):
-            for name in target_names(module, tuple(targets)):
-                layers[name] = LoRALayer(module.get_submodule(name), rank, alpha, device)
+            for name, part in parts.items():
+                layers[name] = LoRALayer(module.get_submodule(name), rank, alpha, device, part)
                 layers[name].draw(generator)
         self._hold(module, layers)
 
@@ -174,7 +209,7 @@ class LoRA:
         """What its file holds: three tensors a layer, under names that the host's own LoRA loaders know."""
         tensors = {}
         for name, layer in self.layers.items():
-            values = {"lora_down.weight": layer.down.detach(), "lora_up.weight": layer.up.detach(),
+            values = {"lora_down.weight": layer.whole_down.detach(), "lora_up.weight": layer.whole_up.detach(),
                       "alpha": torch.tensor(layer.alpha)}  # fmt: skip
             tensors |= {f"{FILE_PREFIX}{name}.{part}": value for part, value in values.items()}
         return tensors
@@ -245,6 +280,17 @@ def is_linear(layer: nn.Module) -> bool:
 def weight_shape(layer: nn.Module) -> tuple[int, ...]:
     """The shape of a layer's weight as it multiplies, however it is stored."""
     return tuple(getattr(layer, name) for name in _SIZES) if is_linear(layer) else tuple(layer.weight.shape)
+
+
+def _checked(indices: Tensor | None, size: int, what: str, kernel: list, device) -> Tensor | None:
+    """Rising indices of a layer's rows or columns, on a device. Raises ConfigError."""
+    if indices is None:
+        return None
+    listed = indices.tolist()
+    if kernel or not listed or listed != sorted(set(listed)) or not 0 <= listed[0] <= listed[-1] < size:
+        raise ConfigError(f"a LoRA is held to {len(listed)} {what} of a layer with {size}; of a Linear some of them, "
+                          "rising, are needed")  # fmt: skip
+    return indices.to(device)
 
 
 def _fits_layer(layer: nn.Module, given: LoRAMatrices) -> bool:
