@@ -20,7 +20,7 @@ _RANGES = (
     ("warmup_steps", 0, 10**7), ("weight_decay", 0.0, 10.0), ("max_gradient_norm", 0.0, 1e9), ("rank", 1, 4096),
     ("alpha", 0.0, 1e6), ("sigma_min", 0.0, 1.0), ("sigma_max", 0.0, 1.0), ("flow_weight", 0.0, 1e6),
     ("caption_dropout", 0.0, 1.0), ("top_noise_share", 0.0, 1.0), ("save_every", 0, 10**7), ("sample_every", 0, 10**7),
-    ("seed", 0, MAX_SEED), ("blocks_on_cpu", 0, 1000),
+    ("seed", 0, MAX_SEED), ("blocks_on_cpu", 0, 1000), ("first_stage_steps", 0, 10**7),
 )  # fmt: skip
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
 # Settings that change what is saved or shown, and never a number of the training itself.
@@ -42,6 +42,7 @@ class LoopConfig:
     keep_states: int = 2  # whole states kept; at least 2, since the newest may be damaged
     sample_every: int = 0  # steps between samples; 0 = none
     blocks_on_cpu: int = 0  # of the network's blocks, kept off the device but while they are computed; mode lora
+    first_stage_steps: int = 0  # of num_steps; behind them the learning rate begins anew; 0 = one stage
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ WRITTEN = (
     "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
     "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
     "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max", "blocks_on_cpu",
-    "adapter",
+    "adapter", "first_stage_steps",
 )  # fmt: skip
 # Younger than 0.1: in files only where they are not at their defaults.
-LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter")
+LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter", "first_stage_steps")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class TrainingConfig:
             problems.append(f"shift is {now['shift']}; it must be above 0 and up to 1000, or none")
         if not now["sigma_min"] < now["sigma_max"]:
             problems.append(f"sigma_min is {now['sigma_min']}, sigma_max {now['sigma_max']}; the first must be below")
+        if now["first_stage_steps"] > now["num_steps"]:
+            problems.append(f"first_stage_steps is {now['first_stage_steps']}, of num_steps {now['num_steps']} in all")
         if now["keep_states"] < 2:
             problems.append(
                 f"keep_states is {now['keep_states']}; it must be 2 or more: the newest may be half-written"
@@ -153,8 +156,13 @@ class TrainingConfig:
         return type(self)(**parts)
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, …: linear warm-up, then constant or half a cosine down to 2 % of the peak."""
-        optimizer, num_steps = self.optimizer, self.loop.num_steps
+        """Learning rate of step 0, 1, …: linear warm-up, then constant or half a cosine down to 2 % of the peak.
+
+        A first stage has a rise and a wave of its own.
+        """
+        optimizer, num_steps, border = self.optimizer, self.loop.num_steps, self.loop.first_stage_steps
+        if border:
+            step, num_steps = (step, border) if step < border else (step - border, num_steps - border)
         warm = min(1.0, (step + 1) / optimizer.warmup_steps) if optimizer.warmup_steps else 1.0
         wave = 0.51 + 0.49 * math.cos(math.pi * step / num_steps) if optimizer.schedule == "cosine" else 1.0
         return optimizer.learning_rate * warm * wave

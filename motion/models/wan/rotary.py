@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ....kernels.temporal_cosine_attention import rotary_angles
+from ...choices import CENTER, OFF, PLACES, STRIDE
+from ...errors import ConfigError
 
 
 class WanRotary(NamedTuple):
@@ -45,3 +47,26 @@ def turned(x: Tensor, rotary: WanRotary, num_heads: int) -> Tensor:
     """
     even, odd = x.unflatten(-1, (num_heads, -1, 2)).split(1, dim=-1)
     return (rotary.first * even).addcmul_(rotary.second, odd).flatten(2).to(x.dtype)
+
+
+def sparse_places(mode: str, num_latents: int, whole_latents: int) -> Tensor:
+    """Where the latent frames of sparse frames stand in time, (num_latents,) float32, on the axis of the whole clip's.
+
+    mode: one of PLACES. stride: each where the last frame it holds stands; center: in the middle of the stretch it
+    covers, as a latent frame of the whole clip stands for four; paper: Eq. 2 to the letter, i · F / F_s; off: 0, 1, 2 …
+    Source: Follow-Your-Motion, arXiv 2506.05207, Sec. 3.3. Raises ConfigError.
+    """
+    if mode not in PLACES or not 2 <= num_latents <= whole_latents:
+        raise ConfigError(f"places {str(mode)[:40]!r} of {num_latents} in {whole_latents} latent frames; modes are "
+                          f"{', '.join(PLACES)}, and 2 or more of the whole are needed")  # fmt: skip
+    index = torch.arange(num_latents, dtype=torch.float64)
+    stride = (whole_latents - 1) / (num_latents - 1)
+    if mode == OFF:
+        places = index
+    elif mode == STRIDE:
+        places = index * stride
+    elif mode == CENTER:  # latent j holds sampled frames 4j - 3 to 4j, whose middle is 4j - 1.5, as of a whole clip's
+        places = (index * stride - 1.5 * (stride - 1) / 4).clamp_min(0)
+    else:
+        places = index * whole_latents / num_latents
+    return places.float()

@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from pack.motion.models.wan.rotary import turned, wan_rotary
+from pack.motion.choices import PLACES as MODES
+from pack.motion.errors import ConfigError
+from pack.motion.models.wan.rotary import sparse_places, turned, wan_rotary
 
 AXES, HEADS = (8, 6, 6), 2
 PLACES = {
@@ -53,3 +55,23 @@ def test_scores_depend_on_how_far_apart_places_are_alone():
         rotary = wan_rotary(*places, AXES, dtype=torch.float64)
         scores.append(turned(q, rotary, 1) @ turned(k, rotary, 1).mT)
     assert (scores[0] - scores[1]).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("mode, places", [
+    ("stride", [0, 5, 10, 15, 20]), ("paper", [0, 4.2, 8.4, 12.6, 16.8]), ("center", [0, 3.5, 8.5, 13.5, 18.5]),
+    ("off", [0, 1, 2, 3, 4]),
+])  # fmt: skip
+def test_sparse_frames_stand_where_each_mode_puts_them(mode, places):
+    found = sparse_places(mode, 5, 21)
+    assert found.dtype == torch.float32 and found.tolist() == pytest.approx(places, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_frames_that_are_not_sparse_stand_where_they_always_do(mode):
+    assert torch.equal(sparse_places(mode, 5, 5), torch.arange(5.0))
+
+
+def test_places_that_cannot_be_are_refused():
+    for arguments in (("mine", 3, 5), ("stride", 1, 5), ("stride", 6, 5)):
+        with pytest.raises(ConfigError, match="modes are stride, paper, center, off"):
+            sparse_places(*arguments)
