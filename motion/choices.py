@@ -17,3 +17,7 @@ ALL_HEADS = "all"
 SECOND_HEADS = (TEMPORAL, ALL_HEADS)
 STRIDE, _, CENTER, OFF = PLACES = ("stride", "paper", "center", "off")
 MOTION_LOSSES = ("paper", "release", "off")
+# What a camera does in clips made of photos, in film usage; see data/sources/camera_clips.py.
+CAMERA_MOVES = (
+    "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "rotate left", "rotate right",
+)  # fmt: skip

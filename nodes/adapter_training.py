@@ -83,7 +83,8 @@ def _sockets() -> list:
         inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model; it is not trained."),
         inp(
             io.Custom("MOTION_CLIPS").Input, "clips",
-            tooltip="About ten clips of the same motion, from Load Clips, Clips from Images or Generate Clips.",
+            tooltip="About ten clips of the same motion, from Load Clips, Clips from Images, Make Camera Clips or "
+            "Generate Clips.",
         ),
         inp(
             io.Image.Input, "sample_photo", optional=True,

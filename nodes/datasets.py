@@ -4,6 +4,7 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
+from ..motion.choices import CAMERA_MOVES
 from ..motion.errors import ConfigError
 from ..motion.limits import MAX_CLIP_FRAMES, MAX_DATA_SEED, MAX_FPS
 from .host import checks, folders, pixels, progress
@@ -201,6 +202,84 @@ class ClipsFromImages(io.ComfyNode):
             frames, fps=float(fps), frames_per_clip=frames_per_clip, caption=text, first=before + 1
         )
         return _shown(cls, made if clips is None else joined(clips, made))
+
+
+class MakeCameraClips(io.ComfyNode):
+    """Clips of one camera move over still photos."""
+
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MotionBlocksMakeCameraClips",
+            display_name="Make Camera Clips",
+            category=CATEGORY,
+            description="Makes clips of one camera move from still photos: a window that glides, grows or turns inside "
+            "each photo. For Train Motion Adapter: a camera move is learnt without filming it.",
+            search_aliases=["ken burns", "pan and zoom", "camera motion dataset", "still photos to clips"],
+            inputs=[
+                inp(
+                    io.Image.Input, "images",
+                    tooltip="Photos, one or many of one size; the more they differ, the better only the move is "
+                    "learnt. Larger than the clips is best.",
+                ),
+                inp(
+                    io.Combo.Input, "move", options=list(CAMERA_MOVES), default=CAMERA_MOVES[0],
+                    tooltip="What the camera does: pan left = it turns left, so the picture slides to the right. "
+                    "rotate names the way the picture turns. One move for all clips.",
+                ),
+                inp(
+                    io.Int.Input, "num_clips", default=100, min=1, max=MAX_CLIPS,
+                    tooltip="How many clips; the photos are dealt out in turn, each clip with another window of its "
+                    "photo.",
+                ),
+                inp(
+                    io.Int.Input, "num_frames", default=16, min=2, max=MAX_CLIP_FRAMES,
+                    tooltip="Frames a clip. The built-in models know 16; Wan needs 4k + 1, such as 17.",
+                ),
+                inp(
+                    io.Float.Input, "fps", default=8.0, min=1.0, max=MAX_FPS, step=0.5,
+                    tooltip="Frames a second. The built-in models know 8; then train with both strides at 1.",
+                ),
+                inp(
+                    io.Float.Input, "amount", default=0.25, min=0.01, max=0.5, step=0.01,
+                    tooltip="How far in a clip: 0.25 pans by a quarter of the picture, zooms by 1.28 or turns by 14 "
+                    "degrees.",
+                ),
+                inp(
+                    io.Float.Input, "vary", default=0.3, min=0.0, max=0.9, step=0.05,
+                    tooltip="Clips differ by up to this share more or less, so that the model's dynamics slider keeps "
+                    "its meaning. 0 = all alike.",
+                ),
+                inp(
+                    io.Int.Input, "size", default=256, min=32, max=2048, step=16,
+                    tooltip="Short side of the clips in px; the long one follows the photos. 64 or 128 are enough for "
+                    "the built-in models, 480 for Wan 1.3B.",
+                ),
+                inp(
+                    io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
+                    tooltip="Other seeds choose other windows. Stays fixed, since new clips train all over again.",
+                ),
+            ],
+            outputs=_outputs(),
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, images, move, num_clips=100, num_frames=16, fps=8.0, amount=0.25, vary=0.3, size=256, seed=0
+    ) -> io.NodeOutput:
+        from ..motion.data.sources.camera_clips import camera_clips
+
+        checks.choose("move", move, CAMERA_MOVES)
+        checks.in_range("fps", fps, 1.0, MAX_FPS)
+        checks.in_range("seed", seed, 0, MAX_DATA_SEED)
+        photos = pixels.rgb_frames(images, "images").movedim(-1, 1)
+        made = camera_clips(
+            photos, move, num_clips, num_frames=num_frames, fps=float(fps), amount=amount, vary=vary, side=size,
+            seed=seed,
+        )  # fmt: skip
+        return _shown(cls, made)
 
 
 def _wanted(motions: str) -> dict:

@@ -17,7 +17,7 @@ FAMILIES = {
     "adapter_sampling": ("AdapterNoise", "MatchFirstFrame", "EmptyPrompt"),
     "measuring": ("MeasureDynamics",),
     "comparing": ("MeasureQuality", "CompareVideos"),
-    "datasets": ("LoadClips", "GenerateClips", "ClipsFromImages"),
+    "datasets": ("LoadClips", "GenerateClips", "ClipsFromImages", "MakeCameraClips"),
     "prompt_files": ("SavePrompts",),
     "training": ("TrainMotionModel",),
     "adapter_training": ("TrainAdapter",),

@@ -151,3 +151,29 @@ def test_any_camera_keeps_to_the_words_of_every_model(ours, core):
 def test_what_cannot_be_generated_is_refused(ours, inputs, words):
     with pytest.raises(ValueError, match=words):
         ours["GenerateClips"].execute(*inputs)
+
+
+def test_photos_become_clips_of_one_camera_move_that_the_trainer_takes(ours):
+    photos = torch.rand(2, 48, 64, 4, generator=torch.Generator().manual_seed(0))
+    before = photos.clone()
+    result = ours["MakeCameraClips"].execute(photos, "zoom out", 5, 8, 12.0, 0.2, 0.0, 32, 3)
+    clips, preview, summary = result.args
+    assert isinstance(clips, ClipCollection) and len(clips) == 5 and clips.fps == 12.0
+    assert {(clip.caption, clip.num_frames, clip.height, clip.width) for clip in clips.clips} == {
+        ("zoom out", 8, 32, 43)}
+    assert preview.shape == (8, 32, 43, 3) and torch.equal(photos, before)
+    assert "zoom out inside 2 photos" in summary and result.ui["text"] == (summary,)
+    with torch.inference_mode(False):
+        assert not clips.clips[4].frames([0, 7]).is_inference() and not clips.clips[4].flow([0, 7]).is_inference()
+    assert len(ours["MakeCameraClips"].execute(photos[:1, ..., :3], "pan left").args[0]) == 100
+
+
+@pytest.mark.parametrize("inputs, words", [
+    ({"move": "away"}, "move is 'away'; it must be one of: pan left"), ({"fps": 0.5}, "fps is 0.5"),
+    ({"amount": 0.7}, "amount is 0.7"), ({"num_clips": 0}, "num_clips is 0"), ({"size": 8}, "side is 8"),
+    ({"images": torch.rand(1, 20, 64, 3)}, "photos are 64x20 px"), ({"images": torch.rand(0, 64, 64, 3)}, "images is"),
+    ({"images": torch.full((1, 64, 64, 3), float("nan"))}, "images holds NaN"), ({"seed": -1}, "seed is -1"),
+])  # fmt: skip
+def test_camera_clips_that_cannot_be_made_are_refused(ours, inputs, words):
+    with pytest.raises(ValueError, match=words):
+        ours["MakeCameraClips"].execute(**{"images": torch.rand(1, 48, 64, 3), "move": "pan left", **inputs})
