@@ -21,6 +21,7 @@ FAMILIES = {
     "prompt_files": ("SavePrompts",),
     "training": ("TrainMotionModel",),
     "adapter_training": ("TrainAdapter",),
+    "motion_transfer": ("PrepareMotionClip", "ClassifyHeads", "TrainMotionLoRA"),
     "inflating": ("InflateModel",),
     "vaes": ("LoadVAE",),
     "pose": ("LoadPoses", "CleanPoses", "SavePoses", "PoseReport"),

@@ -11,9 +11,10 @@ from ...motion.data.clips import digest
 from ...motion.data.encoders import start_beside
 from ...motion.data.latent_dataset import Encoders, TextEntry
 from ...motion.errors import ConfigError, ShapeError
-from ...motion.models.latent_spaces import SPACES
+from ...motion.models.latent_spaces import SPACES, LatentSpace
 from ...motion.models.model_spec import ModelSpec
 from ...motion.models.wan.config import IMAGE_WIDTH
+from ...motion.models.wan.spec import WanSpec
 from ..host import pixels
 from ..text_encoders.motion_vocabulary import MotionTextModel
 from ..text_encoders.prompts import refuse_unread
@@ -22,6 +23,37 @@ from ..vaes_on_socket.recognise import space_of_vae
 from .trainable_copy import worked_in
 
 SAMPLED = 64  # values of each weight that go into a fingerprint
+
+
+def video_encoders(vae, clip_vision=None) -> tuple[Encoders, LatentSpace]:
+    """Encoders of clips for Wan, without words, and the latent space; samples hold what models are shown beside.
+
+    Raises ShapeError for a VAE of another latent space.
+    """
+    check_vae(vae, WanSpec())
+
+    def encode_frames(video: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return _frame_latents(vae.encode(pixels.to_image(video)[0].contiguous()))
+
+    def encode_text(caption: str) -> TextEntry:
+        raise ConfigError("prompts of a motion clip come encoded")
+
+    return _with_start(encode_frames, encode_text, _vae_fingerprint(vae), SPACES["wan21"].multiple, clip_vision), (
+        SPACES["wan21"]
+    )
+
+
+def _with_start(encode_frames, encode_text, fingerprint: str, multiple: int, clip_vision) -> Encoders:
+    """Encoders whose samples also hold what an image-to-video Wan is shown of the first frame."""
+    beside = start_beside(encode_frames)
+    if clip_vision is None:
+        return Encoders(encode_frames, encode_text, fingerprint, multiple, beside)
+    seen = _weights_fingerprint(getattr(clip_vision, "patcher", None), "clip vision")
+    return Encoders(
+        encode_frames, encode_text, f"{fingerprint} {seen}", multiple,
+        lambda video: {**beside(video), "image_tokens": _image_tokens(clip_vision, video)},
+    )  # fmt: skip
 
 
 def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vision=None) -> Encoders:
@@ -49,14 +81,7 @@ def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vis
     fingerprint = f"{_vae_fingerprint(vae)} {_clip_fingerprint(clip)}"
     if not getattr(spec.config, "concat_channels", 0):
         return Encoders(encode_frames, encode_text, fingerprint, multiple)
-    beside = start_beside(encode_frames)
-    if clip_vision is None:
-        return Encoders(encode_frames, encode_text, fingerprint, multiple, beside)
-    seen = _weights_fingerprint(getattr(clip_vision, "patcher", None), "clip vision")
-    return Encoders(
-        encode_frames, encode_text, f"{fingerprint} {seen}", multiple,
-        lambda video: {**beside(video), "image_tokens": _image_tokens(clip_vision, video)},
-    )  # fmt: skip
+    return _with_start(encode_frames, encode_text, fingerprint, multiple, clip_vision)
 
 
 def _image_tokens(clip_vision, video: Tensor) -> Tensor:

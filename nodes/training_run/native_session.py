@@ -31,6 +31,7 @@ from ...motion.models.conditions import Conditions
 from ..host import devices
 from ..models.native_wan import NativeWan
 from ..models.native_wan_attention import Watch, overridden, watched
+from ..models.native_wan_blocks import PLACE
 from .trainable_copy import NETWORK, refuse_what_is_no_weight
 
 PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -87,15 +88,32 @@ class NativeSession:
         if conditions.concat_latents is not None:
             x = torch.cat((x, conditions.concat_latents.to(x)), dim=1)
         options = overridden({}, _torch_attention)
+        length, patches = None if image is None else image.shape[1], {}
         if self.checkpointing:
-            length = None if image is None else image.shape[1]
-            options["patches_replace"] = {"dit": {
-                ("double_block", index): _computed_twice(block, length) for index, block in enumerate(self.wan.blocks)
-            }}  # fmt: skip
+            patches = {(PLACE, index): _computed_twice(block, length) for index, block in enumerate(self.wan.blocks)}
+        if conditions.frame_indices is not None:
+            turns = self._turns(conditions.frame_indices, x)
+            patches = {(PLACE, index): _at_places(turns, patches.get((PLACE, index)))
+                       for index in range(len(self.wan.blocks))}  # fmt: skip
+        if patches:
+            options["patches_replace"] = {"dit": patches}
         if watch is not None:
             options = watched(options, len(self.wan.blocks), watch)
         image = None if image is None else image.to(x)
         return self.network(x, timestep, conditions.context.to(x), clip_fea=image, transformer_options=options)
+
+    def _turns(self, frames: Tensor, x: Tensor) -> Tensor:
+        """The host's turns (b or 1, n, 1, d / 2, 2, 2) of latents like x whose frames stand at (t,) or (b, t).
+
+        In float32 whatever is computed in: bfloat16 would make 16.75 of 16.8.
+        """
+        t, h, w = (-(-side // patch) for side, patch in zip(x.shape[2:], self.network.patch_size))
+        frames = frames.to(x.device, torch.float32)
+        frames = (frames if frames.ndim == 2 else frames.unsqueeze(0)).view(-1, t, 1, 1)
+        axes = (torch.arange(h, dtype=torch.float32).view(h, 1), torch.arange(w, dtype=torch.float32))
+        size = (len(frames), t, h, w)
+        places = [frames.expand(size), *(axis.to(frames.device).expand(size) for axis in axes)]
+        return self.network.rope_embedder(torch.stack(places, dim=-1).flatten(1, 3)).movedim(1, 2)
 
     def _lend_scales(self) -> None:
         """Older hosts multiply what a layer reads by the scale of its fp8 weights: by a copy, which gradients pass."""
@@ -220,6 +238,16 @@ def _computed_twice(block: nn.Module, image_length: int | None):
             )  # fmt: skip
 
         return {"img": checkpoint(call, given["img"], use_reentrant=False, preserve_rng_state=False)}
+
+    return run
+
+
+def _at_places(turns: Tensor, before):
+    """A block patch of the host that turns queries and keys by `turns`. before: the one that runs the block, if any."""
+
+    def run(given: dict, extra: dict) -> dict:
+        given = {**given, "pe": turns}
+        return extra["original_block"](given) if before is None else before(given, extra)
 
     return run
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...motion.adapters.base_sample import CHANNELS, BaseSample, wan_sample
 from ...motion.adapters.lora import able_layers, weight_shape
+from ...motion.analysis.head_map import HeadWatch
 from ...motion.errors import ConfigError
 from ...motion.models.architectures import ARCHITECTURES
 from ...motion.models.conditions import Conditions
@@ -48,6 +49,11 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
         """See `Trainee`."""
         timestep = sigma_to_timestep(sigma, integer=self.sampling.integer_timesteps)
         return self.native.velocity(latents, timestep, conditions)
+
+    def predict_watched(self, latents: Tensor, sigma: Tensor, conditions: Conditions, watch: HeadWatch) -> Tensor:
+        """See `WatchedTrainee`."""
+        timestep = sigma_to_timestep(sigma, integer=self.sampling.integer_timesteps)
+        return self.native.velocity(latents, timestep, conditions, watch)
 
     @contextmanager
     def session(self, *, frozen: bool) -> Iterator[None]:
