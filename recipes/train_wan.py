@@ -20,11 +20,13 @@ from pathlib import Path
 import torch
 
 from ..motion.io.networks.builtin_names import WEIGHTS
-from ..motion.io.networks.builtin_wan import read_builtin_wan, save_builtin_wan
+from ..motion.io.networks.builtin_wan import BuiltinWanFile, read_builtin_wan, save_builtin_wan
 from ..motion.io.vaes.small_vae import read_small_vae
 from ..motion.training.config import TrainingConfig
 from .run import recipe_changes, run_arguments, run_training
 from .wan import GROUPS, OF_IMAGES, OF_WORDS, WanRecipe, WanTask, as_file_weights, as_started, build_wan, wan_spec
+
+HISTORY = ("command", "seed", "steps", "processor_seconds", "recipe", "history")
 
 
 def read_arguments() -> argparse.Namespace:
@@ -58,11 +60,13 @@ def main() -> None:
     )  # fmt: skip
     count = sum(value.numel() for value in task.parameters().values())
     print(f"{count} parameters, {arguments.steps} steps of {arguments.batch} sprites", flush=True)
-    run_training(task, config, arguments, lambda trainer: write(arguments, recipe, task, trainer), report_every=10)
+    run_training(
+        task, config, arguments, lambda trainer: write(arguments, recipe, task, trainer, file), report_every=10
+    )
 
 
-def write(arguments, recipe: WanRecipe, task: WanTask, trainer) -> None:
-    """Write the averaged weights of this moment as a model file."""
+def write(arguments, recipe: WanRecipe, task: WanTask, trainer, file: BuiltinWanFile | None) -> None:
+    """Write the averaged weights of this moment as a model file; file: what the training began from."""
     with trainer.averaged():
         state = {name: value.detach().clone() for name, value in task.dit.state_dict().items()}
     command = f"python tools/train_wan.py --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
@@ -72,6 +76,8 @@ def write(arguments, recipe: WanRecipe, task: WanTask, trainer) -> None:
     facts = {"recipe": json.dumps(recipe.to_dict()), "seed": str(arguments.seed), "steps": str(trainer.step),
              "command": f"{command} --seed {arguments.seed}" + "".join(f" --set {each}" for each in arguments.set),
              "torch": torch.__version__, "processor_seconds": f"{time.process_time():.0f}"}  # fmt: skip
+    if file:
+        facts["history"] = json.dumps({name: file.metadata[name] for name in HISTORY if name in file.metadata})
     path = arguments.folder / f"step{trainer.step:05d}.safetensors"
     save_builtin_wan(path, task.spec, as_file_weights(state, task.spec), GROUPS, facts)
     print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)
