@@ -67,7 +67,7 @@ class WanRecipe:
         return {**asdict(self), "sizes": [list(size) for size in self.sizes]}
 
 
-OF_WORDS = WanRecipe(lead_steps=600)
+OF_WORDS = WanRecipe(lead_steps=600, motion_weight=3.0)
 OF_IMAGES = WanRecipe(single_share=0.0, first_share=0.0, caption_dropout=0.4)  # all begin with their picture
 
 
