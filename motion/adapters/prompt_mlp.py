@@ -36,11 +36,18 @@ class PromptMLP(nn.Module):
 
     def forward(self, site: TokenSite) -> Tensor:
         """(b, t, n, d), to be added to the tokens instead of what the text says."""
+        kept = getattr(site.attention, "kept", {})  # adapters at one site ask the same
+        name = f"{self.query}, bias {self.query_bias}"
+        if name not in kept:
+            kept[name] = self._asked(site)
+        hidden = F.gelu(self.norm(F.linear(kept[name].to(self.down.dtype), self.down, self.down_bias)))
+        return F.linear(hidden, self.up, self.up_bias).to(site.tokens.dtype)
+
+    def _asked(self, site: TokenSite) -> Tensor:
+        """q(x), (b, t, n, d)."""
         layer = getattr(site.attention, self.query)
         asked = layer(site.tokens)
         if not self.query_bias:
             asked = asked - layer(torch.zeros_like(site.tokens[:1, :1, :1]))
         norm = getattr(site.attention, "norm_q", None)
-        asked = asked if norm is None else norm(asked)
-        hidden = F.gelu(self.norm(F.linear(asked.to(self.down.dtype), self.down, self.down_bias)))
-        return F.linear(hidden, self.up, self.up_bias).to(site.tokens.dtype)
+        return asked if norm is None else norm(asked)

@@ -34,11 +34,12 @@ class Around(Protocol):
 class LayerAtSite:
     """An attention that is called otherwise than adapters call one; it has the layers of its module under their names.
 
-    call: tokens (b, t, n, d) -> the module's own answer, (b, t, n, d).
+    call: tokens (b, t, n, d) -> the module's own answer, (b, t, n, d). kept: what an adapter has had the module compute
+    at this site, by a name, for the next adapter there.
     """
 
     def __init__(self, module: nn.Module, call: Callable[[Tensor], Tensor]):
-        self._module, self._call = module, call
+        self._module, self._call, self.kept = module, call, {}
 
     def __call__(self, tokens: Tensor, around: Around) -> Tensor:
         """The module's own answer in this call of the network, which `around` has to be of."""
