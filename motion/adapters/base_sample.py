@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..foreign_json import parse_json
 from ..models.wan.experts import EXPERTS
@@ -90,3 +90,19 @@ def other_base_note(metadata: Mapping[str, str], here: BaseSample, channels: int
         return ""
     expert = f" ({metadata['expert'].replace('_', ' ')})" if metadata.get("expert") in EXPERTS else ""
     return f"it was trained on another base{expert} than {what}; of Wan 2.2 each expert has a file of its own"
+
+
+def notes_beside(metadata: Mapping[str, str], module: nn.Module, title: str) -> tuple[str, ...]:
+    """What a user should know of an adapter's file beside this module: that it was trained beside another Wan.
+
+    title: what the sentence calls the adapter.
+    """
+    blocks = getattr(module, "blocks", None)
+    if BaseSample.in_metadata(metadata) is None or not blocks:
+        return ()
+    try:
+        here, patch = wan_sample(len(blocks), module.get_parameter), module.get_parameter("patch_embedding.weight")
+    except AttributeError:  # another architecture, for which no adapter of Wan is built
+        return ()
+    note = other_base_note(metadata, here, patch.shape[1])
+    return (f"{title}: {note}",) if note else ()

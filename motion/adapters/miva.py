@@ -84,15 +84,16 @@ class MIVABlock(nn.Module):
 class MIVA:
     """The adapter of one motion beside one of our networks; see `Adapter`. Parameters are float32.
 
-    The network is not changed. device: of the parameters, where not the network's own. Raises ConfigError for a
-    network whose blocks have no places.
+    The network is not changed. device: of the parameters, where not the network's own. sizes: the config of a network
+    that has none itself, as the host's. Raises ConfigError for a network whose blocks have no places.
     """
 
     kind = "miva"
     layers: Mapping = {}
 
-    def __init__(self, module: nn.Module, config: MIVAConfig, *, seed: int = 0, device=None):
-        row = ARCHITECTURES.of(module.config)
+    def __init__(self, module: nn.Module, config: MIVAConfig, *, seed: int = 0, device=None, sizes=None):
+        self.sizes = module.config if sizes is None else sizes
+        row = ARCHITECTURES.of(self.sizes)
         row.check_adapters_inside()
         self.module, self.config, self.places = module, config, row.adapters
         device = next(module.parameters()).device if device is None else device
@@ -100,7 +101,7 @@ class MIVA:
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode(False):
             self.blocks = nn.ModuleList(
-                MIVABlock(module.config.width, config, self.places, device) for _ in range(count)
+                MIVABlock(self.sizes.width, config, self.places, device) for _ in range(count)
             )
             for part in self.blocks.modules():
                 if hasattr(part, "draw"):
@@ -119,7 +120,7 @@ class MIVA:
     @property
     def fits(self) -> dict[str, tuple[int, ...]]:
         """See `Adapter`."""
-        places, width = self.places, self.module.config.width
+        places, width = self.places, self.sizes.width
         layers = [places.space, places.text, *([places.time] if places.time else [])]
         return {f"{places.blocks}.{index}.{layer}.{places.query}.weight": (width, width)
                 for index in range(len(self.blocks)) for layer in layers}  # fmt: skip

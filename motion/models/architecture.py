@@ -42,9 +42,11 @@ class AdapterPlaces:
 
 @dataclass(frozen=True)
 class MotionDefaults:
-    """What the training of a motion adapter beside a built-in model takes where nothing is named.
+    """What the training of a motion adapter takes where nothing is named.
 
-    rank: the largest that keeps an adapter within a twentieth of each built-in model's weights.
+    rank: beside a built-in model the largest that keeps an adapter within a twentieth of its weights. side: px of the
+    short side of clips for a model of small pictures, 0 = as asked. found: whether these numbers were found for a model
+    of this size; else they must be named.
     """
 
     num_steps: int
@@ -53,6 +55,8 @@ class MotionDefaults:
     rank: int
     sigma_sampling: str = "uniform"
     top_noise_share: float = 0.7  # motion is decided where sampling starts
+    side: int = 0
+    found: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class TrainingDefaults:
     stride_max: int
     fps: float  # that clips are resampled to before they are cut
     targets: tuple[str, ...]  # parts of names of the layers that get a LoRA
-    motion: MotionDefaults | None = None  # None where no motion adapters are trained here
+    motion: Callable[[ModelSpec], MotionDefaults] | None = None  # None where no motion adapters are trained here
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class Architecture:
 
     network: gives the class of the network, which is imported then. operators: those of `kernels` that it calls, by
     the names of their tries. training: None where it is not trained here. read_spec: the spec from a file's metadata;
-    None where files of this architecture are told by their weights alone.
+    None where files of this architecture are told by their weights alone. clean_first_frame: whether a network of this
+    config reads no start image, so that a motion adapter needs one as its clean first latent frame, at the noise level
+    of all others.
     """
 
     name: str
@@ -86,6 +92,7 @@ class Architecture:
     adapters: AdapterPlaces
     training: TrainingDefaults | None = None
     read_spec: Callable[[Mapping[str, str]], ModelSpec] | None = None
+    clean_first_frame: Callable[[Any], bool] = lambda config: False
 
     def check_adapters_inside(self) -> None:
         """Refuse adapters inside blocks that have no place for them. Raises ConfigError with the reason."""

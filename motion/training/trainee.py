@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..adapters.protocol import Adapter
 from ..analysis.head_map import HeadWatch
 from ..models.conditions import Conditions
 from ..models.latent_spaces import LatentSpace
-from ..models.model_spec import SamplingDefaults
+from ..models.model_spec import ModelSpec, SamplingDefaults
 
 LOOKED_AT = 256  # values of each weight that go into a fingerprint
 
@@ -22,10 +23,12 @@ class Trainee(Protocol):
     own_objective: of the table in `objectives/table.py`, what its kind of model is trained by.
     own_targets: parts of names of the layers that get an adapter where nobody chooses.
     blocks: name of its list of blocks.
+    clean_first_frame: see `Architecture`.
     It may also have `remarks(before)`, what an earlier fingerprint tells that does not stand in the way of a resume,
     and `save_memory(shape)`: see `Task`, for latents of this shape.
     """
 
+    spec: ModelSpec
     module: nn.Module  # its layers have the names that adapters and files use
     device: torch.device  # where it computes; some of its weights may lie elsewhere
     space: LatentSpace
@@ -33,6 +36,7 @@ class Trainee(Protocol):
     own_objective: str
     own_targets: tuple[str, ...]
     blocks: str
+    clean_first_frame: bool
 
     def conditions(self, batch: Mapping[str, Tensor], *, first_latent: Tensor | None = None) -> Conditions:
         """What the network is told about a batch of named tensors. first_latent (b, c, 1, h, w), scaled."""
@@ -42,6 +46,9 @@ class Trainee(Protocol):
 
     def session(self, *, frozen: bool) -> AbstractContextManager:
         """What must hold while it trains, undone after the block. frozen: its own weights take no gradient."""
+
+    def holding(self, adapter: Adapter) -> AbstractContextManager:
+        """Hold an adapter at weight 1 on the network while the block lasts."""
 
     def fingerprint(self, *, with_weights: bool) -> dict:
         """Plain JSON values: "model", what it is, and with_weights "base", a hash of its weights."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...adapters.base_sample import BaseSample, other_base_note, wan_sample
+from ...adapters.base_sample import notes_beside
 from ...adapters.lora import LoRA, LoRAMatrices, able_layers
 from ...adapters.miva import MIVA
 from ...adapters.protocol import Adapter
@@ -57,15 +57,7 @@ class AdapterFile:
 
     def notes_on(self, module: nn.Module) -> tuple[str, ...]:
         """What a user should know of it beside this module: that it was trained beside another one."""
-        blocks = getattr(module, "blocks", None)
-        if BaseSample.in_metadata(self.metadata) is None or not blocks:
-            return ()
-        try:
-            here, patch = wan_sample(len(blocks), module.get_parameter), module.get_parameter("patch_embedding.weight")
-        except AttributeError:  # another architecture, which `build` refuses
-            return ()
-        note = other_base_note(self.metadata, here, patch.shape[1])
-        return (f"the LoRA: {note}",) if note else ()
+        return notes_beside(self.metadata, module, "the LoRA")
 
 
 def read_adapter(path: str | os.PathLike) -> AdapterFile | MIVAFile:

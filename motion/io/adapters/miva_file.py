@@ -11,10 +11,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ...adapters.base_sample import notes_beside
 from ...adapters.miva import MIVA, MIVAConfig
 from ...errors import CheckpointError, ConfigError
 from ...foreign_json import parse_json
 from ...models.architectures import ARCHITECTURES
+from ...models.linear_video.config import NetworkConfig
 from ...records import check_fields
 from ..files.kind import shown
 from ..files.safetensors import read_safetensors
@@ -24,6 +26,12 @@ PLAIN = MIVAConfig()
 LISTS = ("parts", "whole", "biased")  # settings that are lists
 ALWAYS = ("rank", "alpha", "mode", "tau", "parts")  # settings that every file names; others where they are special
 ANIMATEDIFF = "sd15-animatediff-v3"  # an architecture that files may be converted for, and that nothing here runs
+FIRST_FRAME = "first_frame"  # in the metadata: how the start image reaches the network; files without it say NATIVE
+CLEAN, NATIVE = "clean_same_t", "native"
+BEGINNINGS = {
+    CLEAN: "Wan text to video (16 channels), whose first frame adapters are given clean",
+    NATIVE: "a model that reads the start image itself, as Wan image to video (36 channels) does",
+}  # fmt: skip
 READS_ENTRY, PUBLISHED_READS = "cross_frame_reads", "raw, without gate"  # in the metadata of converted Wan files
 READS_NOTE = (
     "its published code reads other frames from un-normed tokens, outside the gate; here they are read normed and "
@@ -43,34 +51,57 @@ class MIVAFile:
     kind: str = MIVA.kind
     notes: tuple[str, ...] = ()
 
-    def build(self, module: nn.Module) -> MIVA:
-        """The adapter for `module`. Raises CheckpointError when it is one of another model."""
+    @property
+    def first_frame(self) -> str:
+        """One of BEGINNINGS."""
+        return CLEAN if self.metadata.get(FIRST_FRAME) == CLEAN else NATIVE
+
+    def notes_on(self, module: nn.Module) -> tuple[str, ...]:
+        """What a user should know of it beside this module: that it was trained beside another one."""
+        return notes_beside(self.metadata, module, "the adapter")
+
+    def build(self, module: nn.Module, sizes: NetworkConfig | None = None) -> MIVA:
+        """The adapter for `module`. Raises CheckpointError when it is one of another model.
+
+        sizes: the config of a network that has none itself, as the host's.
+        """
         if self.network.get("architecture") == ANIMATEDIFF:
             raise CheckpointError(
                 f"{self.source}: a motion adapter for AnimateDiff, which this pack does not run; choose one that was "
                 "made for this model"
             )
-        here = network_of(module)
+        sizes = module.config if sizes is None else sizes
+        here = network_of(sizes)
         if wrong := [name for name in here if self.network.get(name) != here[name]]:
             name = wrong[0]
             raise CheckpointError(
                 f"{self.source}: made for a network whose {name} is {shown(str(self.network.get(name)))}; here it is "
                 f"{shown(str(here[name]))}; use it with its own model"
             )
-        adapter = MIVA(module, self.config)
+        if (theirs := self.first_frame) != (ours := first_frame_of(sizes)):
+            raise CheckpointError(
+                f"{self.source}: made for {BEGINNINGS[theirs]}; this model is {BEGINNINGS[ours]}: train one for it"
+            )
+        adapter = MIVA(module, self.config, sizes=sizes)
         adapter.fill(self.tensors, self.source)
         return adapter
 
 
-def network_of(module: nn.Module) -> dict:
-    """Architecture and sizes of one of our networks, plain values."""
-    config = module.config
+def network_of(config: NetworkConfig) -> dict:
+    """Architecture and sizes of a network, plain values."""
     return {"architecture": ARCHITECTURES.of(config).name, **{name: getattr(config, name) for name in SIZES}}
 
 
 def miva_metadata(adapter: MIVA) -> dict[str, str]:
     """What the file says besides its numbers."""
-    return settings_metadata(adapter.config, network_of(adapter.module))
+    begins = first_frame_of(adapter.sizes)
+    told = {} if begins == NATIVE else {FIRST_FRAME: begins}
+    return {**settings_metadata(adapter.config, network_of(adapter.sizes)), **told}
+
+
+def first_frame_of(config: NetworkConfig) -> str:
+    """How the start image reaches a network under a motion adapter: one of BEGINNINGS."""
+    return CLEAN if ARCHITECTURES.of(config).clean_first_frame(config) else NATIVE
 
 
 def settings_metadata(config: MIVAConfig, network: dict) -> dict[str, str]:

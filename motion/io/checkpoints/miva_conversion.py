@@ -10,7 +10,7 @@ from torch import Tensor
 from ...adapters.miva import MIVA, MIVAConfig
 from ...errors import CheckpointError
 from ...models.wan.architecture import WAN
-from ..adapters.miva_file import ANIMATEDIFF, PUBLISHED_READS, READS_ENTRY, settings_metadata
+from ..adapters.miva_file import ANIMATEDIFF, CLEAN, FIRST_FRAME, PUBLISHED_READS, READS_ENTRY, settings_metadata
 from ..files.kind import shown
 from .miva_names import MASKED, REFUSED, our_name, time_places, unet_places
 
@@ -56,7 +56,7 @@ def import_miva(path: Path, given: Mapping[str, Tensor]) -> Imported:
         width = widths[0]
         network = {"architecture": WAN.name, "width": width, "num_layers": len(places),
                    "num_attention_heads": width // HEAD}  # fmt: skip
-        reads = {READS_ENTRY: PUBLISHED_READS}
+        reads = {READS_ENTRY: PUBLISHED_READS, FIRST_FRAME: CLEAN}
     else:
         network = {"architecture": ANIMATEDIFF, "width": ", ".join(map(str, widths)), "num_layers": len(places),
                    "num_attention_heads": 8}  # fmt: skip

@@ -23,6 +23,11 @@ def _head_values(config: LinearVideoDiTConfig) -> int:
     return int(HEAD_LATENTS * config.in_channels) if config.flow_channels or config.skip_channels else 0
 
 
+def _motion(spec: LinearVideoSpec) -> MotionDefaults:
+    found = spec.space.kind == "builtin"
+    return MotionDefaults(num_steps=240, batch_size=2, learning_rate=8e-3, rank=11, found=found)
+
+
 def _network() -> type:
     from .network import LinearVideoDiT
 
@@ -40,7 +45,7 @@ LINEAR_VIDEO = Architecture(
     adapters=AdapterPlaces(blocks="transformer_blocks", parts=("attn1", "attn_temporal", "attn2", "ff")),
     training=TrainingDefaults(
         num_frames=16, stride_min=3, stride_max=10, fps=24.0, targets=("attn1", "attn_temporal", "attn2", "ff"),
-        motion=MotionDefaults(num_steps=240, batch_size=2, learning_rate=8e-3, rank=11),
+        motion=_motion,
     ),
     read_spec=LinearVideoSpec.from_metadata,
 )

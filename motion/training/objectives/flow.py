@@ -10,7 +10,23 @@ from torch import Tensor
 
 from ..trainee import Trainee
 from .noise_levels import NoiseLevels
-from .objective import NoisedSamples, sample_means
+from .objective import NoisedSamples, noised, sample_means
+
+
+class FlowAfterFirst(NoisedSamples):
+    """The velocity of all frames but the first, which is shown clean at the noise level of the others.
+
+    So adapters learn to go on from a start image beside a network that reads none. Source: MIVA, arXiv 2512.20000.
+    """
+
+    name, least_frames = "flow_after_first", 2
+
+    def loss(self, trainee: Trainee, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `Objective`: mean square of answer - (noise - latents) over the frames behind the first."""
+        latents, noise, shown = batch["latents"], batch["noise"], noised(batch)
+        shown = torch.cat((latents[:, :, :1], shown[:, :, 1:]), dim=2)
+        answer = trainee.predict(shown, batch["sigma"], trainee.conditions(batch))
+        return sample_means((answer.float() - (noise - latents)).square()[:, :, 1:])
 
 
 class Flow(NoisedSamples):

@@ -3,13 +3,18 @@
 from ..config import ObjectiveConfig
 from ..trainee import Trainee
 from .clean_estimate import CleanEstimate
-from .flow import Flow
+from .flow import Flow, FlowAfterFirst
 from .objective import Objective
 from .residual import Residual
 
-OBJECTIVES = {kind.name: kind for kind in (Residual, Flow, CleanEstimate)}
+OBJECTIVES = {kind.name: kind for kind in (Residual, Flow, FlowAfterFirst, CleanEstimate)}
 
 
 def own_objective(trainee: Trainee, config: ObjectiveConfig) -> Objective:
     """What this network's kind of model is trained by, with these settings."""
     return OBJECTIVES[trainee.own_objective].of(config, trainee)
+
+
+def motion_objective(trainee: Trainee, config: ObjectiveConfig) -> Objective:
+    """What a motion adapter beside this network is trained by: its own, or one with a clean first frame."""
+    return FlowAfterFirst.of(config, trainee) if trainee.clean_first_frame else own_objective(trainee, config)

@@ -14,7 +14,7 @@ from ...data.latent_dataset import LatentDataset, TextEntry
 from ...errors import ConfigError
 from ..config import AdapterConfig, TrainingConfig
 from ..objectives.objective import Objective
-from ..objectives.table import own_objective
+from ..objectives.table import motion_objective, own_objective
 from ..optimizers import block_matrices
 from ..task import SampleKey
 from ..trainee import Trainee
@@ -103,7 +103,7 @@ class AdapterTask:
     def running(self) -> Iterator[None]:
         """Let gradients flow to what is trained alone, and hold the adapter on; undone after the block."""
         with self.trainee.session(frozen=self.adapter is not None):
-            with self.adapter.attached() if self.adapter is not None else nullcontext():
+            with self.trainee.holding(self.adapter) if self.adapter is not None else nullcontext():
                 yield
 
     def _bucket_of(self, key: SampleKey) -> tuple[int, ...]:
@@ -140,13 +140,15 @@ def adapter_task(
     dropout = config.objective.caption_dropout
     if adapter is None and told.mode == "lora" and told.adapter == MIVA.kind:
         settings = MIVAConfig(rank=told.rank, alpha=told.alpha)
-        adapter = MIVA(trainee.module, settings, seed=config.loop.seed, device=getattr(trainee, "device", None))
+        adapter = MIVA(trainee.module, settings, seed=config.loop.seed, device=getattr(trainee, "device", None),
+                       sizes=trainee.spec.config)  # fmt: skip
         notes, dropout = ("captions are not read: this adapter stands in place of the prompt",), 1.0
     elif adapter is None and told.mode == "lora":
         targets, notes = chosen_targets(told.targets, trainee.module, trainee.own_targets)
         adapter = LoRA(trainee.module, targets=targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed,
                        device=getattr(trainee, "device", None))  # fmt: skip
-    objective = own_objective(trainee, config.objective)
+    of_motion = adapter is not None and adapter.kind == MIVA.kind
+    objective = (motion_objective if of_motion else own_objective)(trainee, config.objective)
     return AdapterTask(trainee, adapter, dataset, objective, caption_dropout=dropout, notes=notes)
 
 

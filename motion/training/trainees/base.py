@@ -1,12 +1,13 @@
 """What trainees of our own networks share."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...adapters.protocol import Adapter
 from ...errors import ConfigError
 from ...models.architectures import ARCHITECTURES
 from ...models.model_spec import ModelSpec
@@ -25,6 +26,11 @@ class DescribedNetwork:
         row = ARCHITECTURES.of(spec)
         self.module, self.spec, self.space, self.sampling = module, spec, spec.space, spec.sampling
         self.own_targets, self.blocks = row.training.targets, row.adapters.blocks
+        self.clean_first_frame = row.clean_first_frame(spec.config)
+
+    def holding(self, adapter: Adapter) -> AbstractContextManager:
+        """See `Trainee`."""
+        return adapter.attached()
 
     def misfits(self, shapes) -> list[str]:
         """See `Trainee`."""

@@ -1,6 +1,7 @@
 """MIVA adapters on disk: what was saved acts as before, and files of other things are refused with a way out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from pack.motion.errors import CheckpointError
 from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter, save_adapter
 from pack.motion.io.files.atomic import write_safetensors
 from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.models.wan.network import WanDiT
+from tiny_wan import VARIANTS
 from training_toys import tiny_dit, tiny_spec
 
 
@@ -79,3 +82,22 @@ def test_the_metadata_tells_the_network_in_plain_json(tmp_path):
     save_adapter(path, drawn(tiny_dit(tiny_spec())))
     network = json.loads(read_safetensors(path)[1]["network"])
     assert network == {"architecture": "linear_video_dit", "width": 16, "num_layers": 2, "num_attention_heads": 2}
+
+
+def wan_adapter(folder, concat_channels=0):
+    dit = WanDiT(replace(VARIANTS["text"], in_channels=16, concat_channels=concat_channels))
+    path = folder / f"{concat_channels}.safetensors"
+    save_adapter(path, MIVA(dit, MIVAConfig(rank=2)))
+    return dit, path
+
+
+def test_adapters_of_text_to_video_and_of_image_to_video_are_not_mixed(tmp_path):
+    """Of Wan 14B both have the same sizes inside."""
+    (text, of_text), (image, of_image) = wan_adapter(tmp_path), wan_adapter(tmp_path, 20)
+    assert read_safetensors(of_text)[1]["first_frame"] == "clean_same_t"
+    assert "first_frame" not in read_safetensors(of_image)[1]
+    assert load_adapter(of_text, text) and load_adapter(of_image, image)
+    with pytest.raises(CheckpointError, match="made for Wan text to video .* is a model that reads the start"):
+        load_adapter(of_text, image)
+    with pytest.raises(CheckpointError, match="made for a model that reads the start .* is Wan text to video .16 chan"):
+        load_adapter(of_image, text)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pack.motion.training.objectives.flow import Flow
+from pack.motion.training.objectives.flow import Flow, FlowAfterFirst
 from pack.motion.training.objectives.noise_levels import NoiseLevels
 from training_toys import keys, losses_of, task_of, tiny_spec
 
@@ -71,3 +71,26 @@ def test_frames_that_are_given_clean_are_shown_clean_and_do_not_count():
                 counted += 1
                 total += float((answer[b, :, n] - (noise[b, :, n] - latents[b, :, n])).square().mean())
         assert abs(float(found[b]) - total / counted) < 1e-6
+
+
+def test_a_first_frame_that_is_given_clean_has_the_noise_level_of_the_others_and_does_not_count():
+    class Whole:
+        """Keeps what it is asked, and answers with a fixed tensor."""
+
+        def conditions(self, batch, *, first_latent=None):
+            return None
+
+        def predict(self, latents, sigma, conditions):
+            self.latents, self.sigma = latents, sigma
+            return answer
+
+    latents, noise, answer = (torch.randn(2, 4, 3, 2, 2, dtype=torch.float64) for _ in range(3))
+    batch = {"latents": latents, "noise": noise, "sigma": torch.tensor([0.25, 0.75])}
+    network = Whole()
+    found = FlowAfterFirst(NoiseLevels()).loss(network, batch)
+    assert torch.equal(network.sigma, batch["sigma"]) and torch.equal(network.latents[:, :, 0], latents[:, :, 0])
+    for b, sigma in enumerate((0.25, 0.75)):
+        later = network.latents[b, :, 1:]
+        torch.testing.assert_close(later, (1 - sigma) * latents[b, :, 1:] + sigma * noise[b, :, 1:])
+        wrong = answer[b, :, 1:] - (noise[b, :, 1:] - latents[b, :, 1:])
+        assert abs(float(found[b]) - float(wrong.square().mean())) < 1e-6

@@ -1,12 +1,18 @@
 """MIVA is trained like any adapter: by settings, beside a base that never changes, resumed bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from causal_clips import same_weights, whole_and_resumed
 from pack.motion.errors import ConfigError
+from pack.motion.models.wan.network import WanDiT
+from pack.motion.models.wan.spec import WanSpec
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.tasks.adapter_task import adapter_task
 from pack.motion.training.trainees.linear_video import LinearVideoTrainee
+from pack.motion.training.trainees.wan import WanTrainee
+from tiny_wan import VARIANTS, fill
 from training_toys import flow_spec, keys, task_of, tiny_dit, tiny_spec, toy_dataset
 
 MIVA = TrainingConfig.of(adapter="miva", rank=2, num_steps=5, learning_rate=1e-2, warmup_steps=0, save_every=2)
@@ -56,3 +62,28 @@ def test_settings_of_0_1_do_not_hear_of_it():
     assert "adapter" not in TrainingConfig().to_dict() and MIVA.to_dict()["adapter"] == "miva"
     grouped = TrainingConfig.from_dict({"adapter": {"adapter": "miva", "rank": 4}})
     assert grouped.adapter.adapter == TrainingConfig.from_dict({"adapter": "miva"}).adapter.adapter == "miva"
+
+
+T2V = replace(VARIANTS["text"], in_channels=16)
+I2V = replace(T2V, concat_channels=20)
+
+
+def wan_task(config, dataset, settings=MIVA):
+    return adapter_task(WanTrainee(fill(WanDiT(config)), WanSpec(config)), dataset, settings)
+
+
+@pytest.mark.parametrize(("config", "objective"), [(T2V, "flow_after_first"), (I2V, "flow")])
+def test_beside_wan_the_first_frame_is_given_where_the_model_reads_no_start_image(config, objective):
+    task = wan_task(config, toy_dataset((16, 3, 4, 4)))
+    assert task.objective.name == objective and task.caption_dropout == 1.0
+    assert ("objective" in task.fingerprint()) == (objective != "flow")
+    lora = wan_task(config, toy_dataset((16, 3, 4, 4)), MIVA.changed(adapter="lora", targets=("self_attn",)))
+    assert lora.objective.name == "flow"
+
+
+def test_a_run_beside_wan_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
+    shape = (16, 3, 4, 4)
+    whole, resumed = whole_and_resumed(
+        tmp_path, MIVA, lambda: toy_dataset(shape, shape), lambda dataset: wan_task(T2V, dataset)
+    )
+    assert same_weights(whole.path, resumed.path)
