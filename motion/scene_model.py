@@ -17,6 +17,7 @@ from .models.small_vae import SmallVAE
 from .models.wan.network import WanDiT
 from .models.wan.spec import SPACE, WanSpec
 from .models.wan.start_video import concat_latents, start_video
+from .sampling.clean_first_frame import CleanFirstFrame
 from .sampling.draw import draw, make_noise
 from .sampling.solvers import OnStep
 from .text.scene_vocabulary import SceneVocabulary, word_vectors
@@ -51,15 +52,17 @@ class SceneModel:
     def draw_videos(
         self, prompts: Sequence[str], *, start: Tensor | None = None, height: int = 64, width: int = 64,
         num_frames: int | None = None, num_steps: int | None = None, guidance_scale: float | None = None, seed: int = 0,
-        on_step: OnStep | None = None,
+        on_step: OnStep | None = None, clean_first_frame: bool = False,
     ) -> Tensor:  # fmt: skip
         """Videos (b, t, h, w, 3) in [0, 1], one a prompt, from the noise of seed, seed + 1, … each.
 
         start: pictures (b or 1, 3, h, w) in [0, 1] that the videos begin with, where the model reads one; they have the
         size of the video. height, width: px, multiples of 16 from 64 to 192. num_frames: 4k + 1, up to 33; trained are
-        17, the default, as of num_steps and guidance_scale is the model's own. Raises ConfigError and ShapeError.
+        17, the default, as of num_steps and guidance_scale is the model's own. clean_first_frame: a model that reads no
+        picture is shown `start` as a clean first frame, as its motion adapters need. Raises ConfigError and ShapeError.
         """
-        self._check_start(start, len(prompts), height, width)
+        clean_first_frame = clean_first_frame and not self.starts_from_image
+        self._check_start(start, len(prompts), height, width, is_read=self.starts_from_image or clean_first_frame)
         space, sampling = self.spec.space, self.spec.sampling
         frames = space.latent_frames(sampling.num_frames if num_frames is None else num_frames)
         space.check_size(width, height, "the video")
@@ -67,15 +70,18 @@ class SceneModel:
         shape = (1, space.channels, frames, height // space.spatial_ratio, width // space.spatial_ratio)
         told, empty = self.encode(prompts), self.encode([""] * len(prompts))
         place = told.context.device
-        if start is not None:
+        network = self.dit
+        if clean_first_frame:
+            network = CleanFirstFrame(self.dit, space.scaled(self.vae.encode(start.to(place).unsqueeze(2) * 2 - 1)))
+        elif start is not None:
             beside = self.encode_start(start.to(place), 4 * frames - 3)
             told, empty = (replace(each, concat_latents=beside) for each in (told, empty))
         noise = torch.cat([make_noise(shape, seed + row) for row in range(len(prompts))]).to(place)
         latents = draw(
-            self.dit, noise, told, sampling, negative=empty, num_steps=num_steps, guidance_scale=guidance_scale,
+            network, noise, told, sampling, negative=empty, num_steps=num_steps, guidance_scale=guidance_scale,
             on_step=on_step,
         )  # fmt: skip
-        return self.decode(latents)
+        return self.decode(network.put_into(latents) if clean_first_frame else latents)
 
     @torch.no_grad()
     def encode_start(self, start: Tensor, num_frames: int) -> Tensor:
@@ -89,10 +95,10 @@ class SceneModel:
         video = self.vae.decode(self.spec.space.unscaled(latents))
         return (video / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
-    def _check_start(self, start: Tensor | None, count: int, height: int, width: int) -> None:
+    def _check_start(self, start: Tensor | None, count: int, height: int, width: int, *, is_read: bool) -> None:
         """Raises ConfigError for a picture that is missing or not read, ShapeError for one of another size."""
-        if (start is None) == self.starts_from_image:
-            told = ("begins with a picture, and none is given: give one as start" if self.starts_from_image
+        if (start is None) == is_read:
+            told = ("begins with a picture, and none is given: give one as start" if is_read
                     else "draws from words alone: leave out start, or load motionblocks-wan-i2v")  # fmt: skip
             raise ConfigError(f"this model {told}")
         if start is not None and (start.shape[1:] != (3, height, width) or len(start) not in (1, count)):

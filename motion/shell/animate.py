@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..choices import CROP, EDGES, LONGER, SAME_MOVE
 from ..errors import ConfigError
+from .adapters import adapter_files, adapter_stack
 from .console import say
 from .scenes import draw_scene
 
@@ -118,31 +119,7 @@ def _adapters(model, options):
     """The motion adapters asked for, on the model while the block lasts."""
     if not options.adapter:
         return nullcontext()
-    from ..adapters.notes import motion_entries, sum_note
-    from ..adapters.stack import AdapterStack, StackEntry
-    from ..io.adapters.adapter_file import read_adapter
-    from ..io.adapters.shipped import adapter_file
-
-    entries = []
-    for path, weight in map(adapter_and_weight, options.adapter):
-        found = read_adapter(adapter_file(path))
-        entries.append(StackEntry(found.build(model.dit), weight))
-        for note in found.notes:
-            say(f"note: {note}")
-    inside = motion_entries(entries)
-    if inside and (note := sum_note(sum(entry.weight for entry in inside))):
-        say(f"note: {note}")
-    spec = model.spec
-    return AdapterStack(tuple(entries), spec.sampling.shift, spec.space.temporal_ratio).during(model.dit)
-
-
-def adapter_and_weight(text: str) -> tuple[str, float]:
-    """"FILE:0.5" -> its path and weight; without a number the weight is 1, and colons may stand in a path."""
-    path, colon, number = text.rpartition(":")
-    try:
-        return (path, float(number)) if colon and path else (text, 1.0)
-    except ValueError:
-        return text, 1.0
+    return adapter_stack(adapter_files(options), model.dit, model.spec).during(model.dit)
 
 
 def _sample(photo, region, model, options):

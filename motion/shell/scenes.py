@@ -7,11 +7,12 @@ from pathlib import Path
 from ..choices import CROP, SAME_MOVE
 from ..errors import ConfigError
 from ..io.networks.builtin_names import SCENE_NAMES
+from .adapters import adapter_files, adapter_stack
 from .console import say
 
 SMALLEST = (64, 64)  # px, what is drawn where nobody gives a size
 OF_PHOTOS = {  # options that say how a photo is animated, and what they are when nobody gives them
-    "motion": None, "dynamics": 12, "longer": SAME_MOVE, "edges": CROP, "region": None, "lora": None, "adapter": [],
+    "motion": None, "dynamics": 12, "longer": SAME_MOVE, "edges": CROP, "region": None, "lora": None,
     "lora_strength": 1.0, "dtype": "float32", "kernels": "auto",
 }  # fmt: skip
 
@@ -20,7 +21,9 @@ def draw_scene(options) -> None:
     """Draw what `options.prompt` says and write it. Raises ConfigError, ShapeError and CheckpointError."""
     from tqdm import tqdm
 
+    from ..adapters.notes import replaces_text
     from ..devices import pick_device
+    from ..io.adapters.miva_file import CLEAN, MIVAFile
     from ..io.media.video import check_fps, check_output, read_photo, write_video
     from ..io.networks.builtin_names import weights_path
     from ..scene_model import DRAWINGS_ONLY, fit_picture, load_scene_model
@@ -30,19 +33,27 @@ def draw_scene(options) -> None:
     check_output(output, overwrite=options.overwrite)
     size = None if options.size is None else parse_size(options.size)
     photo = None if options.photo is None else read_photo(options.photo)
-    name = options.model or SCENE_NAMES[photo is not None]
+    files = adapter_files(options)
+    begins_clean = any(isinstance(file, MIVAFile) and file.first_frame == CLEAN for file, _ in files)
+    name = options.model or SCENE_NAMES[photo is not None and not begins_clean]
     model = load_scene_model(weights_path(name), device=pick_device(options.device))
-    if model.starts_from_image != (photo is not None):
+    stack = adapter_stack(files, model.dit, model.spec)
+    if begins_clean and photo is None:
+        raise ConfigError("these motion adapters begin with a picture, and none is given: name one before --prompt")
+    if not begins_clean and model.starts_from_image != (photo is not None):
         raise ConfigError(_other_model(name, photo is not None))
+    guidance = options.guidance
+    if guidance is None and replaces_text(stack):
+        guidance = 1.0  # nobody reads the prompt
     start = None if photo is None else fit_picture(photo, size)
     width, height = (size or SMALLEST) if start is None else (start.shape[3], start.shape[2])
     fps = check_fps(options.fps or model.spec.sampling.fps)
     total = model.spec.sampling.num_steps if options.steps is None else options.steps
-    with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar:
+    with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar, stack.during(model.dit):
         video = model.draw_videos(
             [options.prompt], start=start, height=height, width=width, num_frames=options.frames,
-            num_steps=options.steps, guidance_scale=options.guidance, seed=options.seed,
-            on_step=lambda *_: bar.update(),
+            num_steps=options.steps, guidance_scale=guidance, seed=options.seed,
+            on_step=lambda *_: bar.update(), clean_first_frame=begins_clean,
         )  # fmt: skip
     if start is not None:
         say(f"note: {DRAWINGS_ONLY}")

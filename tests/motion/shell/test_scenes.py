@@ -4,12 +4,15 @@ import os
 
 import pytest
 import torch
+from pack.motion.adapters.miva import MIVA, MIVAConfig
 from pack.motion.errors import ConfigError
+from pack.motion.io.adapters.adapter_file import save_adapter
 from pack.motion.io.networks.builtin_wan import save_builtin_wan
 from pack.motion.models.model_spec import SamplingDefaults
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.spec import WanSpec
+from pack.motion.scene_model import load_scene_model
 from pack.motion.shell import main
 from pack.motion.shell.scenes import parse_size
 from PIL import Image
@@ -104,3 +107,24 @@ def test_without_a_model_the_shipped_ones_are_taken(desk, drawing, capsys):
     assert main.main(given) == 0 and main.main([*given, drawing]) == 0
     said = capsys.readouterr().out
     assert "scene.mp4 (17 frames, 64x64, 8 fps)" in said and "house.mp4 (17 frames, 80x64, 8 fps)" in said
+
+
+@pytest.mark.parametrize("channels", [0, 20])
+def test_a_motion_adapter_moves_a_picture_with_either_kind_of_model(desk, drawing, capsys, channels):
+    weights, path = saved(desk, channels), str(desk / "wave.safetensors")
+    dit = load_scene_model(weights).dit
+    miva = MIVA(dit, MIVAConfig(rank=2))
+    for number, value in enumerate(miva.parameters().values()):
+        value.data.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(number)) / 4)
+    save_adapter(path, miva)
+    given = ["animate", drawing, "--prompt", "", "--model", weights, "--quiet", "--device", "cpu"]
+    assert main.main([*given, "--adapter", path, "-o", "with.gif"]) == 0
+    assert main.main([*given, "--adapter", f"{path}:0.5", "-o", "half.gif"]) == 0
+    assert "come to 0.5; 1 is most stable" in capsys.readouterr().out
+    assert (desk / "with.gif").read_bytes() != (desk / "half.gif").read_bytes()
+    if not channels:
+        without = [part for part in given if part != drawing]
+        assert main.main([*without, "--adapter", path, "-o", "none.gif"]) == 2
+        assert "these motion adapters begin with a picture, and none is given" in capsys.readouterr().err
+    assert main.main([*given[:3], "", "--model", saved(desk, 20 - channels), "--adapter", path, "-o", "x.gif"]) == 2
+    assert "made for " in capsys.readouterr().err and not (desk / "x.gif").exists()

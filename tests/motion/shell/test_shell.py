@@ -23,7 +23,7 @@ from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoD
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec, SamplingDefaults
 from pack.motion.models.playback.photo_player import PhotoPlayer
 from pack.motion.shell import main
-from pack.motion.shell.animate import adapter_and_weight
+from pack.motion.shell.adapters import adapter_and_weight
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
 from PIL import Image
