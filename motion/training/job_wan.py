@@ -1,26 +1,35 @@
-"""Jobs for Wan: the network, its VAE and encoded prompts are files of their own, and a LoRA is trained."""
+"""Jobs for Wan: the network, its VAE and encoded prompts are files of their own, and an adapter is trained.
 
+The small Wan models of the pack bring VAE and words along. A motion adapter stands in place of the prompt.
+"""
+
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..adapters.base_sample import CHANNELS, wan_sample
+from ..adapters.miva import MIVA
 from ..data.clips import ClipCollection
-from ..data.encoders import saved_texts, wan_encoders
+from ..data.encoders import TextEntry, saved_texts, wan_encoders
 from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset
 from ..data.windows import WindowConfig
 from ..errors import ConfigError
 from ..io.files.weight_folder import WeightSource
+from ..io.networks.builtin_names import VAE
+from ..io.networks.builtin_wan import WORDS, read_builtin_wan
 from ..io.networks.frozen_wan import frozen_wan
 from ..io.networks.wan import open_wan_weights
 from ..io.text_encoders.prompts_file import open_prompts
 from ..io.vaes.recognise import FOLDER as VAE_FOLDER
+from ..io.vaes.small_vae import read_small_vae
 from ..io.vaes.wan import open_wan_vae, read_wan_vae
 from ..models.wan.architecture import WAN
 from ..models.wan.experts import ALL_LEVELS, EXPERTS, may_be_expert, noise_range
 from ..models.wan.network import WanDiT
 from ..models.wan.spec import WanSpec
+from ..text.scene_vocabulary import word_vectors
 from .config import TrainingConfig
 from .job_file import TrainingJob
 from .tasks.adapter_task import AdapterTask, adapter_task, chosen_targets
@@ -41,11 +50,13 @@ class WanJob:
     def __init__(self, job: TrainingJob, source: WeightSource, device: torch.device):
         self.job, self.device = job, device
         self.opened = open_wan_weights(source, expert=job.expert or "")
-        self.spec = WanSpec(self.opened.layout.config)
+        self.small = read_builtin_wan(source.path) if WORDS in source.metadata else None
+        self.spec = WanSpec(self.opened.layout.config) if self.small is None else self.small.spec
         self._check_settings()
-        self.vae = self._vae_path()
-        open_wan_vae(self.vae)
-        self.prompts = self._open_prompts()
+        if self.small is None:
+            self.vae = self._vae_path()
+            open_wan_vae(self.vae)
+        self.prompts = None if self.small is not None or job.prompts is None else self._open_prompts()
         self.windows = self._windows()
         self.fps = job.fps if job.says("fps") else 0.0
         self.config, levels = self._config()
@@ -56,12 +67,16 @@ class WanJob:
 
     def check_clips(self, clips: ClipCollection) -> None:
         """See `JobModel`."""
-        self.prompts.check_holds({clip.caption: clip.name for clip in reversed(clips.clips)})
+        captions = {clip.caption: clip.name for clip in reversed(clips.clips)}
+        if self.prompts is not None:
+            self.prompts.check_holds(captions)
+        for caption in captions if self.small is not None else ():
+            self.small.vocabulary.tokenize(caption)
 
     def dataset(self, clips: ClipCollection, on_step: OnStep) -> LatentDataset:
         """See `JobModel`."""
-        encode_text, made_of = saved_texts(self.prompts, [clip.caption for clip in clips.clips])
-        vae = read_wan_vae(self.vae, device=self.device)
+        encode_text, made_of = self._texts(clips)
+        vae = read_wan_vae(self.vae, device=self.device) if self.small is None else read_small_vae(VAE).to(self.device)
         encoders = wan_encoders(vae, encode_text, made_of, with_start=self.spec.config.concat_channels > 0)
         encode, beside = encoders.encode_frames, encoders.encode_beside
         on_device = replace(
@@ -91,39 +106,54 @@ class WanJob:
     def _check_settings(self) -> None:
         job, config = self.job, self.job.training
         if config.adapter.mode != "lora":
-            raise ConfigError(f"mode is {config.adapter.mode!r}; of Wan a LoRA is trained here: set mode to lora")
-        if config.adapter.adapter != "lora":
-            raise ConfigError(
-                f"adapter is {config.adapter.adapter!r}; of Wan a LoRA is trained here: leave adapter out, or take a "
-                "built-in model"
-            )
+            raise ConfigError(f"mode is {config.adapter.mode!r}; beside Wan adapters are trained: set mode to lora")
         if config.loop.sample_every:
             raise ConfigError(
                 f"sample_every is {config.loop.sample_every}; no samples are drawn while Wan is trained here: set it "
-                "to 0, and try the LoRA out in ComfyUI"
+                "to 0, and try the adapter out in ComfyUI"
             )
         blocks, away = self.spec.config.num_layers, config.loop.blocks_on_cpu
         if away > blocks:
             raise ConfigError(f"blocks_on_cpu is {away}; this model has {blocks} blocks, so 0 to {blocks} is needed")
-        chosen_targets(config.adapter.targets, WanDiT(self.spec.config, device="meta"), WAN.training.targets)
+        if not self._is_motion:
+            chosen_targets(config.adapter.targets, WanDiT(self.spec.config, device="meta"), WAN.training.targets)
         if self.spec.config.image_tokens:
             raise ConfigError(
                 f"{self.opened.source.path} is Wan {self.opened.layout.variant}, which reads CLIP vision tokens of the "
                 "start image; the shell cannot make them: take a text-to-video model, or an image-to-video model of "
                 "Wan 2.2 A14B, which needs none"
             )
-        if self.spec.config.concat_channels and not self.opened.layout.expert:
+        if self.small is None and self.spec.config.concat_channels and not self.opened.layout.expert:
             raise ConfigError(
                 f"{self.opened.source.path} is one of the two networks of an A14B image-to-video model; its name does "
                 f"not say which: add expert: {' or expert: '.join(EXPERTS)} to the job"
             )
         if job.dtype not in (None, *DTYPES):
             raise ConfigError(f"dtype is {job.dtype!r}; {' or '.join(DTYPES)} is needed; leave it out for the file's")
-        if job.prompts is None:
+        own = () if self.small is None else ("vae", "prompts")
+        if given := [name for name in own if getattr(job, name) is not None]:
+            raise ConfigError(f"{', '.join(given)}: {job.model} brings its own VAE and words; leave these out")
+        if self.small is None and job.prompts is None and not self._is_motion:
             raise ConfigError(
                 "prompts is missing; Wan's text encoder runs in ComfyUI only: name the file that its node Save Prompts "
                 "wrote of the captions of these clips"
             )
+
+    @property
+    def _is_motion(self) -> bool:
+        """Whether a motion adapter is trained, which stands in place of the prompt."""
+        return self.job.training.adapter.adapter == MIVA.kind
+
+    def _texts(self, clips: ClipCollection) -> tuple[Callable[[str], TextEntry], str]:
+        """What encodes a caption, and a fingerprint of it."""
+        width = self.spec.config.caption_channels
+        if self.small is not None:
+            words = self.small.vocabulary
+            vectors = word_vectors(words.size, width)
+            return lambda caption: TextEntry(vectors[words.tokenize(caption)]), f"words {words.size}"
+        if self.prompts is None:  # nothing reads it
+            return lambda caption: TextEntry(torch.zeros(1, width)), "no prompts"
+        return saved_texts(self.prompts, [clip.caption for clip in clips.clips])
 
     def _vae_path(self) -> Path:
         """The VAE that the job names, or the one inside a whole diffusers folder."""

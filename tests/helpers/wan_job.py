@@ -24,12 +24,12 @@ def save_prompts(path, texts=("", *CAPTIONS), width=T2V.caption_channels, encode
     return made
 
 
-def save_clips(folder, num_frames=20):
-    """Two clips of 48x32 px at 16 fps that grow brighter, with their captions beside them."""
+def save_clips(folder, num_frames=20, side=32):
+    """Two clips of 48x32 px, or 1.5 sides by a side, at 16 fps that grow brighter, with their captions beside them."""
     folder.mkdir()
     for number, caption in enumerate(CAPTIONS):
         small = torch.rand(1, 3, 4, 6, generator=torch.Generator().manual_seed(number))
-        picture = F.interpolate(small, (32, 48), mode="bicubic").clamp(0, 1)[0]
+        picture = F.interpolate(small, (side, side * 3 // 2), mode="bicubic").clamp(0, 1)[0]
         frames = torch.stack([picture * n / num_frames for n in range(num_frames)])
         write_video(folder / f"{number}.mp4", frames.movedim(1, -1), 16)
         (folder / f"{number}.txt").write_text(caption)

@@ -6,19 +6,22 @@ from pathlib import Path
 
 import pytest
 from causal_clips import Stopping, same_weights
+from pack.motion.adapters.notes import trained_levels
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter
 from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.networks.builtin_names import weights_path
 from pack.motion.io.training.states import list_states
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.models.wan.network import WanDiT
+from pack.motion.scene_model import load_scene_model
 from pack.motion.training import job_wan
 from pack.motion.training.job import TrainingJob, read_job, run_job
 from pack.motion.training.processes import OneProcess
 from pack.motion.training.reports import Watcher
 from safetensors.torch import load_file, save_file
 from wan_files import CONFIGS, SIZES, T2V, as_diffusers, diffusers_config, scaled, shards_of
-from wan_job import save_prompts, wan_job
+from wan_job import save_clips, save_prompts, wan_job
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training" / "wan.yaml"
 
@@ -203,8 +206,7 @@ REFUSED = {
                                     "windows.resolution is 40x40 px; Wan 2.1 VAE needs multiples of 16; .*32x32 or 48"),
     "no VAE": ({"vae": None}, ConfigError, "vae is missing; name the file or folder of the Wan 2.1 VAE"),
     "no prompts": ({"prompts": None}, ConfigError, "prompts is missing; .* its node Save Prompts wrote"),
-    "all weights": ({"training": {"mode": "full"}}, ConfigError, "mode is 'full'; of Wan a LoRA is trained here"),
-    "another adapter": ({"training": {"adapter": "miva"}}, ConfigError, "adapter is 'miva'; of Wan a LoRA is trained"),
+    "all weights": ({"training": {"mode": "full"}}, ConfigError, "mode is 'full'; beside Wan adapters are trained: set"),
     "more blocks than there are": ({"training": {"blocks_on_cpu": 3, "gradient_checkpointing": True}}, ConfigError,
                                    "blocks_on_cpu is 3; this model has 2 blocks, so 0 to 2 is needed"),
     "layers there are not": ({"training": {"targets": ["sefl_attn"]}}, ConfigError, "no layer.s name holds .* sefl_a"),
@@ -253,3 +255,32 @@ def test_models_that_hold_all_they_need_are_given_nothing_beside(tmp_path):
         job = TrainingJob(str(tmp_path / "a.safetensors"), clips="c", **{name: value})
         with pytest.raises(ConfigError, match=f"{name}: motionblocks-tiny holds its own VAE and text encoder"):
             run_job(job)
+
+
+@pytest.mark.parametrize("variant", ["T2V", "A14B I2V"])
+def test_a_motion_adapter_needs_no_prompts_and_says_how_its_videos_begin(tmp_path, variant):
+    config = T2V if variant == "T2V" else CONFIGS[variant]
+    training, expert = {"adapter": "miva", "num_steps": 2}, None if variant == "T2V" else "high_noise"
+    heard = Listening()
+    done = run_job(read_job(wan_job(tmp_path, config=config, prompts=None, training=training, expert=expert)), heard)
+    assert "captions are not read: this adapter stands in place of the prompt" in heard.lines
+    tensors, told = read_safetensors(done.path)
+    assert told["family"] == "miva" and tensors["blocks.1.ca.up"].abs().max() > 0
+    assert told.get("first_frame") == ("clean_same_t" if variant == "T2V" else None)
+    assert told["trained_size"] == "48x32 px, 17 frames" and told["input_channels"] == str(16 if expert is None else 36)
+    assert trained_levels(told) == ((0.0, 1.0) if expert is None else (0.9, 1.0))
+    assert load_adapter(done.path, WanDiT(config)).kind == "miva"
+
+
+def test_the_small_wan_of_the_pack_brings_vae_and_words(tmp_path):
+    save_clips(tmp_path / "clips", side=64)
+    values = {"model": "motionblocks-wan-i2v", "clips": str(tmp_path / "clips"), "device": "cpu", "fps": 8,
+              "output": str(tmp_path / "wave.safetensors"), "windows": {"resolution": 64, "windows_per_clip": 1},
+              "training": {"adapter": "miva", "num_steps": 1, "rank": 2}, "overwrite": True}  # fmt: skip
+    done = run_job(TrainingJob.from_dict(values))
+    assert load_adapter(done.path, load_scene_model(weights_path("motionblocks-wan-i2v")).dit).kind == "miva"
+    with pytest.raises(ConfigError, match="vae, prompts: motionblocks-wan-i2v brings its own VAE and words; leave"):
+        run_job(TrainingJob.from_dict({**values, "vae": "a", "prompts": "b"}))
+    spoken = {**values, "training": {"num_steps": 1}, "output": str(tmp_path / "b.safetensors")}
+    with pytest.raises(ConfigError, match="brightens"):
+        run_job(TrainingJob.from_dict(spoken))
