@@ -14,6 +14,7 @@ from .training_widgets import (
     memory_inputs,
     resume_input,
     shift_input,
+    wan_inputs,
     window_inputs,
 )
 
@@ -36,7 +37,7 @@ class TrainAdapter(io.ComfyNode):
             "prompt, so captions are not read. The file is saved even if you cancel, and comes out ready for Apply "
             "Motion Adapters.",
             search_aliases=["miva", "train motion", "few shot", "motion lora", "trainer"],
-            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets()],
+            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *wan_inputs()],
             outputs=[
                 out(io.Custom("MOTIONBLOCKS_ADAPTERS"), "adapters", "The adapter at weight 1."),
                 out(io.LossMap, "loss", "Loss of every step, for the core node Plot Loss Graph."),
@@ -77,7 +78,8 @@ def _sockets() -> list:
     return [
         inp(
             io.Model.Input, "model",
-            tooltip="The linear video model to teach, such as that of Load Built-in Motion Model. It stays as it is.",
+            tooltip="The model to teach: a linear video model, such as that of Load Built-in Motion Model, or Wan. It "
+            "stays as it is.",
         ),
         inp(io.Clip.Input, "clip", tooltip="The text encoder of the model; it says the empty prompt."),
         inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model; it is not trained."),
@@ -101,15 +103,18 @@ def _main_widgets() -> list:
         ),
         inp(
             io.Int.Input, "steps", default=0, min=0, max=MAX_STEPS,
-            tooltip="Training steps in all, those of a resumed run included. 0 = 240, for the built-in models.",
+            tooltip="Training steps in all, those of a resumed run included. 0 = 8000 for Wan, 240 for the "
+            "built-in models.",
         ),
         inp(
             io.Float.Input, "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, round=1e-7,
-            tooltip="Size of the steps at their largest. 0 = 0.008, for the built-in models.",
+            tooltip="Size of the steps at their largest. 0 = 0.008 for the built-in models, 0.006 for the small Wan, "
+            "0.00001 for Wan.",
         ),
         inp(
             io.Int.Input, "rank", default=0, min=0, max=1024,
-            tooltip="Size of the adapter: how much it can hold. 0 = 11, for the built-in models.",
+            tooltip="Size of the adapter: how much it can hold. 0 = 11 for the built-in models, 16 for the small Wan, "
+            "128 for Wan.",
         ),
         inp(
             io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
@@ -128,11 +133,12 @@ def _advanced_widgets() -> list:
     return [
         inp(
             io.Int.Input, "batch_size", default=0, min=0, max=1024, **MORE,
-            tooltip="Samples a step. More is steadier and takes more memory. 0 = 2, for the built-in models.",
+            tooltip="Samples a step. More is steadier and takes more memory. 0 = 2 for the built-in models, 5 for the "
+            "small Wan, 1 for Wan.",
         ),
         inp(
             io.Int.Input, "num_frames", default=0, min=0, max=1024, **MORE,
-            tooltip="Frames of a training window; 0 = the model's own, 16 for the built-in ones.",
+            tooltip="Frames of a training window; 0 = the model's own, 16 for the built-in ones, 17 for Wan.",
         ),
         inp(
             io.Int.Input, "stride_min", default=3, min=0, max=1000, **MORE,

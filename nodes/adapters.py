@@ -181,8 +181,8 @@ class ApplyAdapters(io.ComfyNode):
             inputs=[
                 inp(
                     io.Model.Input, "model",
-                    tooltip="The MotionBlocks model that the adapters were trained for. LoRAs also go on Wan. It stays "
-                    "as it is.",
+                    tooltip="The model that the adapters were trained for: a MotionBlocks model, or plain Wan. It "
+                    "stays as it is.",
                 ),
                 inp(ADAPTERS.Input, "adapters", tooltip="From Load Motion Adapter, Add to Stack or the trainer."),
                 inp(

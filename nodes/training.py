@@ -2,7 +2,6 @@
 
 from comfy_api.latest import io
 
-from ..motion.choices import EXPERTS, WHOLE
 from ..motion.limits import MAX_DATA_SEED
 from .host.compat import inp, out, schema, unique_id
 from .training_widgets import (
@@ -13,6 +12,7 @@ from .training_widgets import (
     memory_inputs,
     resume_input,
     shift_input,
+    wan_inputs,
     window_inputs,
 )
 
@@ -35,7 +35,7 @@ class TrainMotionModel(io.ComfyNode):
             "your clips. The trained model comes out for use in the same graph; weights and states are saved, even if "
             "you cancel.",
             search_aliases=["train lora", "finetune", "motion lora", "trainer", "wan lora", "wan 2.2"],
-            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *_wan_inputs()],
+            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *wan_inputs()],
             outputs=[
                 out(io.Model, "model", "The trained model, ready for KSampler."),
                 out(io.LoraModel, "lora", "The LoRA, for the core nodes Save LoRA Weights and Load LoRA Model."),
@@ -149,19 +149,5 @@ def _advanced_widgets() -> list:
             io.String.Input, "more_settings", default="", multiline=True, **MORE,
             tooltip="Rare settings, one a line, such as: schedule = constant, optimizer = muon, "
             "gradient_accumulation = 4, alpha = 8, flow_weight = 10. A wrong name lists the known ones.",
-        ),
-    ]  # fmt: skip
-
-
-def _wan_inputs() -> list:
-    return [
-        inp(
-            io.ClipVision.Input, "clip_vision", optional=True,
-            tooltip="Wan 2.1 image to video only: what it sees its start image through (clip_vision_h).",
-        ),
-        inp(
-            io.Combo.Input, "expert", options=list(EXPERTS), default=WHOLE, optional=True, advanced=True,
-            tooltip="Wan 2.2 has two models: train each in a run of its own, on its share of the noise levels. The "
-            "files end in _high and _low. wan2.1: all noise levels, and all other models.",
         ),
     ]  # fmt: skip

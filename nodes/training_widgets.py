@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..motion.choices import EXPERTS, WHOLE
 from .host.compat import inp
 from .training_run.folders import LATEST, NEW, listed_states
 
@@ -78,3 +79,17 @@ def changed_data_input():
         io.Boolean.Input, "allow_changed_data", default=False, **MORE,
         tooltip="Resume although clips or settings differ from those of the saved state.",
     )  # fmt: skip
+
+def wan_inputs() -> list:
+    """What Wan alone needs."""
+    return [
+        inp(
+            io.ClipVision.Input, "clip_vision", optional=True,
+            tooltip="Wan 2.1 image to video only: what it sees its start image through (clip_vision_h).",
+        ),
+        inp(
+            io.Combo.Input, "expert", options=list(EXPERTS), default=WHOLE, optional=True, advanced=True,
+            tooltip="Wan 2.2 has two models: train each in a run of its own, on its share of the noise levels. The "
+            "files end in _high and _low. wan2.1: all noise levels, and all other models.",
+        ),
+    ]  # fmt: skip

@@ -12,17 +12,20 @@ from torch import Tensor
 from ...motion.adapters.curves import read_curve
 from ...motion.adapters.masks import check_mask
 from ...motion.adapters.miva import MIVA
-from ...motion.adapters.notes import sum_note
+from ...motion.adapters.notes import acts_at_all, motion_entries, sum_note, trained_levels
 from ...motion.adapters.stack import AdapterStack, StackEntry
+from ...motion.choices import PAPER
 from ...motion.errors import ConfigError
 from ...motion.io.adapters.adapter_file import AdapterFile
 from ...motion.io.adapters.miva_file import MIVAFile
+from ...motion.io.files.kind import shown
 from ...motion.layers.letterbox import fit_square
 from ...motion.models.architectures import ARCHITECTURES
 from ..host import checks
 from . import native_wan_adapters, own_adapters
 from .base import architecture_of, spec_of
-from .native_wan import find_native_wan, native_wan
+from .native_wan import NativeWan, find_native_wan, native_wan, wan_config
+from .native_wan_run import TrainedLevels
 
 MAX_WEIGHT = 4.0
 KINDS = {MIVA.kind: "motion adapter"}  # what texts call an adapter's kind; others by their own name
@@ -133,25 +136,43 @@ def put_on(model, listed: Listed, form: str) -> tuple[object, str]:
     network = model.get_model_object("diffusion_model")
     spec = spec_of(model)
     for item in listed:
-        if wan is not None and isinstance(item.file, MIVAFile):
-            title = next((row.title for row in ARCHITECTURES if row.name == item.file.network.get("architecture")), "?")
-            raise ConfigError(
-                f"{item.name} was made for another model ({title}); this MODEL is Wan, which takes LoRAs here so far; "
-                "use it with its own model"
-            )
-        adapter = item.file.build(network)
+        adapter = _built(item, network, wan)
         mask = item.mask if spec is None else _as_seen(item.mask, getattr(spec, "working_size", None))
         entries.append(StackEntry(adapter, item.weight, item.step_curve, item.frame_curve, mask))
-        notes += [f"{item.name}: {note}" for note in item.file.notes]
-        if wan is not None:
-            notes += [f"{item.name}: {note}" for note in item.file.notes_on(network)]
+        notes += [f"{item.name}: {note}" for note in (*item.file.notes, *item.file.notes_on(network))]
     stack = AdapterStack(tuple(entries), form=form)
     if wan is not None:
-        copy = native_wan_adapters.attach(model, stack, clean_first_frame=False)
+        levels = [TrainedLevels(entry, item.name, trained_levels(item.file.metadata))
+                  for entry, item in zip(entries, listed)]  # fmt: skip
+        copy = native_wan_adapters.attach(model, stack, clean_first_frame=_begins_clean(stack, wan), levels=levels)
     else:
         copy = own_adapters.attach(model, stack)
     lines = [f"{item.name}: {item.how_much()}" for item in listed] or ["no adapters: the model as it is"]
     return copy, "\n".join([*lines, *_sum_line(listed), *_twice(listed), *notes])
+
+
+def _built(item: ListedAdapter, network, wan: NativeWan | None):
+    """The adapter beside a MODEL's network. Raises CheckpointError and ConfigError for one of another base."""
+    if not isinstance(item.file, MIVAFile) or wan is None:
+        return item.file.build(network)
+    own = ARCHITECTURES.of(sizes := wan_config(wan.network))
+    theirs = item.file.network.get("architecture")
+    if theirs != own.name:
+        title = next((row.title for row in ARCHITECTURES if row.name == theirs), shown(str(theirs)))
+        raise ConfigError(
+            f"{item.name} was made for another model ({title}); this MODEL is {wan.title}: use it with its own model, "
+            "or train one for this"
+        )
+    return item.file.build(network, sizes)
+
+
+def _begins_clean(stack: AdapterStack, wan: NativeWan) -> bool:
+    """Whether the start image is to stand clean in frame 1: where motion adapters act and the model reads none itself.
+
+    In form "paper" one without weight still takes the model's text.
+    """
+    inside = motion_entries(stack.entries)
+    return not wan.starts_from_image and any(stack.form == PAPER or acts_at_all(entry) for entry in inside)
 
 
 def _as_seen(mask: Tensor | None, side: int | None) -> Tensor | None:

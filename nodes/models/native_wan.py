@@ -10,6 +10,7 @@ from torch import nn
 
 from ...motion.errors import ConfigError
 from ...motion.models.latent_spaces import SPACES, LatentSpace
+from ...motion.models.wan.config import WanConfig
 
 SPACE = SPACES["wan21"]
 SCENE = "motionblocks_scene"  # attachment: the spec of a small Wan that comes with the pack
@@ -86,6 +87,19 @@ def find_native_wan(model) -> NativeWan | None:
         and isinstance(model.get_model_object("model_sampling"), CONST)
     )  # fmt: skip
     return NativeWan(model, network, channels) if is_plain else None
+
+
+def wan_config(network: nn.Module) -> WanConfig:
+    """The sizes of the host's WanModel."""
+    channels, positions = network.patch_embedding.weight.shape[1], getattr(network.img_emb, "emb_pos", None)
+    return WanConfig(
+        in_channels=network.out_dim, concat_channels=channels - network.out_dim,
+        image_tokens=network.img_emb is not None,
+        position_tokens=0 if positions is None else positions.shape[1], patch_size=network.patch_size[1],
+        num_layers=len(network.blocks), num_attention_heads=network.num_heads,
+        attention_head_dim=network.dim // network.num_heads, hidden_width=network.ffn_dim,
+        caption_channels=network.text_dim,
+    )  # fmt: skip
 
 
 def refuse_context_windows(model_options: dict) -> None:

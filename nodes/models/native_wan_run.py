@@ -3,16 +3,18 @@
 Everything is put into options that belong to this run or this call, so that nothing stays when it ends or fails.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...motion.adapters.notes import largest_sum, motion_entries, replaces_text, sum_note
-from ...motion.adapters.stack import AdapterStack
+from ...motion.adapters.notes import largest_sum, levels_note, motion_entries, replaces_text, sum_note
+from ...motion.adapters.stack import AdapterStack, StackEntry
 from ...motion.errors import ConfigError, ShapeError
+from ...motion.models.block_adapters import BlockAdapters
 from ..host import devices
 from ..host.conditions import read
 from .as_trained import say, too_strong, twice_the_time
@@ -27,8 +29,18 @@ MORE_FRAMES = {  # keys of prompts that put frames beside the video's, and what 
 }  # fmt: skip
 
 
-def around_a_run(stack: AdapterStack, clean_first_frame: bool) -> Callable:
+class TrainedLevels(NamedTuple):
+    """What a file says of an entry of the stack: the least and the largest noise level it was trained at."""
+
+    entry: StackEntry
+    name: str
+    levels: tuple[float, float]
+
+
+def around_a_run(stack: AdapterStack, clean_first_frame: bool, levels: Sequence[TrainedLevels] = ()) -> Callable:
     """OUTER_SAMPLE wrapper. clean_first_frame: the start image stands clean in frame 1 at every call.
+
+    levels: those whose noise levels are looked at; a run beside them is told.
 
     Raises ConfigError and ShapeError before the host loads the model.
     """
@@ -42,7 +54,9 @@ def around_a_run(stack: AdapterStack, clean_first_frame: bool) -> Callable:
         refuse_patches_over_ours(options, len(wan.blocks))
         _refuse_more_frames(guider.conds)
         options[SHIFT] = getattr(guider.model_patcher.get_model_object("model_sampling"), "shift", stack.shift)
-        say(_notes(guider, _sampled(stack, options), options, noise.shape))
+        asked = [float(sigma) for sigma in sigmas[:-1]]
+        beside = [levels_note(*told, asked, options[SHIFT]) for told in levels]
+        say(_notes(guider, _sampled(stack, options), options, noise.shape) + [note for note in beside if note])
         if not clean_first_frame:
             return executor(*given, **kwargs)
         first = _start_latent(guider.conds, noise)
@@ -85,21 +99,27 @@ def around_a_call(stack: AdapterStack) -> Callable:
 
     @torch.compiler.disable
     def wrapper(executor, x, t, context, clip_fea=None, time_dim_concat=None, transformer_options=None, **more):
-        from comfy.ldm.wan.model import sinusoidal_embedding_1d
-
         network, options = executor.class_obj, transformer_options or {}
         size = _size(x.shape)
         level = (t if t.ndim == 1 else t.amax(1)).double() / 1000  # a clean frame has 0
         devices.bring((value for entry in stack.entries for value in entry.adapter.parameters().values()), x.device)
         with _sampled(stack, options).attached(network, sigma=level, **size) as adapters:
-            features = sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(x.dtype)
-            embedding = network.time_embedding(features).unflatten(0, (t.shape[0], -1))
-            image_tokens = None if clip_fea is None else clip_fea.shape[-2]
-            told = WanCall(network, adapters, embedding, size["grid"], image_tokens)
-            options = {**lend_our_blocks(options), KEY: told}
+            options = {**lend_our_blocks(options), KEY: call_of(network, adapters, x, t, clip_fea)}
             return executor(x, t, context, clip_fea, time_dim_concat, options, **more)
 
     return wrapper
+
+
+def call_of(
+    network: nn.Module, adapters: BlockAdapters | None, x: Tensor, t: Tensor, clip_fea: Tensor | None
+) -> WanCall:  # fmt: skip
+    """What the blocks are told of one call of the host's network with these arguments."""
+    from comfy.ldm.wan.model import sinusoidal_embedding_1d
+
+    features = sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(x.dtype)
+    embedding = network.time_embedding(features).unflatten(0, (t.shape[0], -1))
+    image_tokens = None if clip_fea is None else clip_fea.shape[-2]
+    return WanCall(network, adapters, embedding, _size(x.shape)["grid"], image_tokens)
 
 
 def _sampled(stack: AdapterStack, options: Mapping) -> AdapterStack:

@@ -16,8 +16,9 @@ Afterwards the MODEL is off the device, and everything is as it was, whatever en
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import comfy.model_management as memory
 import comfy.ops
@@ -26,12 +27,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...motion.adapters.lora import is_linear
+from ...motion.adapters.protocol import Adapter
+from ...motion.adapters.slot_sums import summed_slots
 from ...motion.errors import ConfigError
 from ...motion.models.conditions import Conditions
 from ..host import devices
 from ..models.native_wan import NativeWan
 from ..models.native_wan_attention import Watch, overridden, watched
-from ..models.native_wan_blocks import PLACE
+from ..models.native_wan_blocks import KEY, PLACE, run_host_block
+from ..models.native_wan_run import call_of
 from .trainable_copy import NETWORK, refuse_what_is_no_weight
 
 PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -51,7 +55,7 @@ class NativeSession:
         refuse_what_gives_no_gradient(wan)
         self.wan, self.network = wan, wan.network
         self.checkpointing, self.needed_bytes = checkpointing, needed_bytes
-        self._patcher, self._scales = None, {}
+        self._patcher, self._scales, self._inside = None, {}, None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,6 +76,19 @@ class NativeSession:
             stack.enter_context(_rope_with_gradients())
             yield
 
+    @contextmanager
+    def holding(self, adapter: Adapter) -> Iterator[None]:
+        """Hold an adapter on the network, in its layers or inside its blocks."""
+        if adapter.slots is None:
+            with adapter.attached():
+                yield
+            return
+        self._inside = summed_slots([(1.0, adapter.slots)])
+        try:
+            yield
+        finally:
+            self._inside = None
+
     def load(self) -> None:
         """Have the host put the weights on the device, as far as there is room: other models may have taken theirs."""
         with torch.inference_mode():
@@ -87,19 +104,21 @@ class NativeSession:
         x, image = latents.to(self.dtype), conditions.image_tokens
         if conditions.concat_latents is not None:
             x = torch.cat((x, conditions.concat_latents.to(x)), dim=1)
+        image = None if image is None else image.to(x)
         options = overridden({}, _torch_attention)
-        length, patches = None if image is None else image.shape[1], {}
-        if self.checkpointing:
-            patches = {(PLACE, index): _computed_twice(block, length) for index, block in enumerate(self.wan.blocks)}
+        length, patches, blocks = None if image is None else image.shape[1], {}, range(len(self.wan.blocks))
+        if self._inside is not None:
+            options[KEY] = call_of(self.network, self._inside, x, timestep, image)
+        if self.checkpointing or self._inside is not None:
+            patches = {(PLACE, index): _block_patch(self._block(index, length), twice=self.checkpointing)
+                       for index in blocks}  # fmt: skip
         if conditions.frame_indices is not None:
             turns = self._turns(conditions.frame_indices, x)
-            patches = {(PLACE, index): _at_places(turns, patches.get((PLACE, index)))
-                       for index in range(len(self.wan.blocks))}  # fmt: skip
+            patches = {(PLACE, index): _at_places(turns, patches.get((PLACE, index))) for index in blocks}
         if patches:
             options["patches_replace"] = {"dit": patches}
         if watch is not None:
             options = watched(options, len(self.wan.blocks), watch)
-        image = None if image is None else image.to(x)
         return self.network(x, timestep, conditions.context.to(x), clip_fea=image, transformer_options=options)
 
     def _turns(self, frames: Tensor, x: Tensor) -> Tensor:
@@ -114,6 +133,12 @@ class NativeSession:
         size = (len(frames), t, h, w)
         places = [frames.expand(size), *(axis.to(frames.device).expand(size) for axis in axes)]
         return self.network.rope_embedder(torch.stack(places, dim=-1).flatten(1, 3)).movedim(1, 2)
+
+    def _block(self, index: int, image_length: int | None) -> Callable[[dict], Tensor]:
+        """What computes a block: with adapters inside it, or as it is."""
+        if self._inside is not None:
+            return partial(run_host_block, index)
+        return partial(_host_block, self.wan.blocks[index], image_length)
 
     def _lend_scales(self) -> None:
         """Older hosts multiply what a layer reads by the scale of its fp8 weights: by a copy, which gradients pass."""
@@ -227,19 +252,24 @@ def _torch_attention(attend, q: Tensor, k: Tensor, v: Tensor, heads: int, *args,
     return attention_pytorch(q, k, v, heads, *args, **kwargs)
 
 
-def _computed_twice(block: nn.Module, image_length: int | None):
-    """A block patch of the host that keeps only the block's input. image_length: image tokens before the text's."""
+def _block_patch(run: Callable[[dict], Tensor], *, twice: bool):
+    """A block patch of the host that runs the block by `run`. twice: keep only the block's input."""
 
-    def run(given: dict, extra: dict) -> dict:
-        def call(x: Tensor) -> Tensor:
-            return block(
-                x, e=given["vec"], freqs=given["pe"], context=given["txt"], context_img_len=image_length,
-                transformer_options=given["transformer_options"],
-            )  # fmt: skip
+    def patch(given: dict, extra: dict) -> dict:
+        if not twice:
+            return {"img": run(given)}
+        return {"img": checkpoint(lambda x: run({**given, "img": x}), given["img"], use_reentrant=False,
+                                  preserve_rng_state=False)}  # fmt: skip
 
-        return {"img": checkpoint(call, given["img"], use_reentrant=False, preserve_rng_state=False)}
+    return patch
 
-    return run
+
+def _host_block(block: nn.Module, image_length: int | None, given: dict) -> Tensor:
+    """The host's own block. image_length: image tokens before the text's."""
+    return block(
+        given["img"], e=given["vec"], freqs=given["pe"], context=given["txt"], context_img_len=image_length,
+        transformer_options=given["transformer_options"],
+    )  # fmt: skip
 
 
 def _at_places(turns: Tensor, before):

@@ -3,24 +3,24 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...motion.adapters.base_sample import CHANNELS, BaseSample, wan_sample
 from ...motion.adapters.lora import able_layers, weight_shape
+from ...motion.adapters.protocol import Adapter
 from ...motion.analysis.head_map import HeadWatch
 from ...motion.errors import ConfigError
 from ...motion.models.architectures import ARCHITECTURES
 from ...motion.models.conditions import Conditions
-from ...motion.models.wan.config import WanConfig
 from ...motion.models.wan.spec import WanSpec
 from ...motion.sampling.schedules import sigma_to_timestep
 from ...motion.training.trainees.base import DescribedNetwork
 from ...motion.training.trainees.wan import WanObjective
 from ..host import devices
-from ..models.native_wan import SCENE, NativeWan
+from ..models.native_wan import SCENE, NativeWan, wan_config
 from .native_session import NativeSession
 from .trainable_copy import NETWORK, worked_in
 
@@ -62,6 +62,10 @@ class NativeWanTrainee(WanObjective, DescribedNetwork):
             raise ConfigError(ADAPTERS_ONLY)
         with self.native.held():
             yield
+
+    def holding(self, adapter: Adapter) -> AbstractContextManager:
+        """See `Trainee`."""
+        return self.native.holding(adapter)
 
     def fingerprint(self, *, with_weights: bool) -> dict:
         """See `Trainee`; of the base a few values, whose difference is told and refuses nothing."""
@@ -115,19 +119,6 @@ ADAPTERS_ONLY = "the host's own Wan is trained by a LoRA beside it; set mode to 
 def native_spec(wan: NativeWan) -> WanSpec:
     """What is known of a MODEL beside its weights: of a small Wan that comes with the pack, what its file says."""
     return wan.patcher.get_attachment(SCENE) or WanSpec(wan_config(wan.network))
-
-
-def wan_config(network: nn.Module) -> WanConfig:
-    """The sizes of the host's WanModel."""
-    channels, positions = network.patch_embedding.weight.shape[1], getattr(network.img_emb, "emb_pos", None)
-    return WanConfig(
-        in_channels=network.out_dim, concat_channels=channels - network.out_dim,
-        image_tokens=network.img_emb is not None,
-        position_tokens=0 if positions is None else positions.shape[1], patch_size=network.patch_size[1],
-        num_layers=len(network.blocks), num_attention_heads=network.num_heads,
-        attention_head_dim=network.dim // network.num_heads, hidden_width=network.ffn_dim,
-        caption_channels=network.text_dim,
-    )  # fmt: skip
 
 
 def base_of(wan: NativeWan) -> BaseSample:

@@ -31,6 +31,7 @@ class SamplePlan:
     beside: Callable[[Tensor], dict[str, Tensor]] | None = None  # of `Encoders`, what else the model sees of the photo
     levels: tuple[float, float] = (0.0, 1.0)  # the least and the largest noise that the model knows
     num_steps: int | None = None  # None: the model's own
+    clean_first_frame: bool = False  # the photo is shown as a clean first frame
     clean: Tensor | None = None  # (1, c, t, h, w) scaled: where the largest noise level leaves something of a clip
 
     def of(self, dataset: LatentDataset) -> "SamplePlan":
@@ -54,39 +55,50 @@ class SamplePlan:
 
     def _first(self, device: torch.device) -> Tensor:
         """Scaled latents of the photo (1, c, 1, h, w)."""
+        photo = self._fitted(self.shape) if self.clean_first_frame else self.photo
         if isinstance(self.vae, BuiltinVAE):
-            latents = self.vae.codec.encode(self.photo)
+            latents = self.vae.codec.encode(photo)
         else:
             with torch.inference_mode():
-                latents = self.vae.encode(self.photo[0].movedim(0, -1).contiguous())
+                latents = self.vae.encode(photo[0].movedim(0, -1).contiguous())
             latents = latents.unsqueeze(2) if latents.ndim == 4 else latents[:, :, :1]
         return self.spec.space.scaled(latents.clone().to(device, torch.float32))
 
     def _sample(self, network, first: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
         from ...motion.conditioning.motion_bucket import motion_bucket
+        from ...motion.sampling.clean_first_frame import CleanFirstFrame
         from ...motion.sampling.draw import draw, make_noise
 
         buckets = getattr(self.spec.config, "motion_buckets", 0)
         bucket = motion_bucket(self.bucket, buckets) if buckets else None
         seen = self._seen(shape, device)
-        positive = replace(_told(self.text, device), motion_bucket_id=bucket, first_latent=first, **seen)
+        positive = replace(_told(self.text, device), motion_bucket_id=bucket, **seen)
         sampling = self.spec.sampling
-        return draw(
+        if self.clean_first_frame:
+            network = CleanFirstFrame(network, first)
+        else:
+            positive = replace(positive, first_latent=first)
+        made = draw(
             network, make_noise((1, *shape), self.seed).to(device), positive, sampling,
             negative=positive.with_text_of(_told(self.empty, device)), shift=self.shift,
             num_steps=self.num_steps, levels=self.levels,
             clean=None if self.clean is None else self.clean.to(device),
         )  # fmt: skip
+        return network.put_into(made) if self.clean_first_frame else made
 
     def _seen(self, shape: tuple[int, ...], device: torch.device) -> dict[str, Tensor]:
         """What the model sees of the photo beside the latents, a row each."""
         if self.photo is None or self.beside is None:
             return {}
-        cell = self.spec.space.spatial_ratio
-        size = (shape[2] * cell, shape[3] * cell)
-        photo = resize_short_side(self.photo[:, :, 0], min(size))[..., : size[0], : size[1]].unsqueeze(2)
-        made = self.beside(photo.expand(-1, -1, self.spec.space.frames(shape[1]), -1, -1))
+        made = self.beside(self._fitted(shape).expand(-1, -1, self.spec.space.frames(shape[1]), -1, -1))
         return {name: value.unsqueeze(0).to(device) for name, value in made.items()}
+
+    def _fitted(self, shape: tuple[int, ...]) -> Tensor:
+        """The middle of the photo at the size of these latents, (1, 3, 1, h, w)."""
+        from ...motion.scene_model import fit_picture
+
+        cell = self.spec.space.spatial_ratio
+        return fit_picture(self.photo[0, :, 0], (shape[3] * cell, shape[2] * cell)).unsqueeze(2)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (1, c, t, h, w) -> frames (t, h, w, 3) on the CPU."""

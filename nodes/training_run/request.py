@@ -24,6 +24,8 @@ from .folders import RunFolders, plan_run
 from .native_trainee import ADAPTERS_ONLY, native_spec
 from .settings import for_expert, read_settings
 
+LARGEST = 3  # times its own side that a model of small pictures is trained at; what is larger becomes its own
+
 
 @dataclass(frozen=True)
 class Request:
@@ -48,8 +50,16 @@ class Request:
     notes: tuple[str, ...] = ()  # what the user is told, before the training and in its report
 
     @property
+    def clean_first_frame(self) -> bool:
+        """Whether the start image is shown as a clean first frame: of a motion adapter whose model reads none."""
+        is_motion = _kind_of(self.config) == MIVA.kind
+        return is_motion and ARCHITECTURES.of(self.spec).clean_first_frame(self.spec.config)
+
+    @property
     def starts_from_image(self) -> bool:
         """Whether the model is shown a start image."""
+        if self.clean_first_frame:
+            return True
         return self.wan.starts_from_image if self.wan is not None else self.spec.objective != "t2v"
 
 
@@ -99,22 +109,25 @@ def _kind_of(config: TrainingConfig) -> str:
 def _for_motion(spec: ModelSpec, settings: dict) -> tuple[dict, dict]:
     """Settings of a motion adapter with the model's own numbers where they are 0, and those without a widget.
 
-    Raises ConfigError for models beside which none is trained.
+    Raises ConfigError for models beside which none is trained, and of sizes that no numbers were found for.
     """
     row = ARCHITECTURES.of(spec)
-    if row.training is None or row.training.motion is None:
+    if row.training.motion is None:
         raise ConfigError(
             f"model is {row.title}, beside which no motion adapter is trained yet; train a LoRA for it with Train "
-            "Motion Model, or take a linear video model, such as that of Load Built-in Motion Model"
+            "Motion Model, or take Wan or a model of Load Built-in Motion Model"
         )
+    defaults = row.training.motion(spec)
     asked = [name for name in ("steps", "batch_size", "learning_rate", "rank") if not settings.get(name)]
-    if asked and spec.space.kind != "builtin":
+    if asked and not defaults.found:
         raise ConfigError(
             f"{', '.join(asked)}: 0 leaves the choice to the model, and only built-in ones have numbers of their own; "
             "set all of them: the paper's for large models are 8000 steps of 1 at 1e-5, rank 128"
         )
-    own = asdict(row.training.motion)
-    own["steps"] = own.pop("num_steps")
+    own = asdict(defaults)
+    own["steps"], side, _ = own.pop("num_steps"), own.pop("side"), own.pop("found")
+    if side and settings.get("resolution", 0) > LARGEST * side:
+        settings = {**settings, "resolution": side}
     fixed = {name: own.pop(name) for name in ("sigma_sampling", "top_noise_share")}
     chosen = {name: settings.get(name) or value for name, value in own.items()}
     return {**settings, **chosen, "mode": "lora"}, {**fixed, "adapter": MIVA.kind}

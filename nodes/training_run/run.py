@@ -81,7 +81,7 @@ class _InsideHost:
         self.samples = previews.SamplePlan(
             request.spec, request.vae, self._sample_photo(), text, empty, request.shift, request.config.loop.seed,
             beside=self.encoders.encode_beside, levels=(told.sigma_min, told.sigma_max),
-            num_steps=None if request.wan is None else WAN_STEPS,
+            num_steps=None if request.wan is None else WAN_STEPS, clean_first_frame=request.clean_first_frame,
         )  # fmt: skip
         self.tensors = {}
 

@@ -1,16 +1,20 @@
 """Train Motion Adapter: the file is loadable at once, runs resume exactly, the model stays, bad input is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_management
 import folder_paths
 import own_motion_adapters as own
 import pytest
-import tiny_native_wan
 import torch
 from pack.motion.errors import ConfigError, ShapeError
+from pack.motion.models.architectures import ARCHITECTURES
 from pack.nodes.host import page
+from pack.nodes.models.base import spec_of
+from pack.nodes.training_run import request
 from test_inhost_training import (
     builtin,  # noqa: F401
     cancel_at,  # noqa: F401
@@ -166,9 +170,12 @@ def test_clips_too_short_to_move_are_refused(train, ours):
         ours["ClipsFromImages"].execute(clip_of("a").frames(range(8)).movedim(1, -1), 8.0, 9)
 
 
-def test_wan_is_refused_in_words_and_so_are_others(train, ours):
-    with pytest.raises(ConfigError, match="model is Wan, beside which no motion adapter is trained yet; train a LoRA"):
-        train("wan", model=tiny_native_wan.native())
+def test_a_kind_of_model_without_numbers_for_motion_is_refused_in_words(train, builtin, monkeypatch):  # noqa: F811
+    row = ARCHITECTURES.of(spec_of(builtin[0]))
+    silent = replace(row, training=replace(row.training, motion=None))
+    monkeypatch.setattr(request, "ARCHITECTURES", SimpleNamespace(of=lambda spec: silent))
+    with pytest.raises(ConfigError, match="linear video model, beside which no motion adapter is trained yet; train a"):
+        train("none")
 
 
 def test_a_model_that_is_not_built_in_has_no_numbers_of_its_own(train, models_folder):

@@ -16,6 +16,7 @@ SMALL = {  # inputs by their names, wherever they stand; a shipped graph is trai
     "resolution": 32, "steps": 2, "windows_per_clip": 1, "rank": 2, "precision": "fp32", "save_every": 0, "width": 48,
     "height": 32, "num_frames": 5,
 }  # fmt: skip
+PATH_OUTPUTS = {"MotionBlocksTrainMotionModel": 5, "MotionBlocksTrainAdapter": 4}  # of trainers: slot of the path
 HALF = 10  # of the 20 steps that two experts share
 
 
@@ -55,6 +56,9 @@ class Graph:
     ("wan22_train_animate", {"wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors": ("expert", 0),
                              "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors": ("expert", 1)},
      ["wan22_motion_high_0", "wan22_motion_low_0"]),
+    ("wan22_motion_adapters", {"wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors": ("expert", 0),
+                               "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors": ("expert", 1)},
+     ["wan22_motion_high_0", "wan22_motion_low_0"]),
 ])  # fmt: skip
 def test_the_graph_trains_and_animates_and_leaves_the_bases_as_they_were(core, ours, name, experts, files):
     models = {file: tiny.native(kind, seed=seed) for file, (kind, seed) in experts.items()}
@@ -62,12 +66,12 @@ def test_the_graph_trains_and_animates_and_leaves_the_bases_as_they_were(core, o
         used(model)
     before = {file: seen(model) for file, model in models.items()}
     graph = shipped(name)
-    trainers = [key for key, node in graph.items() if node["class_type"] == "MotionBlocksTrainMotionModel"]
+    trainers = [key for key, node in graph.items() if node["class_type"] in PATH_OUTPUTS]
     run = Graph(graph, core, ours, models)
     last = next(key for key, node in graph.items() if node["class_type"] == "VAEDecode")
     frames = run.value(last, 0)
     assert frames.shape[0] == 5 and frames.isfinite().all() and frames.std() > 0
-    paths = sorted(Path(run.value(key, 5)) for key in trainers)
+    paths = sorted(Path(run.value(key, PATH_OUTPUTS[graph[key]["class_type"]])) for key in trainers)
     assert [path.stem[: len(file)] for path, file in zip(paths, files)] == files
     assert all(any(value.abs().max() > 0 for key, value in read_safetensors(path)[0].items() if "up" in key)
                for path in paths)  # fmt: skip
@@ -76,7 +80,7 @@ def test_the_graph_trains_and_animates_and_leaves_the_bases_as_they_were(core, o
         assert differences(before[file], seen(model), sampled=True) == []
 
 
-@pytest.mark.parametrize("name", ["wan_train_animate", "wan22_train_animate"])
+@pytest.mark.parametrize("name", ["wan_train_animate", "wan22_train_animate", "wan22_motion_adapters"])
 def test_sizes_and_frames_as_shipped_are_what_wan_can_hold(name):
     space, graph = SPACES["wan21"], shipped(name)
     given = [node["inputs"] for node in graph.values()]
