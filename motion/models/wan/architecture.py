@@ -65,7 +65,7 @@ def _ffn(config: WanConfig) -> float:
 def _motion(spec: WanSpec) -> MotionDefaults:
     """Those of the paper (MIVA, arXiv 2512.20000); a small Wan with words of its own learns in minutes."""
     if spec.text_tokens < TEXT_TOKENS:
-        return MotionDefaults(num_steps=120, batch_size=10, learning_rate=2e-3, rank=16, top_noise_share=0.0, side=64)
+        return MotionDefaults(num_steps=240, batch_size=5, learning_rate=6e-3, rank=16, top_noise_share=0.0, side=64)
     return MotionDefaults(num_steps=8000, batch_size=1, learning_rate=1e-5, rank=128, top_noise_share=0.0)
 
 

@@ -206,7 +206,7 @@ REFUSED = {
                                     "windows.resolution is 40x40 px; Wan 2.1 VAE needs multiples of 16; .*32x32 or 48"),
     "no VAE": ({"vae": None}, ConfigError, "vae is missing; name the file or folder of the Wan 2.1 VAE"),
     "no prompts": ({"prompts": None}, ConfigError, "prompts is missing; .* its node Save Prompts wrote"),
-    "all weights": ({"training": {"mode": "full"}}, ConfigError, "mode is 'full'; beside Wan adapters are trained: set"),
+    "all weights": ({"training": {"mode": "full"}}, ConfigError, "mode is 'full'; beside Wan adapters are"),
     "more blocks than there are": ({"training": {"blocks_on_cpu": 3, "gradient_checkpointing": True}}, ConfigError,
                                    "blocks_on_cpu is 3; this model has 2 blocks, so 0 to 2 is needed"),
     "layers there are not": ({"training": {"targets": ["sefl_attn"]}}, ConfigError, "no layer.s name holds .* sefl_a"),

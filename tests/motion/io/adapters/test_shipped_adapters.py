@@ -35,8 +35,9 @@ def test_the_default_rank_is_the_largest_within_a_twentieth_of_the_model():
     """Of every built-in model that adapters go into, and exactly of the first, whose next rank would be above."""
     shares = {}
     for name in BUILTIN_NAMES:
-        network = load_builtin(name, device="cpu").dit
-        default = ARCHITECTURES.of(network.config).training.motion.rank
+        model = load_builtin(name, device="cpu")
+        network = model.dit
+        default = ARCHITECTURES.of(network.config).training.motion(model.spec).rank
         base = sum(value.numel() for value in network.parameters())
         for rank in (default, default + 1):
             adapter = MIVA(network, MIVAConfig(rank=rank), device="meta")
