@@ -16,7 +16,7 @@ NODE_SIZES = {
     "VAEDecode": (220, 0),
     "MotionBlocksLoadClips": (340, 620),
     "MotionBlocksTrainMotionModel": (420, 1480),
-    "MotionBlocksTrainAdapter": (420, 1180),
+    "MotionBlocksTrainAdapter": (420, 1240),
     "MotionBlocksLoadAdapter": (360, 330),
     "MotionBlocksApplyAdapters": (360, 170),
     "MotionBlocksLoadModel": (380, 320),
@@ -39,6 +39,8 @@ SIZES_IN = {  # their videos are tall
     "move_the_subject": {"SaveVideo": (480, 720), "MotionBlocksSamplePhoto": (320, 480)},
     "sana_inflate_train_animate": {"SaveVideo": (480, 680)},
     "wan22_train_animate": {"SaveVideo": (480, 680)},
+    "wan22_motion_adapters": {"SaveVideo": (480, 680)},
+    "wan_motion_adapter": {"MotionBlocksSamplePhoto": (320, 420)},
     "motion_adapter": {"SaveVideo": (480, 720)},
     "words_to_video": {"SaveVideo": (480, 680)},
     "drawing_to_video": {"SaveVideo": (480, 680), "MotionBlocksSamplePhoto": (320, 420)},
@@ -338,6 +340,47 @@ Tried with tiny random weights on both ends of the supported hosts, on a CPU; no
     (520, 430),
 )
 
+WAN_ADAPTER_NOTE = note(
+    "Start here",
+    """
+# Teach the small Wan a motion from ten clips
+
+Press **Run**. On a CPU the whole takes two minutes or so; nothing is downloaded. Ten drawn clips show shapes that
+**go over in an arc**, which the built-in small Wan has never seen. A *motion adapter* learns it, and the drawing does
+it too.
+
+The video shows the same drawing and seed twice: **left before, right after**.
+
+1. *Drawing*: the model knows one plain shape on a ground, not photographs. It begins at the left, like the clips.
+2. **The large ones**: replace the built-in model by *Load Diffusion Model* and its CLIP and VAE, and the same graph
+   teaches Wan 2.1 or 2.2, on a card and in hours: numbers of 0 in *Learn the motion* are those of the paper.
+3. **Cancel** is safe. To go on, set *resume_from* to `latest`.
+
+The adapter is saved as `output/motion_adapters/arc_00001.safetensors`; **Load Motion Adapter** lists it after a
+refresh.
+""",
+    (520, 460),
+)
+
+WAN22_ADAPTERS_NOTE = note(
+    "Start here",
+    "# A motion adapter for each expert of Wan 2.2\n"
+    + WAN_FILES.format(models="`wan2.2_i2v_high_noise_14B_fp8_scaled`, `wan2.2_i2v_low_noise_14B_fp8_scaled`")
+    + """
+Wan 2.2 is two models; each gets an adapter of its own, trained on its share of the noise levels (*expert*):
+`motion_adapters/wan22_motion_high_00001.safetensors`, and one with `_low_`. Once they are there, **Load Motion
+Adapter** takes the place of each trainer. An adapter on the wrong expert says so.
+
+1. *Clips*: choose a folder of ten videos of one motion in `input`; captions are not read, no prompt is needed.
+2. *Photo*: replace it by **Load Image**; sides must be multiples of 16 px.
+3. The samplers share 20 steps: *end_at_step* of the first is *start_at_step* of the second. cfg 1 is enough.
+
+8,000 steps at 0.00001 are those of the paper and take hours on a card. Tried with tiny random weights on both ends of
+the supported hosts, on a CPU; not with the published weights.
+""",
+    (520, 500),
+)
+
 POSES_NOTE = note(
     "Start here",
     """
@@ -535,9 +578,24 @@ LAYOUTS = {
         [group("Animate", PURPLE, ["10", "14", "11"], ["15", "16", "17"])],
         [group("Video", YELLOW, ["18", "19"])],
     ],
+    "wan_motion_adapter": [
+        [group("Read me", GREY, [WAN_ADAPTER_NOTE]), group("Model and drawing", GREEN, ["1", "3"], ["17", "4"])],
+        [group("Clips and training", BLUE, ["2"], ["5"])],
+        [group("Animate, before and after", PURPLE, ["6", "7"], ["9", "10", "8"], ["11", "12"])],
+        [group("One video", YELLOW, ["13", "14", "15", "16"])],
+    ],
+    "wan22_motion_adapters": [
+        [group("Read me", GREY, [WAN22_ADAPTERS_NOTE]), group("Photo", GREEN, ["8", "9"])],
+        [group("Models, text encoder and VAE", GREEN, ["1", "5", "2", "6", "3", "4"])],
+        [group("Clips and training", BLUE, ["7"], ["12"], ["13"])],
+        [group("Animate", PURPLE, ["10", "11"], ["14", "15", "16"], ["17", "18"])],
+        [group("Video", YELLOW, ["19", "20"])],
+    ],
 }
 
 # Their models are not part of the pack: built among tiny stand-ins, whose videos are noise; their picture is the graph.
-WAN_WEIGHTS = ("wan_train_animate", "wan22_train_animate")  # the host's own loaders name them; built without any
+WAN_WEIGHTS = (  # the host's own loaders name them; built without any
+    "wan_train_animate", "wan22_train_animate", "wan22_motion_adapters",
+)  # fmt: skip
 NEWER_NODES = ("sdpose_to_poses",)  # of ComfyUI 0.33.0; built without weights too
 NEED_WEIGHTS = ("sana_video_text_to_video", "sana_video_image_to_video", "sana_inflate_train_animate")

@@ -22,13 +22,16 @@ PROMISES = {
     "two_motion_adapters": (8, *RACCOON),
     "words_to_video": (17, 384, 384),
     "drawing_to_video": (17, 384, 384),
+    "wan_motion_adapter": (17, 256, 544),
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
     "sana_video_text_to_video": (81, 480, 832),
     "sana_video_image_to_video": (81, 480, 832),
     "sana_inflate_train_animate": (16, 512, 512),
 }
-WAN_WEIGHTS = {"wan_train_animate": (17, 480, 832), "wan22_train_animate": (17, 576, 480)}  # test_wan_workflows_run.py
+WAN_WEIGHTS = {  # test_wan_workflows_run.py
+    "wan_train_animate": (17, 480, 832), "wan22_train_animate": (17, 576, 480), "wan22_motion_adapters": (17, 576, 480),
+}  # fmt: skip
 NEWER_NODES = {"sdpose_to_poses": {"RTDETR_detect", "SDPoseKeypointExtractor"}}  # of ComfyUI 0.33.0; need weights too
 FOLDERS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
 INPUTS = {"LoadVideo": {"file": "../input"}, "LoadImage": {"image": "../input"}}  # beside models
