@@ -37,7 +37,7 @@ help:
 	@echo "              compiled for every card (no card needed)"
 	@echo "make kernels-matrix   the same with other versions of Triton (fetches each, about 1 GB)"
 	@echo "make host     tests against real hosts     make faults   bad input, kill, cancel, full disk"
-	@echo "make bench    print the figures of docs/numbers.md  make evidence those of docs/evidence.md (nine small trainings)"
+	@echo "make bench    print the figures of docs/numbers.md  make evidence those of docs/evidence.md (fifteen small trainings)"
 	@echo "make clean    remove .venv and demo/"
 
 $(PY):
@@ -106,7 +106,7 @@ bench: $(VENV)/.test
 	@set -e; for script in $(filter-out %_common.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script; done
 
 evidence: $(VENV)/.test
-	@set -e; for script in $(wildcard benchmarks/evidence/e?_*.py); do echo "== $$script"; $(PY) $$script; done
+	@set -e; for script in $(wildcard benchmarks/evidence/e?_*.py benchmarks/evidence/e??_*.py); do echo "== $$script"; $(PY) $$script; done
 	@$(PY) tools/fill_evidence.py
 
 clean:

@@ -11,7 +11,7 @@ import torch
 from pack.motion.training.task import SampleKey
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks" / "evidence").glob("e?_*.py"))
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks" / "evidence").glob("e[0-9]*_*.py"))
 
 
 def result(name):
