@@ -111,3 +111,42 @@ def test_the_plain_residual_networks_have_no_flow_and_begin_at_the_first_frame_r
     assert batch.clean[:, 192:].abs().max() == 0 and set(batch.captions) <= set(plain.WORDS)
     assert task.energy_left(keys) == pytest.approx(1, abs=1e-6)
     assert torch.equal(task.draw(keys[1:2]).noise, batch.noise[1:2])
+
+
+@pytest.fixture(scope="module")
+def motions():
+    sys.path.insert(0, str(ROOT / "benchmarks" / "evidence"))
+    try:
+        import clips_of_motion_adapters
+        import flows_of_motion_adapters
+        import stacks_of_motion_adapters
+        yield clips_of_motion_adapters, flows_of_motion_adapters, stacks_of_motion_adapters
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks" / "evidence"))
+
+
+def test_amounts_of_two_motions_are_found_in_their_sum_and_on_either_half(motions):
+    clips, flows, stacks = motions
+    true = [clips.true_flow(motion, cells=flows.SIDE) for motion in ("sway", "swirl")]
+    mixed = (0.3 * true[0] + 0.8 * true[1]).unsqueeze(0)
+    trusted = torch.rand(mixed.shape[:-1], generator=torch.Generator().manual_seed(0)) < 0.4
+    for where in (None, stacks.half("left", 1), stacks.half("right", 1)):
+        found = stacks.amounts((mixed, trusted), ("sway", "swirl"), where)
+        assert found[0].tolist() == pytest.approx([0.3, 0.8], abs=1e-5)
+    assert not (stacks.half("left") * stacks.half("right")).any()
+    assert float((stacks.half("left", 1) + stacks.half("right", 1)).mean()) == pytest.approx(6 / 8)  # tokens
+    (row,) = flows.likeness(-0.5 * true[0].unsqueeze(0), trusted, true[0])
+    assert row == pytest.approx({"cosine": -1, "amplitude": -0.5})
+
+
+@pytest.mark.parametrize("motion", ("sway", "jelly"))
+def test_ten_clips_hold_the_motion_they_are_named_after_and_no_flow_of_their_own(motions, motion):
+    clips, flows, _ = motions
+    made = clips.make_clips(motion)
+    assert len(made) == 10 and all(clip.flow is None for clip in made.clips)
+    pictures = [clip.frames(range(clip.num_frames)).movedim(1, -1) for clip in (made.clips[0], made.clips[9])]
+    true = clips.true_flow(motion)
+    found = [flows.likeness(torch.stack([flows.dense_flow(frame, clip[0]) / 64 for frame in clip])[None],
+                            torch.ones(1, 8, 64, 64, dtype=torch.bool), true)[0] for clip in pictures]  # fmt: skip
+    assert all(row["cosine"] > 0.85 for row in found)
+    assert found[1]["amplitude"] / found[0]["amplitude"] == pytest.approx(2, rel=0.2)  # speeds 1 and 0.5
