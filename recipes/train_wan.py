@@ -70,7 +70,10 @@ def write(arguments, recipe: WanRecipe, task: WanTask, trainer, file: BuiltinWan
     with trainer.averaged():
         state = {name: value.detach().clone() for name, value in task.dit.state_dict().items()}
     command = f"python tools/train_wan.py --steps {arguments.steps} --batch {arguments.batch} --rate {arguments.rate}"
-    command += f" --begin {arguments.begin.name}" * bool(arguments.begin) + " --fp32" * arguments.fp32
+    if arguments.fp32:
+        command += " --fp32"
+    if arguments.begin:
+        command += f" --begin {arguments.begin.name}"
     if arguments.from_image:
         command += f" --from-image {arguments.from_image.name}"
     facts = {"recipe": json.dumps(recipe.to_dict()), "seed": str(arguments.seed), "steps": str(trainer.step),

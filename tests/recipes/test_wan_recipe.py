@@ -1,5 +1,6 @@
 """The recipe of motionblocks-wan: batches by key, the mix it promises, one network in training and in its file."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.text.scene_vocabulary import SceneVocabulary, word_vectors
 from pack.motion.training.task import SampleKey
+from pack.recipes import train_wan
 from pack.recipes.wan import (
     GROUPS,
     LOOKS,
@@ -227,3 +229,25 @@ def test_the_recipe_weighs_motion_as_it_says(task):
     (batch,), heavy = batches(task, 1), WanTask(task.spec, task.dit, task.vae, replace(task.recipe, motion_weight=3.0))
     with torch.no_grad():
         assert (heavy.loss(batch) > 1.5 * task.loss(batch)).all()
+
+
+@pytest.mark.slow
+def test_the_script_writes_files_that_say_how_and_go_on_from_them(tmp_path, monkeypatch):
+    def run(name, *more):
+        folder = tmp_path / name
+        given = ["train_wan.py", "--folder", str(folder), "--steps", "1", "--batch", "1", "--fp32", *map(str, more)]
+        monkeypatch.setattr("sys.argv", given)
+        train_wan.main()
+        return read_builtin_wan(folder / "step00001.safetensors")
+
+    first = run("first", "--seed", 3)
+    assert first.metadata["command"] == "python tools/train_wan.py --steps 1 --batch 1 --rate 0.004 --fp32 --seed 3"
+    assert "history" not in first.metadata and not first.spec.config.concat_channels
+    path = tmp_path / "first" / "step00001.safetensors"
+    further, pictures = run("further", "--begin", path), run("pictures", "--from-image", path)
+    assert json.loads(further.metadata["history"])["command"] == first.metadata["command"]
+    assert "--begin step00001.safetensors" in further.metadata["command"]
+    assert "--from-image step00001.safetensors" in pictures.metadata["command"]
+    assert [file.spec.config.concat_channels for file in (further, pictures)] == [0, 20]
+    moved = (further.network().head.head.weight - first.network().head.head.weight).abs().max()
+    assert 0 < float(moved) < 0.05, "it begins where the first ended"
