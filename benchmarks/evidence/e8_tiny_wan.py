@@ -2,7 +2,6 @@
 
     python benchmarks/evidence/e8_tiny_wan.py
     python benchmarks/evidence/e8_tiny_wan.py --earlier runs/wan/step03000.safetensors
-    python benchmarks/evidence/e8_tiny_wan.py --seeds runs/seed*/step00250.safetensors
     python benchmarks/evidence/e8_tiny_wan.py --sheet docs/images/tiny_wan.jpg
 
 Prompts are those of drawn clips that no training drew; every figure stands beside what the meter says of those clips
@@ -25,7 +24,6 @@ from pack.motion.data.procedural.sprite_words import MOTIONS
 from pack.motion.data.procedural.sprites import SpriteLook, SpriteSource
 from pack.motion.scene_model import load_scene_model
 from PIL import Image
-from seeds_of_tiny_wan import seeds_table
 from words_of_tiny_wan import words_table
 
 SEED = 1_000_003
@@ -182,7 +180,6 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "motionblocks-wan.safetensors")
     parser.add_argument("--image-weights", type=Path, default=ROOT / "weights" / "motionblocks-wan-i2v.safetensors")
     parser.add_argument("--earlier", type=Path, help="weights of an earlier step of the same training")
-    parser.add_argument("--seeds", type=Path, nargs="+", default=[], help="weights of short trainings, a seed each")
     parser.add_argument("--each", type=int, default=8, help="prompts a motion")
     parser.add_argument("--guidance", type=float, help="default: the model's own")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of 24 prompts, measure nothing")
@@ -196,8 +193,7 @@ def main() -> None:
     noises = noise_table(load_scene_model(arguments.image_weights))
     heads = heads_table(arguments.weights, arguments.earlier)
     costs = words_table(load_scene_model(arguments.weights))
-    seeds = seeds_table(arguments.seeds) if arguments.seeds else {}
-    finish("e8_tiny_wan", {**words, **images, **costs, **heads, **noises, **seeds}, rows + more)
+    finish("e8_tiny_wan", {**words, **images, **costs, **heads, **noises}, rows + more)
 
 
 def write_sheet(model, path: Path, guidance: float | None) -> None:
