@@ -25,6 +25,9 @@ NODE_SIZES = {
     "MotionBlocksEncodePrompts": (420, 480),
     "MotionBlocksInflateModel": (420, 560),
     "MotionBlocksGenerateClips": (420, 620),
+    "MotionBlocksPrepareMotionClip": (360, 620),
+    "MotionBlocksClassifyHeads": (420, 900),
+    "MotionBlocksTrainMotionLoRA": (420, 1320),
     "ImageScale": (320, 170),
     "MotionBlocksLoadPoses": (460, 640),
     "MotionBlocksCleanPoses": (460, 860),
@@ -44,6 +47,7 @@ SIZES_IN = {  # their videos are tall
     "motion_adapter": {"SaveVideo": (480, 720)},
     "words_to_video": {"SaveVideo": (480, 680)},
     "drawing_to_video": {"SaveVideo": (480, 680), "MotionBlocksSamplePhoto": (320, 420)},
+    "motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
 }
 
 
@@ -456,6 +460,28 @@ drives the large ones.
     (520, 330),
 )
 
+MOTION_NOTE = note(
+    "Start here",
+    """
+# One clip's motion for another subject
+
+Press **Run**: some minutes on a CPU. A red ball flies in an arc, which the small Wan never saw; a blue box learns it.
+
+1. **Choose its frames**: 17 at 16 a second, all of them trained. Your own clip: *Load Video* to `video` in place of
+   *clips*. The small Wan knows one plain shape on a ground.
+2. **Which heads look along time**: blue boxes stay in the picture, orange ones follow things along time.
+3. **Learn the motion**: first what the clip looks like, from single frames; then how it moves. The curve shows both.
+   Only the second LoRA is used, so the band at the edge of the clip stays behind.
+4. **Another subject**: words as in *words_to_video*, best without a motion.
+
+The LoRA is saved as `output/loras/arc_00001.safetensors`; **Load LoRA (Model Only)** loads it after a refresh (R).
+
+For **Wan 2.1** replace the model, its CLIP and VAE by the host's own loaders; 81 and 17 frames, resolution 512, preset
+*quick*, and a LoRA strength of 0.5. That needs a card.
+""",
+    (520, 520),
+)
+
 LAYOUTS = {
     "fit_poses": [
         [group("Read me", GREY, [POSES_NOTE]), group("Poses", GREEN, ["1"])],
@@ -563,6 +589,14 @@ LAYOUTS = {
         [group("Words and start", BLUE, ["3", "4", "5"], ["6"])],
         [group("Sample and decode", PURPLE, ["7"], ["8", "9", "10"])],
         [group("Video", YELLOW, ["11"])],
+    ],
+    "motion_transfer": [
+        [group("Read me", GREY, [MOTION_NOTE])],
+        [group("Model and clip", GREEN, ["1", "2"], ["3", "4"])],
+        [group("Heads", BLUE, ["5"])],
+        [group("Learn", PURPLE, ["6", "7"], ["8"])],
+        [group("Without and with", PURPLE, ["9", "10", "11"], ["12", "13", "14", "15"])],
+        [group("Video", YELLOW, ["16", "17"])],
     ],
     "wan_train_animate": [
         [group("Read me", GREY, [WAN_NOTE])],

@@ -23,6 +23,10 @@ PROMISES = {
     "words_to_video": (17, 384, 384),
     "drawing_to_video": (17, 384, 384),
     "wan_motion_adapter": (17, 256, 544),
+    "motion_transfer": (17, 384, 816),
+}
+CUT_DOWN = {  # trainings that would take a minute: a few steps say whether the graph runs
+    "motion_transfer": {"MotionBlocksTrainMotionLoRA": {"spatial_steps": 3, "temporal_steps": 3, "sample_every": 0}},
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
     "sana_video_text_to_video": (81, 480, 832),
