@@ -27,6 +27,7 @@ PROMISES = {
 }
 CUT_DOWN = {  # trainings that would take a minute: a few steps say whether the graph runs
     "motion_transfer": {"MotionBlocksTrainMotionLoRA": {"spatial_steps": 3, "temporal_steps": 3, "sample_every": 0}},
+    "wan_motion_adapter": {"MotionBlocksTrainAdapter": {"steps": 6, "batch_size": 2, "sample_every": 0}},
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
     "sana_video_text_to_video": (81, 480, 832),

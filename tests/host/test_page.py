@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from host_page import open_page, take_screenshot
 from host_server import saved_video
-from shipped_workflows import ALL, PROMISES, api_graph, files_listed, lacking, page_graph
+from shipped_workflows import ALL, CUT_DOWN, PROMISES, api_graph, files_listed, lacking, page_graph
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -19,6 +19,9 @@ BOXES = """() => app.graph._nodes.map((n) => (
 GROUPS = """() => app.graph._groups.map((g) => (
   {title: g.title, x: g.pos[0], y: g.pos[1], w: g.size[0], h: g.size[1]}))"""
 EXPORT = "async () => JSON.stringify((await app.graphToPrompt()).output)"
+SET_WIDGETS = """(kinds) => { for (const node of app.graph._nodes)
+  for (const [name, value] of Object.entries(kinds[node.type] ?? {}))
+    node.widgets.find((widget) => widget.name === name).value = value; }"""
 CODEC_KEYS = {"codec", "format.codec"}
 
 
@@ -122,6 +125,7 @@ def wait_for_new_entry(page, host, before, num_polls=600):
 def test_opening_and_pressing_run_makes_a_video(page, host, shipped_frames, name):
     before = set(host.get("/history"))
     open_workflow(page, name)
+    page.evaluate(SET_WIDGETS, CUT_DOWN.get(name, {}))
     page.get_by_role("button", name="Run").first.click()
     page.evaluate("() => { app.canvas.pause_rendering = true; }")  # leaves the processor to the host
     entry = wait_for_new_entry(page, host, before)

