@@ -215,7 +215,7 @@ class MakeCameraClips(io.ComfyNode):
             category=CATEGORY,
             description="Makes clips of one camera move from still photos: a window that glides, grows or turns inside "
             "each photo. For Train Motion Adapter: a camera move is learnt without filming it.",
-            search_aliases=["ken burns", "pan and zoom", "camera motion dataset", "still photos to clips"],
+            search_aliases=["dataset", "moves of a lens", "still photos to clips"],
             inputs=[
                 inp(
                     io.Image.Input, "images",

@@ -13,16 +13,17 @@ from pack.motion.builtin_model import bundle
 from pack.motion.conditioning.motion_bucket import motion_bucket
 from pack.motion.conditioning.noise_init import dct_init
 from pack.motion.data.clips import digest
+from pack.motion.data.latent_dataset import build_latent_dataset
 from pack.motion.data.sources.folder import open_clip_folder
 from pack.motion.foreign_json import parse_json
-from pack.motion.io.adapters.adapter_file import load_adapter
+from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter
 from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
 from pack.motion.io.files.safetensors import check_values, read_header, read_safetensors
 from pack.motion.io.files.weight_folder import open_weights, pointing_to
 from pack.motion.io.media.photo import read_photo
-from pack.motion.io.media.video import write_video
+from pack.motion.io.media.video import check_fps, write_video
 from pack.motion.io.networks.builtin_names import builtin_path, weights_path
 from pack.motion.io.networks.families import detect_family
 from pack.motion.io.networks.linear_video import compare_shapes, read_linear_video, save_linear_video
@@ -43,12 +44,14 @@ from pack.motion.pose.smoothing import jitter
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
 from pack.motion.sampling.denoiser import MotionDenoiser
-from pack.motion.sampling.draw import draw
-from pack.motion.sampling.schedules import flow_sigmas, sigma_to_timestep
+from pack.motion.sampling.draw import draw, make_noise
+from pack.motion.sampling.schedules import flow_sigmas, shift_sigma, sigma_to_timestep
 from pack.motion.sampling.solvers import flow_dpm_2m
+from pack.motion.scene_model import load_scene_model
 from pack.motion.shell.console import say
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
+from pack.motion.training.tasks.adapter_task import adapter_task
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -110,6 +113,13 @@ BOUND_BY = {
     write_pose_file: "test_pose_files.py",
     read_poses: "test_keypoints.py",
     jitter: "test_smoothing.py",
+    make_noise: "test_draw.py",
+    shift_sigma: "test_schedules.py",
+    build_latent_dataset: "test_latent_dataset.py",
+    adapter_task: "test_adapter_task.py",
+    read_adapter: "test_adapter_file.py",
+    check_fps: "test_media.py",
+    load_scene_model: "test_scene_model.py",
 }
 
 

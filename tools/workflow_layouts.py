@@ -16,7 +16,7 @@ NODE_SIZES = {
     "VAEDecode": (220, 0),
     "MotionBlocksLoadClips": (340, 620),
     "MotionBlocksTrainMotionModel": (420, 1480),
-    "MotionBlocksTrainAdapter": (420, 1240),
+    "MotionBlocksTrainAdapter": (420, 1340),
     "MotionBlocksLoadAdapter": (360, 330),
     "MotionBlocksApplyAdapters": (360, 170),
     "MotionBlocksLoadModel": (380, 320),

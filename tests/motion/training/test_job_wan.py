@@ -282,5 +282,5 @@ def test_the_small_wan_of_the_pack_brings_vae_and_words(tmp_path):
     with pytest.raises(ConfigError, match="vae, prompts: motionblocks-wan-i2v brings its own VAE and words; leave"):
         run_job(TrainingJob.from_dict({**values, "vae": "a", "prompts": "b"}))
     spoken = {**values, "training": {"num_steps": 1}, "output": str(tmp_path / "b.safetensors")}
-    with pytest.raises(ConfigError, match="brightens"):
+    with pytest.raises(ConfigError, match="unknown word"):
         run_job(TrainingJob.from_dict(spoken))
