@@ -22,6 +22,7 @@ def draw_scene(options) -> None:
     from tqdm import tqdm
 
     from ..adapters.notes import replaces_text
+    from ..data.procedural.sprite_words import faint_pair
     from ..devices import pick_device
     from ..io.adapters.miva_file import CLEAN, MIVAFile
     from ..io.media.video import check_fps, check_output, read_photo, write_video
@@ -57,6 +58,9 @@ def draw_scene(options) -> None:
         )  # fmt: skip
     if start is not None:
         say(f"note: {DRAWINGS_ONLY}")
+    elif pair := faint_pair(model.vocabulary.named(options.prompt)):
+        say(f"note: {' on '.join(pair)} was never drawn in training and can hardly be seen; name another colour or "
+            "ground")  # fmt: skip
     written = write_video(output, video[0].cpu(), fps, overwrite=options.overwrite)
     content = f"{written.num_frames} frames, {written.width}x{written.height}, {fps:g} fps"
     say(f"video: {os.path.abspath(written.path)} ({content})")

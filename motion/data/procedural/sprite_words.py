@@ -1,5 +1,7 @@
 """What sprites can be and do, by word. Captions are made of these words, and of nothing else."""
 
+from collections.abc import Sequence
+
 SIZES = ("small", "large")  # between the two no word is said
 COLOURS = {
     "red": (0.86, 0.10, 0.10), "yellow": (0.96, 0.84, 0.12), "green": (0.08, 0.58, 0.20), "blue": (0.14, 0.26, 0.88),
@@ -19,6 +21,11 @@ FAINT = {  # colour and ground that a viewer cannot tell apart
     ("green", "grass"), ("white", "snow"), ("black", "night"), ("blue", "night"), ("purple", "night"),
     ("yellow", "sand"), ("white", "sky"), ("red", "bricks"), ("purple", "bricks"),
 }  # fmt: skip
+
+
+def faint_pair(words: Sequence[str]) -> tuple[str, str] | None:
+    """Colour and ground among the words that no clip was drawn with, since they cannot be told apart."""
+    return next((pair for pair in sorted(FAINT) if set(pair) <= set(words)), None)
 
 
 def caption_of(

@@ -18,7 +18,7 @@ from pack.motion.shell.scenes import parse_size
 from PIL import Image
 
 
-def saved(folder, concat_channels):
+def saved(folder, concat_channels, **more):
     spec = WanSpec(
         config=WanConfig(num_layers=1, num_attention_heads=1, hidden_width=16, caption_channels=64,
                          concat_channels=concat_channels),
@@ -26,7 +26,7 @@ def saved(folder, concat_channels):
     )  # fmt: skip
     torch.manual_seed(0)
     path = folder / "scene.safetensors"
-    save_builtin_wan(path, spec, WanDiT(spec.config).state_dict(), {"colour": ["red"], "shape": ["ball"]})
+    save_builtin_wan(path, spec, WanDiT(spec.config).state_dict(), {"colour": ["red"], "shape": ["ball"], **more})
     return str(path)
 
 
@@ -61,6 +61,15 @@ def test_a_prompt_becomes_a_video_of_the_models_own_length(desk, weights, capsys
     assert main.main([*given, *more]) == 0
     assert "(5 frames, 96x64, 4 fps)" in capsys.readouterr().out
     assert sorted(os.listdir(desk)) == ["a.gif", "scene.mp4"]
+
+
+def test_a_colour_that_cannot_be_seen_on_its_ground_is_told(desk, tmp_path_factory, capsys):
+    words = {"colour": ["red", "green"], "ground": ["grass", "snow"]}
+    given = ["animate", "--model", saved(tmp_path_factory.mktemp("faint"), 0, **words), "--quiet", "--overwrite",
+             "--device", "cpu", "--frames", "5", "--prompt"]  # fmt: skip
+    for prompt, told in (("green, on grass", True), ("green, on snow", False), ("red, on grass", False)):
+        assert main.main([*given, prompt]) == 0
+        assert ("note: green on grass was never drawn" in capsys.readouterr().out) == told
 
 
 @pytest.mark.parametrize(
