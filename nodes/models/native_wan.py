@@ -122,7 +122,7 @@ def _what_it_is(model) -> str:
 
     found = type(model.model)
     if found is not WAN21:
-        return TITLES.get(found.__name__, found.__name__)
+        return TITLES.get(found.__name__, found.__name__) + _channels_of(model)
     network = model.get_model_object("diffusion_model")
     if type(network) is not WanModel:
         return f"WAN21 around another network ({type(network).__name__})"
@@ -138,3 +138,9 @@ def _what_it_is(model) -> str:
     if not isinstance(model.get_model_object("model_sampling"), CONST):
         return "Wan with a sampling that is no flow (a Model Sampling node other than SD3's)"
     return f"a variant of Wan (WAN21, {network.out_dim} output channels, patches of {tuple(network.patch_size)})"
+
+
+def _channels_of(model) -> str:
+    """How many channels another network of Wan's kind reads, as a message says it; "" where it does not tell."""
+    weight = getattr(getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None), "weight", None)
+    return "" if weight is None else f" of {weight.shape[1]} input channels"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ...motion.analysis.head_map import HeadMap
-from ...motion.choices import EXPERTS, LOW_NOISE, SPATIAL, WHOLE
+from ...motion.choices import EXPERTS, LOW_NOISE, WHOLE
 from ...motion.data.encoders import TextEntry
 from ...motion.data.motion_clip import MotionClip
 from ...motion.errors import ConfigError
@@ -56,11 +56,6 @@ class MotionRequest:
     def loras(self) -> int:
         """Layers of the MODEL that carry LoRAs or other patches of weights."""
         return len(self.model.patches)
-
-    @property
-    def stage_of_file(self) -> str:
-        """Which stage the file that comes out is of."""
-        return SPATIAL if self.settings.stage == SPATIAL else "temporal"
 
 
 def read_motion_request(model, motion_clip, positive, values: dict) -> MotionRequest:

@@ -171,13 +171,14 @@ class _InsideHost:
         )  # fmt: skip
 
     def _write(self, task: MotionTask, metadata: dict[str, str]) -> Path:
-        """Save each LoRA that was trained under the next free name; the path of the one that is for use."""
-        request, folders = self.request, self.request.folders
-        if task.spatial is not None and task.temporal is not None:
-            beside = replace(folders, name=f"{folders.name}_spatial").next_weights()
-            self.other_path = self._save(beside, task.spatial, metadata, SPATIAL)
-        path = self._save(folders.next_weights(), task.adapter, metadata, request.stage_of_file)
-        self.tensors = {name: value.detach().to("cpu", copy=True) for name, value in task.adapter.tensors().items()}
+        """Save each LoRA that has been trained under the next free name; the path of the last, which is for use."""
+        folders, path = self.request.folders, None
+        for stage, lora in task.learnt(int(metadata["training_steps"])):
+            is_beside = stage == SPATIAL and task.temporal is not None
+            own = replace(folders, name=f"{folders.name}_spatial") if is_beside else folders
+            path = self._save(own.next_weights(), lora, metadata, stage)
+            self.other_path = path if is_beside else self.other_path
+            self.tensors = {name: value.detach().to("cpu", copy=True) for name, value in lora.tensors().items()}
         return path
 
     def _save(self, path: Path, lora, metadata: dict[str, str], stage: str) -> Path:

@@ -50,6 +50,10 @@ class MotionTask(AdapterTask):
         """Of both LoRAs, the one that is not trained at the moment too: a state holds all."""
         return {f"{stage}.{name}": value for stage, lora in self._loras() for name, value in lora.parameters().items()}
 
+    def learnt(self, step: int) -> list[tuple[str, LoRA]]:
+        """The LoRAs that have been trained after so many steps, with the names of their stages; the last is for use."""
+        return [(name, lora) for name, lora in self._loras() if name == FIRST or step > self.border]
+
     def differences(self, before: dict) -> list[str]:
         """See `AdapterTask`."""
         was = before.get("motion")

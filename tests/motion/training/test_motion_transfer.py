@@ -152,6 +152,13 @@ def test_a_try_holds_on_the_second_lora_alone_and_the_stage_comes_back():
     assert hooks() == 0
 
 
+def test_a_lora_counts_as_learnt_once_its_stage_has_begun_and_the_last_one_is_for_use():
+    task = task_of()
+    assert [[name for name, _ in task.learnt(step)] for step in (1, 3, 4)] == [
+        ["spatial"], ["spatial"], ["spatial", "temporal"]]  # fmt: skip
+    assert task.learnt(6)[-1][1] is task.adapter
+
+
 def test_heads_all_trains_every_head_and_temporal_those_of_the_map():
     few, every = (task_of(settings=MotionSettings(heads=heads)) for heads in (TEMPORAL, ALL_HEADS))
     assert few.temporal.layers["blocks.0.self_attn.q"].up.shape[0] == 2 * 64

@@ -7,10 +7,10 @@ from pathlib import Path
 import comfy.model_management
 import comfy.sd
 import comfy.utils
-import folder_paths
 import pytest
 import tiny_native_wan as tiny
 import torch
+from motion_nodes import classified, lora_file, moving, prepared, trained
 from native_training import TinyText, TinyVision, differences, native_model, native_trainee, seen, tiny_vae, used
 from pack.motion.adapters.head_lora import head_lora
 from pack.motion.analysis.head_map import HeadMap
@@ -22,10 +22,6 @@ from pack.motion.models.wan.rotary import sparse_places
 from pack.nodes.training_run import live_view
 from tiny_wan import apart
 
-PREPARED = ("motion_clip", "frames", "caption", "plan")
-CLASSIFIED = ("head_map", "picture", "text", "report")
-TRAINED = ("model", "lora", "loss", "samples", "report", "path", "head_map")
-SMALL = {"preset": "tiny", "spatial_steps": 2, "temporal_steps": 2, "rank": 2, "learning_rate": 1e-2, "batch_size": 1}
 PLANTED = torch.tensor([[True, False], [False, True]])
 
 
@@ -35,20 +31,9 @@ def vae():
         return tiny_vae()
 
 
-def moving(count=20):
-    """Frames (t, 32, 48, 3) that brighten."""
-    picture = torch.rand(32, 48, 3, generator=torch.Generator().manual_seed(2))
-    return torch.stack([picture * n / count for n in range(count)])
-
-
 @pytest.fixture(scope="module")
 def prepare(ours, vae):
-    def run(**more):
-        given = {"images": moving(), "source_fps": 16.0, "num_frames": 9, "sparse_frames": 5, "resolution": 32,
-                 "caption": "a light"}  # fmt: skip
-        return dict(zip(PREPARED, ours["PrepareMotionClip"].execute(vae, **{**given, **more}).args))
-
-    return run
+    return lambda **more: prepared(ours, vae, **more)
 
 
 @pytest.fixture(scope="module")
@@ -64,28 +49,13 @@ def positive():
 
 @pytest.fixture
 def classify(ours, clip, positive):
-    def run(model, **more):
-        return dict(zip(CLASSIFIED, ours["ClassifyHeads"].execute(model, clip, positive, **more).args))
-
-    return run
+    return lambda model, **more: classified(ours, model, clip, positive, **more)
 
 
 @pytest.fixture
-def train(ours, clip, positive, classify):
+def train(ours, clip, positive):
     """Run the node on a tiny Wan, half of whose heads are said to be temporal."""
-
-    def run(file_prefix, model, **more):
-        given = {"file_prefix": file_prefix, **SMALL, **more}
-        if "head_map" not in given:
-            given["head_map"] = classify(model, target_fraction=0.5)["head_map"]
-        made = ours["TrainMotionLoRA"].execute(model, given.pop("motion_clip", clip), positive, **given)
-        return dict(zip(TRAINED, made.args))
-
-    return run
-
-
-def lora_file(name):
-    return Path(folder_paths.get_output_directory()) / "loras" / f"{name}.safetensors"
+    return lambda prefix, model, **more: trained(ours, prefix, model, more.pop("motion_clip", clip), positive, **more)
 
 
 def planted():
@@ -249,7 +219,8 @@ def test_a_run_stopped_at_the_border_goes_on_to_the_same_bits(train, monkeypatch
     with monkeypatch.context() as held, pytest.raises(comfy.model_management.InterruptProcessingException):
         held.setattr(live_view.Page, "step", press)
         train("cut", model, **given)
-    assert read_safetensors(lora_file("cut_00001"))[1]["training_stopped_early"] == "after step 2 of 4"
+    assert read_safetensors(lora_file("cut_spatial_00001"))[1]["training_stopped_early"] == "after step 2 of 4"
+    assert not lora_file("cut_00001").exists()
     resumed = train("cut", model, **given, resume_from="latest")
     one, other = (read_safetensors(Path(done["path"]))[0] for done in (whole, resumed))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

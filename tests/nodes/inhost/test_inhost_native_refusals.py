@@ -53,17 +53,22 @@ def test_gguf_and_int8_bases_of_other_packs_are_refused_by_their_layers(layer):
         native_trainee(model)
 
 
+def int8_of_the_host():
+    """A MODEL, one of whose layers newer hosts read as INT8."""
+    state = tiny.weights()
+    name = "blocks.0.self_attn.q"
+    form = json.dumps({"format": "int8_tensorwise"}).encode()
+    state[f"{name}.weight"] = torch.zeros(256, 256, dtype=torch.int8)
+    state[f"{name}.weight_scale"] = torch.ones(())
+    state[f"{name}.comfy_quant"] = torch.tensor(list(form), dtype=torch.uint8)
+    return tiny.loaded(state)
+
+
 if hasattr(comfy.ops, "mixed_precision_ops"):  # newer hosts read INT8 themselves
 
     def test_an_int8_base_of_the_host_is_refused():
-        state = tiny.weights()
-        name = "blocks.0.self_attn.q"
-        form = json.dumps({"format": "int8_tensorwise"}).encode()
-        state[f"{name}.weight"] = torch.zeros(256, 256, dtype=torch.int8)
-        state[f"{name}.weight_scale"] = torch.ones(())
-        state[f"{name}.comfy_quant"] = torch.tensor(list(form), dtype=torch.uint8)
         with pytest.raises(ConfigError, match="layer blocks.0.self_attn.q .*packed weights .*INT8.*load the bf16"):
-            native_trainee(tiny.loaded(state))
+            native_trainee(int8_of_the_host())
 
 
 if hasattr(comfy.ops, "scaled_fp8_ops"):  # older hosts
