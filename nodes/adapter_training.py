@@ -19,6 +19,7 @@ from .training_widgets import (
 )
 
 CATEGORY = "MotionBlocks/training"
+FILE_PRECISIONS = ("bf16", "fp16", "fp32")
 MAX_LABEL = 200  # characters
 HELD_OUT = "raccoon.jpg"  # in the pack's assets
 
@@ -37,7 +38,7 @@ class TrainAdapter(io.ComfyNode):
             "prompt, so captions are not read. The file is saved even if you cancel, and comes out ready for Apply "
             "Motion Adapters.",
             search_aliases=["miva", "train motion", "few shot", "motion lora", "trainer"],
-            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *wan_inputs()],
+            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *wan_inputs(), _file_precision()],
             outputs=[
                 out(io.Custom("MOTIONBLOCKS_ADAPTERS"), "adapters", "The adapter at weight 1."),
                 out(io.LossMap, "loss", "Loss of every step, for the core node Plot Loss Graph."),
@@ -50,7 +51,7 @@ class TrainAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, clips, motion="", **settings) -> io.NodeOutput:
+    def execute(cls, model, vae, clips, clip=None, motion="", **settings) -> io.NodeOutput:
         from ..motion.adapters.miva import MIVA
         from .training_run.outputs import adapter_output
         from .training_run.request import read_request
@@ -81,7 +82,11 @@ def _sockets() -> list:
             tooltip="The model to teach: a linear video model, such as that of Load Built-in Motion Model, or Wan. It "
             "stays as it is.",
         ),
-        inp(io.Clip.Input, "clip", tooltip="The text encoder of the model; it says the empty prompt."),
+        inp(
+            io.Clip.Input, "clip", optional=True,
+            tooltip="The text encoder of the model, for the empty prompt. Only the built-in models that make a photo "
+            "move need it. Wan learns the same without, so that no text encoder need be loaded.",
+        ),
         inp(io.Vae.Input, "vae", tooltip="The VAE that belongs to the model; it is not trained."),
         inp(
             io.Custom("MOTION_CLIPS").Input, "clips",
@@ -93,6 +98,14 @@ def _sockets() -> list:
             tooltip="Photo that the samples move, best none of the clips'; without it, one that comes with the pack.",
         ),
     ]  # fmt: skip
+
+
+def _file_precision():
+    return inp(
+        io.Combo.Input, "file_precision", options=list(FILE_PRECISIONS), default=FILE_PRECISIONS[0], **MORE,
+        tooltip="Number type of the saved file. bf16 and fp16 halve it and round what was learnt, more coarsely in "
+        "bf16, which holds any size. It is trained in fp32 all the same, and states keep that.",
+    )  # fmt: skip
 
 
 def _main_widgets() -> list:

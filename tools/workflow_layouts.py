@@ -302,13 +302,15 @@ saved model, and **Load LoRA** (older hosts: *LoraLoaderModelOnly*) with `loras/
     (520, 530),
 )
 
-WAN_FILES = """
+WORDLESS_WAN_FILES = """
 Weights are not part of the pack; the files of Comfy-Org's *Wan* repackages go into
 
 - `ComfyUI/models/diffusion_models`: {models}
-- `ComfyUI/models/text_encoders`: `umt5_xxl_fp8_e4m3fn_scaled`
 - `ComfyUI/models/vae`: `wan_2.1_vae`
 """
+WAN_FILES = WORDLESS_WAN_FILES.replace(
+    "- `ComfyUI/models/vae`", "- `ComfyUI/models/text_encoders`: `umt5_xxl_fp8_e4m3fn_scaled`\n- `ComfyUI/models/vae`"
+)
 
 WAN_NOTE = note(
     "Start here",
@@ -369,13 +371,14 @@ refresh.
 WAN22_ADAPTERS_NOTE = note(
     "Start here",
     "# A motion adapter for each expert of Wan 2.2\n"
-    + WAN_FILES.format(models="`wan2.2_i2v_high_noise_14B_fp8_scaled`, `wan2.2_i2v_low_noise_14B_fp8_scaled`")
+    + WORDLESS_WAN_FILES.format(models="`wan2.2_i2v_high_noise_14B_fp8_scaled`, `wan2.2_i2v_low_noise_14B_fp8_scaled`")
     + """
 Wan 2.2 is two models; each gets an adapter of its own, trained on its share of the noise levels (*expert*):
 `motion_adapters/wan22_motion_high_00001.safetensors`, and one with `_low_`. Once they are there, **Load Motion
 Adapter** takes the place of each trainer. An adapter on the wrong expert says so.
 
-1. *Clips*: choose a folder of ten videos of one motion in `input`; captions are not read, no prompt is needed.
+1. *Clips*: choose a folder of ten videos of one motion in `input`; captions are not read, and neither prompt nor text
+   encoder is needed.
 2. *Photo*: replace it by **Load Image**; sides must be multiples of 16 px.
 3. The samplers share 20 steps: *end_at_step* of the first is *start_at_step* of the second. cfg 1 is enough.
 
@@ -620,7 +623,7 @@ LAYOUTS = {
     ],
     "wan22_motion_adapters": [
         [group("Read me", GREY, [WAN22_ADAPTERS_NOTE]), group("Photo", GREEN, ["8", "9"])],
-        [group("Models, text encoder and VAE", GREEN, ["1", "5", "2", "6", "3", "4"])],
+        [group("Models and VAE", GREEN, ["1", "5", "2", "6", "4"])],
         [group("Clips and training", BLUE, ["7"], ["12"], ["13"])],
         [group("Animate", PURPLE, ["10", "11"], ["14", "15", "16"], ["17", "18"])],
         [group("Video", YELLOW, ["19", "20"])],

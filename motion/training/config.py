@@ -13,7 +13,7 @@ from ..records import check_fields
 CHOICES = {
     "schedule": ("cosine", "constant"), "optimizer": ("adamw", "muon", "muon_bf16"),
     "sigma_sampling": ("logit_normal", "uniform"), "mode": ("lora", "full"), "precision": ("fp32", "bf16"),
-    "adapter": ("lora", "miva"),
+    "adapter": ("lora", "miva"), "file_precision": ("own", "bf16", "fp16", "fp32"),
 }  # fmt: skip
 _RANGES = (
     ("num_steps", 1, 10**7), ("batch_size", 1, 4096), ("gradient_accumulation", 1, 4096), ("learning_rate", 0.0, 10.0),
@@ -24,7 +24,9 @@ _RANGES = (
 )  # fmt: skip
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
 # Settings that change what is saved or shown, and never a number of the training itself.
-FREE_TO_CHANGE = ("save_every", "keep_states", "sample_every", "gradient_checkpointing", "blocks_on_cpu")
+FREE_TO_CHANGE = (
+    "save_every", "keep_states", "sample_every", "gradient_checkpointing", "blocks_on_cpu", "file_precision",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class AdapterConfig:
     # Parts of names of adapted layers, or globs; none: those of the model's architecture.
     targets: tuple[str, ...] = ("attn1", "attn_temporal", "attn2", "ff")
     adapter: str = "lora"  # in mode lora: lora, beside layers; miva, one motion inside blocks, in place of the prompt
+    file_precision: str = "own"  # number type of its file; own: bf16 for miva, fp32 for lora; trained in float32
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,10 @@ WRITTEN = (
     "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
     "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
     "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max", "blocks_on_cpu",
-    "adapter", "first_stage_steps",
+    "adapter", "first_stage_steps", "file_precision",
 )  # fmt: skip
 # Younger than 0.1: in files only where they are not at their defaults.
-LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter", "first_stage_steps")
+LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter", "first_stage_steps", "file_precision")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ class TrainingConfig:
             )
         if now["adapter"] != "lora" and now["mode"] != "lora":
             problems.append(f"adapter is {now['adapter']}, mode {now['mode']}; an adapter is trained in mode lora")
+        if now["file_precision"] != "own" and now["mode"] != "lora":
+            problems.append(f"file_precision is {now['file_precision']}, mode full; it is of an adapter's file: own")
         if now["blocks_on_cpu"] and now["mode"] != "lora":
             problems.append(f"blocks_on_cpu is {now['blocks_on_cpu']}; those blocks are only read: it needs mode lora")
         targets = now["targets"]

@@ -54,7 +54,8 @@ class LinearVideoJob:
         """See `JobModel`. A model goes with the text encoder and the words it came with."""
         own = self.file.spec.to_metadata()
         of_model = {name: text for name, text in self.file.metadata.items() if name not in own}
-        write_trained(self.job.output, task, metadata, text_encoder=self.file.text_encoder, of_model=of_model)
+        write_trained(self.job.output, task, metadata, precision=self.config.adapter.file_precision,
+                      text_encoder=self.file.text_encoder, of_model=of_model)  # fmt: skip
 
     def draw(self, clips: ClipCollection, step: int) -> Path:
         """See `JobModel`: a video of the first clip's first frame."""

@@ -101,7 +101,8 @@ class WanJob:
         network, sizes = task.trainee.module, self.spec.config
         channels = {CHANNELS: str(sizes.in_channels + sizes.concat_channels)}
         base = wan_sample(len(network.blocks), network.get_parameter)
-        write_trained(self.job.output, task, {**metadata, **channels, **base.to_metadata()})
+        told = {**metadata, **channels, **base.to_metadata()}
+        write_trained(self.job.output, task, told, precision=self.config.adapter.file_precision)
 
     def _check_settings(self) -> None:
         job, config = self.job, self.job.training

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ..adapters.miva import MIVA
@@ -11,6 +12,7 @@ from ..io.networks.linear_video import save_linear_video
 from .tasks.adapter_task import AdapterTask
 
 LISTED = 3  # sizes
+NUMBER_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def trained_tensors(task: AdapterTask) -> dict[str, Tensor]:
@@ -27,17 +29,20 @@ def trained_size(task: AdapterTask) -> str:
 
 
 def write_trained(
-    path: str | os.PathLike, task: AdapterTask, metadata: Mapping[str, str], *, text_encoder=None,
-    of_model: Mapping[str, str] | None = None,
+    path: str | os.PathLike, task: AdapterTask, metadata: Mapping[str, str], *, precision: str = "own",
+    text_encoder=None, of_model: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Write the adapter, or in mode full the model, whole or not at all.
 
-    text_encoder, of_model: weights and metadata that a model file keeps beside the network. Raises CheckpointError.
+    precision: file_precision of the settings. text_encoder, of_model: weights and metadata that a model file keeps
+    beside the network. Raises CheckpointError.
     """
-    if isinstance(task.adapter, MIVA):
+    of_motion = isinstance(task.adapter, MIVA)
+    if of_motion:
         metadata = {"trained_size": trained_size(task), **metadata}
     if task.adapter is not None:
-        save_adapter(path, task.adapter, metadata)
+        own = "bf16" if of_motion else "fp32"
+        save_adapter(path, task.adapter, metadata, NUMBER_TYPES[own if precision == "own" else precision])
     else:
         network, told = task.trainee.module, {**(of_model or {}), **metadata}
         save_linear_video(path, task.trainee.spec, network.state_dict(), text_encoder, told)

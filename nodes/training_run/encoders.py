@@ -59,7 +59,7 @@ def _with_start(encode_frames, encode_text, fingerprint: str, multiple: int, cli
 def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vision=None) -> Encoders:
     """Encoders of this VAE and CLIP, checked against the model. captions: caption -> name of a clip that has it.
 
-    clip_vision: of models that read a start image through it.
+    clip: None makes every prompt zeros, for what reads none. clip_vision: of models that read a start image through it.
     Raises ShapeError and ConfigError for a VAE or CLIP of another model.
     """
     check_vae(vae, spec)
@@ -71,6 +71,8 @@ def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vis
             return _frame_latents(vae.encode(pixels.to_image(video)[0].contiguous()))
 
     def encode_text(caption: str) -> TextEntry:
+        if clip is None:
+            return TextEntry(torch.zeros(1, spec.config.caption_channels))
         try:
             return text_entry(clip, caption, spec)
         except ConfigError as error:
@@ -78,7 +80,7 @@ def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vis
                 raise
             raise ConfigError(f"caption {caption[:80]!r} of clip {captions[caption]!r}: {error}") from error
 
-    fingerprint = f"{_vae_fingerprint(vae)} {_clip_fingerprint(clip)}"
+    fingerprint = f"{_vae_fingerprint(vae)} {'no text' if clip is None else _clip_fingerprint(clip)}"
     if not getattr(spec.config, "concat_channels", 0):
         return Encoders(encode_frames, encode_text, fingerprint, multiple)
     return _with_start(encode_frames, encode_text, fingerprint, multiple, clip_vision)

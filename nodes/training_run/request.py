@@ -24,6 +24,7 @@ from .folders import RunFolders, plan_run
 from .native_trainee import ADAPTERS_ONLY, native_spec
 from .settings import for_expert, read_settings
 
+NO_TEXT = "no text encoder is connected: the empty prompt is zeros, which only the sample before the training reads"
 LARGEST = 3  # times its own side that a model of small pictures is trained at; what is larger becomes its own
 
 
@@ -32,7 +33,7 @@ class Request:
     """What the user asked for, checked."""
 
     model: object
-    clip: object
+    clip: object | None  # None: the empty prompt is zeros, which nothing reads beside a motion adapter
     vae: object
     clips: ClipCollection
     spec: ModelSpec
@@ -71,6 +72,8 @@ def read_request(model, clip, vae, clips, settings: dict, *, adapter: str = LoRA
     wan = _wan_of(model)
     spec = spec_of(model) if wan is None else native_spec(wan)
     check_clips(clips)
+    if clip is None:
+        _check_no_text(spec, adapter)
     own = {}
     if adapter == MIVA.kind:
         settings, own = _for_motion(spec, settings)
@@ -93,11 +96,25 @@ def read_request(model, clip, vae, clips, settings: dict, *, adapter: str = LoRA
         folders=plan_run(read.file_prefix, _kind_of(read.config), read.resume_from),
         allow_changes=read.allow_changes, photo=None if photo is None else pixels.start_photo(photo, "sample_photo"),
         sample_text=read.sample_text, shift=read.shift, wan=wan, expert=expert, clip_vision=clip_vision,
-        told=dict(told or {}), notes=() if wan is None else _notes(read.config, spec.config, expert),
+        told=dict(told or {}),
+        notes=((NO_TEXT,) if clip is None else ()) + (() if wan is None else _notes(read.config, spec.config, expert)),
     )  # fmt: skip
     if photo is not None and not request.starts_from_image:
         raise ConfigError("this model makes videos from text alone; leave sample_photo unconnected")
     return request
+
+
+def _check_no_text(spec: ModelSpec, adapter: str) -> None:
+    """Raises ConfigError where something reads the prompt, so that a text encoder is needed."""
+    if adapter != MIVA.kind:
+        raise ConfigError(
+            "clip is empty: the checkpoint that was loaded holds no text encoder; load the model's own"
+        )
+    if getattr(spec.config, "pooled_text_embedding", False):
+        raise ConfigError(
+            "this model also reads the prompt as a whole, which adapters do not replace; connect clip, for the "
+            "built-in models that of Load Built-in Motion Model"
+        )
 
 
 def _kind_of(config: TrainingConfig) -> str:

@@ -126,7 +126,10 @@ class _InsideHost:
         """Save under the next free name; nothing that is there is written over. Raises CheckpointError."""
         with new_output(self.request.folders.next_weights()) as output:
             text, of_model = text_parts(self.request.clip)
-            write_trained(output.temp, task, metadata, text_encoder=text, of_model=of_model)
+            write_trained(
+                output.temp, task, metadata, precision=self.request.config.adapter.file_precision, text_encoder=text,
+                of_model=of_model,
+            )  # fmt: skip
             self.tensors = {name: value.detach().to("cpu", copy=True) for name, value in trained_tensors(task).items()}
         return output.path
 

@@ -13,7 +13,7 @@ from ..host import checks
 
 SAME_NAME = (
     "mode", "batch_size", "learning_rate", "rank", "seed", "sample_every", "save_every", "caption_dropout", "ema_decay",
-    "precision", "gradient_checkpointing", "sigma_sampling",
+    "precision", "gradient_checkpointing", "sigma_sampling", "file_precision",
 )  # fmt: skip
 WINDOW_NAMES = ("num_frames", "stride_min", "stride_max", "windows_per_clip", "resolution", "seed")
 MAX_TEXT = 20_000
@@ -45,7 +45,7 @@ def read_settings(values: dict, model_shift: float, own: Mapping | None = None) 
     told |= {"num_steps": values["steps"]} if "steps" in values else {}
     told |= {"targets": _names(values["targets"])} if "targets" in values else {}
     more = parse_settings(values.get("more_settings", ""))
-    twice = sorted(set(more) & {*SAME_NAME, "num_steps", "targets", "shift"} - set(own or {}))
+    twice = sorted(set(more) & {*told, "shift"} - set(own or {}))
     if twice:
         raise ConfigError(f"more_settings holds {', '.join(twice)}, which the node has a widget for; use that")
     told |= {"alpha": float(told["rank"])} if "rank" in told and isinstance(told["rank"], int) else {}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ...adapters.base_sample import notes_beside
@@ -88,18 +89,34 @@ def load_adapter(path: str | os.PathLike, module: nn.Module) -> Adapter:
     return read_adapter(path).build(module)
 
 
-def save_adapter(path: str | os.PathLike, adapter: Adapter, metadata: Mapping[str, str] | None = None) -> None:
+def save_adapter(
+    path: str | os.PathLike, adapter: Adapter, metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:  # fmt: skip
     """Save an adapter, whole or not at all; a LoRA under names that the host's own loaders know.
 
-    metadata: texts beside our own. Raises CheckpointError for values that are not finite or a disk that refuses.
+    metadata: texts beside our own. dtype: number type of all but single numbers, where not the adapter's own.
+    Raises CheckpointError for values that are not finite or that dtype cannot hold, or a disk that refuses.
     """
-    tensors = adapter.tensors()
-    for name, value in tensors.items():
-        check_values(name, value, Path(path))
+    tensors = {name: _stored(name, value, dtype, Path(path)) for name, value in adapter.tensors().items()}
     own = {"format_version": str(FORMAT_VERSION), "family": adapter.kind}
     if isinstance(adapter, MIVA):
         own |= miva_metadata(adapter)
     write_safetensors(path, tensors, {**(metadata or {}), **own})
+
+
+def _stored(name: str, value: Tensor, dtype: torch.dtype | None, path: Path) -> Tensor:
+    """A tensor as its file keeps it. Raises CheckpointError."""
+    check_values(name, value, path)
+    if dtype is None or value.ndim == 0:
+        return value
+    kept = value.to(dtype)
+    if not kept.isfinite().all():
+        raise CheckpointError(
+            f"{path}: tensor {shown(name)} reaches {float(value.abs().max()):.3g}, more than {dtype} holds "
+            f"({torch.finfo(dtype).max:.3g}); save the adapter as bf16"
+        )
+    return kept
 
 
 def _check_version(path: Path, metadata: Mapping[str, str]) -> None:

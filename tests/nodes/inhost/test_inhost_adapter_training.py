@@ -61,6 +61,7 @@ def test_an_adapter_is_trained_saved_and_loadable_at_once(core, ours, builtin, t
     assert metadata["trained_size"] == "64x64 px, 4 frames" and metadata["training_steps"] == str(STEPS)
     assert len(done["loss"]["loss"]) == STEPS and done["samples"].shape[0] == 2 and done["samples"].isfinite().all()
     assert "motion adapter:" in done["report"] and "captions are not read" in done["report"]
+    assert {value.dtype for value in tensors.values()} == {torch.bfloat16}
     (moved,) = [value for name, value in tensors.items() if name == "blocks.0.ca.up"]
     assert moved.abs().max() > 0
     after = sample(core, ours, builtin, applied(ours, model, done["adapters"]), "")
@@ -77,6 +78,20 @@ def test_an_adapter_is_trained_saved_and_loadable_at_once(core, ours, builtin, t
     after_run = own.by_value(model)
     assert after_run[0] == before[0] and after_run[1] == before[1] and after_run[2] == before[2]
     assert torch.equal(sample(core, ours, builtin, model, ""), plain)
+
+
+def test_the_file_may_keep_every_bit_of_what_was_trained(train):
+    kept = {name: weights_of(train("kept", file_precision=name)["path"])[0] for name in ("bf16", "fp16", "fp32")}
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        assert all(torch.equal(value, kept["fp32"][key].to(dtype)) for key, value in kept[name].items())
+    with pytest.raises(ConfigError, match="file_precision is 'int8'; it must be one of own, bf16, fp16, fp32"):
+        train("kept", file_precision="int8")
+
+
+def test_a_rare_setting_without_a_widget_is_read(train):
+    done = train("rare", more_settings="ema_decay = 0.5\nflow_weight = 10")
+    told = json.loads(weights_of(done["path"])[1]["training"])
+    assert (told["ema_decay"], told["flow_weight"]) == (0.5, 10)
 
 
 def test_numbers_of_0_are_the_models_own(train, monkeypatch):
@@ -184,6 +199,24 @@ def test_a_model_that_is_not_built_in_has_no_numbers_of_its_own(train, models_fo
         train("large", model=model, steps=0, rank=0)
     with pytest.raises(ShapeError, match="vae is the built-in VAE, the model works in the svd latent space"):
         train("large", model=model)
+
+
+def test_where_the_prompt_is_read_the_text_encoder_is_asked_for(train, ours, builtin, clips):  # noqa: F811
+    with pytest.raises(ConfigError, match="also reads the prompt as a whole, which adapters do not .*; connect clip"):
+        train("wordless", clip=None)
+    model, _, vae = builtin
+    with pytest.raises(ConfigError, match="clip is empty: the checkpoint that was loaded holds no text encoder"):
+        ours["TrainMotionModel"].execute(model=model, clip=None, vae=vae, clips=clips)
+
+
+def test_a_model_without_a_pooled_prompt_gets_zeros(builtin):  # noqa: F811
+    from pack.nodes.training_run.encoders import host_encoders
+
+    spec = spec_of(builtin[0])
+    made = host_encoders(builtin[2], None, spec, {})
+    told = made.encode_text("anything")
+    assert told.context.shape == (1, spec.config.caption_channels) and not told.context.any()
+    assert told.attention_mask is None and told.pooled is None and made.fingerprint.endswith("no text")
 
 
 def test_each_node_trains_its_own_kind(train, ours, builtin, clips):  # noqa: F811

@@ -113,6 +113,27 @@ def test_a_sample_before_and_after_begins_with_the_photo(train):
     assert torch.equal(one[0, :, :width], one[1, :, :width])
 
 
+@pytest.mark.parametrize("kind", ["text", "expert"])
+def test_without_a_text_encoder_it_learns_the_same_bits(train, kind):
+    model = native_model(kind)
+    one, other = (train(name, model, clip=clip) for name, clip in (("said", TinyText()), ("unsaid", None)))
+    first, second = (read_safetensors(done["path"])[0] for done in (one, other))
+    assert one["loss"]["loss"] == other["loss"]["loss"]
+    assert torch.equal(one["samples"][1], other["samples"][1])  # the first is of the model itself, which reads text
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    said = "no text encoder is connected: the empty prompt is zeros, which only the sample before the training reads"
+    assert said in other["report"] and said not in one["report"]
+
+
+def test_the_small_wan_needs_no_words_either(ours, clips):
+    model, _, vae = ours["LoadBuiltin"].execute("motionblocks-wan-i2v").args
+    told = read_request(model, None, vae, clips, {"file_prefix": "own", "resolution": 64}, adapter="miva")
+    assert told.clip is None
+    given = {**SMALL, "resolution": 64, "steps": 1, "num_frames": 0}
+    done = ours["TrainAdapter"].execute(model=model, vae=vae, clips=clips, file_prefix="wordless", **given).args
+    assert len(done[1]["loss"]) == 1
+
+
 @pytest.mark.parametrize("kind, expert, file, low, high", [
     ("text", "high noise", "pair_high", 0.875, 1.0), ("text", "low noise", "pair_low", 0.0, 0.875),
     ("expert", "low noise", "pair_low", 0.0, 0.9),
@@ -173,7 +194,8 @@ def test_numbers_of_0_are_those_of_the_paper_and_of_the_small_wan_its_own(ours, 
 def test_the_small_wan_of_the_pack_is_taught_in_the_graph(ours, clips):
     model, clip, vae = ours["LoadBuiltin"].execute("motionblocks-wan-i2v").args
     given = {**SMALL, "resolution": 512, "steps": 1, "num_frames": 0, "rank": 0}
-    done = dict(zip(OUTPUTS, ours["TrainAdapter"].execute(model, clip, vae, clips, file_prefix="small", **given).args))
+    made = ours["TrainAdapter"].execute(model=model, clip=clip, vae=vae, clips=clips, file_prefix="small", **given).args
+    done = dict(zip(OUTPUTS, made))
     assert read_safetensors(done["path"])[1]["trained_size"] == "64x64 px, 5 frames"
     assert ours["ApplyAdapters"].execute(model, done["adapters"]).args[0] is not None
 

@@ -101,3 +101,27 @@ def test_adapters_of_text_to_video_and_of_image_to_video_are_not_mixed(tmp_path)
         load_adapter(of_text, image)
     with pytest.raises(CheckpointError, match="made for a model that reads the start .* is Wan text to video .16 chan"):
         load_adapter(of_image, text)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_file_may_be_kept_in_fewer_bits_and_acts_the_same_to_their_rounding(tmp_path, dtype):
+    dit = tiny_dit(tiny_spec())
+    adapter, path = drawn(dit), tmp_path / "sway.safetensors"
+    save_adapter(path, adapter, dtype=dtype)
+    tensors, _ = read_safetensors(path)
+    assert {value.dtype for value in tensors.values()} == {dtype}
+    again = load_adapter(path, dit)
+    assert all(value.dtype == torch.float32 for value in again.parameters().values())
+    acts, difference = stacked(dit, adapter) - call(dit), stacked(dit, again) - stacked(dit, adapter)
+    assert difference.norm() <= 8 * torch.finfo(dtype).eps * acts.norm()
+    assert (difference.norm() == 0) == (dtype == torch.float32)
+
+
+def test_what_fp16_cannot_hold_is_refused_with_its_tensor(tmp_path):
+    adapter, path = drawn(tiny_dit(tiny_spec())), tmp_path / "sway.safetensors"
+    with torch.no_grad():
+        adapter.parameters()["blocks.1.ca.up"][0, 0] = -7e4
+    with pytest.raises(CheckpointError, match="blocks.1.ca.up.* reaches 7e.04, more than torch.float16 .*as bf16"):
+        save_adapter(path, adapter, dtype=torch.float16)
+    assert not path.exists()
+    save_adapter(path, adapter, dtype=torch.bfloat16)

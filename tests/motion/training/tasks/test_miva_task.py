@@ -6,10 +6,12 @@ import pytest
 import torch
 from causal_clips import same_weights, whole_and_resumed
 from pack.motion.errors import ConfigError
+from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.spec import WanSpec
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.tasks.adapter_task import adapter_task
+from pack.motion.training.trained_weights import write_trained
 from pack.motion.training.trainees.linear_video import LinearVideoTrainee
 from pack.motion.training.trainees.wan import WanTrainee
 from tiny_wan import VARIANTS, fill
@@ -56,6 +58,26 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
 def test_a_miva_is_no_whole_model():
     with pytest.raises(ConfigError, match="adapter is miva, mode full; an adapter is trained in mode lora"):
         MIVA.changed(mode="full")
+
+
+@pytest.mark.parametrize(("kind", "asked", "dtype"), [
+    ("miva", {}, torch.bfloat16), ("lora", {}, torch.float32), ("miva", {"file_precision": "fp32"}, torch.float32),
+    ("miva", {"file_precision": "fp16"}, torch.float16), ("lora", {"file_precision": "bf16"}, torch.bfloat16),
+])  # fmt: skip
+def test_a_motion_adapters_file_is_bf16_and_a_loras_fp32_unless_told(tmp_path, kind, asked, dtype):
+    config, path = MIVA.changed(adapter=kind, **asked), tmp_path / "a.safetensors"
+    task = task_of(tiny_spec(), config=config)
+    write_trained(path, task, {}, precision=config.adapter.file_precision)
+    numbers = {name: value for name, value in read_safetensors(path)[0].items() if value.ndim}
+    assert {value.dtype for value in numbers.values()} == {dtype}
+    assert {value.dtype for value in task.parameters().values()} == {torch.float32}
+    assert "file_precision" not in config.comparable() and config.to_dict().get("file_precision") == asked.get(
+        "file_precision")  # fmt: skip
+
+
+def test_a_whole_model_keeps_its_own_number_type():
+    with pytest.raises(ConfigError, match="file_precision is bf16, mode full; it is of an adapter's file: own"):
+        TrainingConfig.of(mode="full", file_precision="bf16")
 
 
 def test_settings_of_0_1_do_not_hear_of_it():
