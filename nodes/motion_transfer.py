@@ -284,7 +284,7 @@ def _train_widgets() -> list:
     return [
         inp(
             io.Combo.Input, "preset", options=list(PRESET_NAMES), default="quick",
-            tooltip="tiny: for the small Wan, 100 + 120 steps. quick: 1500 + 1500 steps, rank 16, for Wan on a card. "
+            tooltip="tiny: for the small Wan, 100 + 200 steps. quick: 1500 + 1500 steps, rank 16, for Wan on a card. "
             "paper: 3000 + 2000 steps, rank 128.",
         ),
         inp(
