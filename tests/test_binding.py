@@ -33,6 +33,7 @@ from pack.motion.layers.letterbox import fit_square
 from pack.motion.layers.warp import resample_flow, warp
 from pack.motion.metrics.colour import mean_colour_difference
 from pack.motion.metrics.dynamics import dynamics_degree
+from pack.motion.metrics.motion_track import shrink
 from pack.motion.metrics.optical_flow import has_cv2, median_length
 from pack.motion.models.heads.flow_codec import FlowCodec, check_photo_size
 from pack.motion.models.heads.flow_head import compose_clean
@@ -69,6 +70,7 @@ BOUND_BY = {
     detect_family: "test_linear_video_file.py",
     flow_dpm_2m: "test_sampling_solvers.py",
     warp: "test_flow_codec.py",
+    shrink: "test_point_tracks.py",
     read_safetensors: "test_hostile_safetensors.py",
     read_header: "test_hostile_safetensors.py",
     write_json: "test_atomic.py",
