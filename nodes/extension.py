@@ -22,6 +22,8 @@ FAMILIES = {
     "training": ("TrainMotionModel",),
     "adapter_training": ("TrainAdapter",),
     "motion_transfer": ("PrepareMotionClip", "ClassifyHeads", "TrainMotionLoRA"),
+    "motion_measuring": ("MeasureMotionTransfer",),
+    "frame_places": ("RopeTimeScale",),
     "inflating": ("InflateModel",),
     "vaes": ("LoadVAE",),
     "pose": ("LoadPoses", "CleanPoses", "SavePoses", "PoseReport"),

@@ -22,7 +22,8 @@ IDS = {
     "GenerateClips", "InflateModel", "LoadVAE", "LoadPoses", "CleanPoses", "SavePoses", "PoseReport", "RetargetPoses",
     "DrawPoses", "LoadAdapter", "AddToStack", "CombineAdapters", "ApplyAdapters", "AdapterNoise", "MatchFirstFrame",
     "EmptyPrompt", "TrainAdapter", "ClipsFromImages", "ExtractPoses", "MakeCameraClips", "PrepareMotionClip",
-    "ClassifyHeads", "TrainMotionLoRA",
+    "ClassifyHeads", "TrainMotionLoRA", "MeasureMotionTransfer",
+    "RopeTimeScale",
 }  # fmt: skip
 BUDGET = 0.050
 NOT_OURS = ("torch._dynamo", "torch._inductor", "diffusers", "cv2", "triton", "transformers", "scipy", "av")
