@@ -4,6 +4,8 @@ Tokens are those of a video, frame by frame: row i is frame i // cells, cell i %
 Source: Follow-Your-Motion, arXiv 2506.05207, and its released code, whose block maps these closed forms equal.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from ..errors import ShapeError
 
 BLOCK = 128  # tokens; frames of fewer than two blocks are cut into eight
 LEAST_FRAMES = 3  # with fewer both maps say the same
-HEADS_AT_ONCE_BYTES = 2**25
+ROWS_AT_ONCE = 64  # of one head
 
 
 def sampled_rows(num_frames: int, cells: int, per_frame: int, seed: int = 0) -> Tensor:
@@ -55,19 +57,15 @@ def head_errors(
     value: (b, n, d) as query and key. Source: Sparse-VideoGen, arXiv 2502.01776, Sec. 4.1, whose masks are those of
     `band_masks` two frames wide, with the first.
     """
-    asked = query[:, rows].float().unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (b, heads, rows, dh)
-    held, told = (part.float().unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (key, value))
-    step = max(1, HEADS_AT_ONCE_BYTES // (4 * len(query) * masks[0].numel()))
-    errors = []
-    for start in range(0, num_heads, step):
-        part = slice(start, start + step)
-        logits = asked[:, part] @ held[:, part].mT / asked.shape[-1] ** 0.5
-        whole = logits.softmax(-1) @ told[:, part]
-        errors.append(torch.stack([
-            (logits.masked_fill(~mask, -torch.inf).softmax(-1) @ told[:, part] - whole).square().mean((0, 2, 3))
-            for mask in masks
-        ]))  # fmt: skip
-    return torch.cat(errors, dim=1)
+    errors = torch.zeros(2, num_heads, device=query.device)
+    width = query.shape[-1] // num_heads
+    for head, places, logits in _logits(query, key, num_heads, rows):
+        told = value[..., head * width : (head + 1) * width].float()
+        whole = logits.softmax(-1) @ told
+        for number, mask in enumerate(masks):
+            seen = logits.masked_fill(~mask[places], -torch.inf).softmax(-1) @ told
+            errors[number, head] += (seen - whole).square().sum()
+    return errors / (len(query) * len(rows) * width)
 
 
 def head_masses(query: Tensor, key: Tensor, num_heads: int, rows: Tensor, masks: tuple[Tensor, Tensor]) -> Tensor:
@@ -75,13 +73,21 @@ def head_masses(query: Tensor, key: Tensor, num_heads: int, rows: Tensor, masks:
 
     query, key: (b, n, d) as attention takes them, normed and turned, heads side by side; rows: those of the masks.
     """
-    asked = query[:, rows].float().unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (b, heads, rows, dh)
-    held = key.float().unflatten(-1, (num_heads, -1)).transpose(1, 2)
-    inside = torch.stack(masks).to(asked)  # (2, rows, n)
-    step = max(1, HEADS_AT_ONCE_BYTES // (4 * len(query) * inside[0].numel()))
-    masses = []
-    for start in range(0, num_heads, step):
-        part = slice(start, start + step)
-        weight = (asked[:, part] @ held[:, part].mT / asked.shape[-1] ** 0.5).softmax(-1)
-        masses.append(torch.einsum("bhrn,mrn->mh", weight, inside) / (len(query) * len(rows)))
-    return torch.cat(masses, dim=1)
+    masses = torch.zeros(2, num_heads, device=query.device)
+    for head, places, weight in _logits(query, key, num_heads, rows):
+        weight.sub_(weight.amax(-1, keepdim=True)).exp_()
+        weight.div_(weight.sum(-1, keepdim=True))
+        for number, mask in enumerate(masks):
+            masses[number, head] += (weight * mask[places]).sum()
+    return masses / (len(query) * len(rows))
+
+
+def _logits(query: Tensor, key: Tensor, num_heads: int, rows: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+    """(head, which of the rows, logits (b, rows, n)) in float32, so few at once that they take little room."""
+    width = query.shape[-1] // num_heads
+    for head in range(num_heads):
+        mine = slice(head * width, (head + 1) * width)
+        held = key[..., mine].float().mT
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            places = slice(start, start + ROWS_AT_ONCE)
+            yield head, places, query[:, rows[places], mine].float() @ held * width**-0.5

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from pack.motion.analysis.head_probe import band_masks, head_masses, sampled_rows
+from pack.motion.analysis.head_probe import band_masks, head_errors, head_masses, sampled_rows
 from pack.motion.errors import ShapeError
 from pack.motion.models.wan.rotary import turned, wan_rotary
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def block_maps(frames, cells, block):
@@ -73,3 +74,29 @@ def test_rows_are_equally_many_in_every_frame_and_hang_on_the_seed():
 def test_two_frames_cannot_be_told_apart():
     with pytest.raises(ShapeError, match="2 latent frames; 3 are needed"):
         band_masks(torch.arange(32), 2, 16)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps how many bytes the largest tensor has that is made while it is on."""
+
+    made = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        if isinstance(answer, torch.Tensor) and answer._base is None:
+            self.made = max(self.made, answer.nbytes)
+        return answer
+
+
+@pytest.mark.parametrize("method", ["masses", "svg"])
+def test_looking_takes_the_room_of_a_few_rows_of_one_head_however_many_there_are(method):
+    frames, cells, heads, width = 5, 64, 16, 32
+    query, key, value = (torch.randn(1, frames * cells, heads * width).to(torch.bfloat16) for _ in range(3))
+    rows = sampled_rows(frames, cells, 0)
+    masks = band_masks(rows, frames, cells)
+    with Largest() as seen:
+        if method == "masses":
+            head_masses(query, key, heads, rows, masks)
+        else:
+            head_errors(query, key, value, heads, rows, masks)
+    assert seen.made <= 4 * frames * cells * 64
