@@ -1,6 +1,21 @@
 """`--adapter FILE[:WEIGHT]`: motion adapters as `animate` takes them."""
 
+from contextlib import nullcontext
+
 from .console import say
+
+
+def lora_on(options, network):
+    """The LoRA asked for, on a network while the block lasts; what a user should know is said. CheckpointError."""
+    if options.lora is None:
+        return nullcontext()
+    from ..io.adapters.adapter_file import read_adapter
+
+    found = read_adapter(options.lora)
+    adapter = found.build(network)
+    for note in (*found.notes, *found.notes_on(network)):
+        say(f"note: {note}")
+    return adapter.attached(options.lora_strength)
 
 
 def adapter_files(options) -> list[tuple]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..choices import CROP, EDGES, LONGER, SAME_MOVE
 from ..errors import ConfigError
-from .adapters import adapter_files, adapter_stack
+from .adapters import adapter_files, adapter_stack, lora_on
 from .console import say
 from .scenes import draw_scene
 
@@ -36,7 +36,8 @@ def add_animate(commands) -> None:
     add("--seed", type=int, default=0, help="another seed gives another video (default: %(default)s)")
     add("--model", help="name of a built-in model, or a .safetensors file trained with this pack")
     add("--lora", metavar="FILE",
-        help="a LoRA for this model, made by `train` or named as kohya's scripts, PEFT or diffusers do")
+        help="a LoRA for this model, made by `train` or `train-motion-lora`, or named as kohya's scripts, PEFT or "
+        "diffusers do")
     add("--lora-strength", type=float, default=1.0, help="how much of it, 0 = none (default: %(default)s)")
     add("--adapter", metavar="FILE[:WEIGHT]", action="append", default=[],
         help="a motion adapter made by `train` with adapter: miva, or jelly or pan_left, which come with the pack; "
@@ -70,7 +71,7 @@ def _animate(options) -> None:
     fps = options.fps or model.spec.sampling.fps
     if options.motion is None:
         options.motion = "" if options.adapter else "zoom in"
-    with _lora(model, options), _adapters(model, options):
+    with lora_on(options, model.dit), _adapters(model, options):
         frames = _sample(photo, region, model, options)
     for note in (*_guidance_notes(options, model), *frames.notes):
         say(f"note: {note}")
@@ -100,19 +101,6 @@ def _load(options):
 
     place = {"device": pick_device(options.device), "dtype": getattr(torch, options.dtype)}
     return bundle(read_linear_video(weights_path(options.model)), **place, kernels=options.kernels)
-
-
-def _lora(model, options):
-    """The LoRA asked for, on the model while the block lasts."""
-    if options.lora is None:
-        return nullcontext()
-    from ..io.adapters.adapter_file import read_adapter
-
-    found = read_adapter(options.lora)
-    adapter = found.build(model.dit)
-    for note in (*found.notes, *found.notes_on(model.dit)):
-        say(f"note: {note}")
-    return adapter.attached(options.lora_strength)
 
 
 def _adapters(model, options):

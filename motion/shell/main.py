@@ -8,6 +8,7 @@ from .animate import add_animate
 from .console import PROGRAM, say, take_any_letter
 from .poses import add_poses
 from .train import add_train
+from .transfer import add_classify_heads, add_prepare_motion_clip, add_train_motion_lora
 from .weights import add_convert, add_describing, add_inflate
 
 FAILED, CANCELLED = 2, 130
@@ -46,6 +47,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Make a photograph move, on a CPU or a GPU, with no download.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_animate, add_train, add_poses, add_describing, add_inflate, add_convert):
+    for add in (
+        add_animate, add_train, add_prepare_motion_clip, add_classify_heads, add_train_motion_lora, add_poses,
+        add_describing, add_inflate, add_convert,
+    ):  # fmt: skip
         add(commands)
     return parser

@@ -7,13 +7,13 @@ from pathlib import Path
 from ..choices import CROP, SAME_MOVE
 from ..errors import ConfigError
 from ..io.networks.builtin_names import SCENE_NAMES
-from .adapters import adapter_files, adapter_stack
+from .adapters import adapter_files, adapter_stack, lora_on
 from .console import say
 
 SMALLEST = (64, 64)  # px, what is drawn where nobody gives a size
 OF_PHOTOS = {  # options that say how a photo is animated, and what they are when nobody gives them
-    "motion": None, "dynamics": 12, "longer": SAME_MOVE, "edges": CROP, "region": None, "lora": None,
-    "lora_strength": 1.0, "dtype": "float32", "kernels": "auto",
+    "motion": None, "dynamics": 12, "longer": SAME_MOVE, "edges": CROP, "region": None,
+    "dtype": "float32", "kernels": "auto",
 }  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def draw_scene(options) -> None:
     name = options.model or SCENE_NAMES[photo is not None and not begins_clean]
     model = load_scene_model(weights_path(name), device=pick_device(options.device))
     stack = adapter_stack(files, model.dit, model.spec)
+    lora = lora_on(options, model.dit)
     if begins_clean and photo is None:
         raise ConfigError("these motion adapters begin with a picture, and none is given: name one before --prompt")
     if not begins_clean and model.starts_from_image != (photo is not None):
@@ -50,7 +51,7 @@ def draw_scene(options) -> None:
     width, height = (size or SMALLEST) if start is None else (start.shape[3], start.shape[2])
     fps = check_fps(options.fps or model.spec.sampling.fps)
     total = model.spec.sampling.num_steps if options.steps is None else options.steps
-    with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar, stack.during(model.dit):
+    with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar, lora, stack.during(model.dit):
         video = model.draw_videos(
             [options.prompt], start=start, height=height, width=width, num_frames=options.frames,
             num_steps=options.steps, guidance_scale=guidance, seed=options.seed,

@@ -36,19 +36,25 @@ def _train(options) -> None:
     job = read_job(options.config)
     job = replace(job, resume="latest") if options.resume else job
     world = open_world()
-    with _soft_stop() as check:
-        watcher = _Terminal(str(job.states), check, silent=options.quiet or world.rank > 0)
+    with soft_stop() as check:
+        watcher = Terminal(str(job.states), check, silent=options.quiet or world.rank > 0)
         done = run_job(job, watcher, check=lambda: check(NOTHING_TRAINED), world=world)
-    if done.path is not None:
-        result = done.training
-        if result.problem:
-            say(f"note: the last state was not saved: {result.problem}", sys.stderr)
-        told = job.training.adapter
-        what = "model" if told.mode == "full" else NAMES[told.adapter]
-        say(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
+    told = job.training.adapter
+    what = "motion LoRA" if job.motion else "model" if told.mode == "full" else NAMES[told.adapter]
+    report_training(done, what)
 
 
-class _Terminal(Watcher):
+def report_training(done, what: str) -> None:
+    """Say where the result of a training lies, in the process that wrote it."""
+    if done.path is None:
+        return
+    result = done.training
+    if result.problem:
+        say(f"note: the last state was not saved: {result.problem}", sys.stderr)
+    say(f"{what}: {os.path.abspath(done.path)} ({result.step} steps, last loss {result.losses[-1]:.4g})")
+
+
+class Terminal(Watcher):
     """Progress bars and lines of text; check(text) ends the run where the user asked for it."""
 
     def __init__(self, states: str, check: Callable[[str], None], *, silent: bool):
@@ -85,7 +91,7 @@ class _Terminal(Watcher):
 
 
 @contextmanager
-def _soft_stop():
+def soft_stop():
     """Yield check(text): raises KeyboardInterrupt(text) once Ctrl-C was pressed or the process was asked to end.
 
     So a step is finished and its state saved. A second Ctrl-C stops at once; launchers pass the first one on to

@@ -4,6 +4,7 @@ import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from ..choices import BOTH, STRIDE
 from ..data.windows import WindowConfig
 from ..errors import ConfigError
 from ..foreign_json import parse_json
@@ -12,7 +13,7 @@ from ..io.files.text import decode_text
 from ..io.files.yaml_text import read_yaml
 from ..io.networks.builtin_names import BUILTIN_NAMES
 from ..records import check_fields
-from .config import PARTS, WRITTEN, TrainingConfig
+from .config import PARTS, WRITTEN, TrainingConfig, flat_settings
 
 MAX_BYTES = 2**16
 LISTED = 5  # unknown names that are answered one by one
@@ -28,6 +29,25 @@ class Drawing:
     size: int = 0
     fps: float = 0.0
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class MotionOfClip:
+    """What `motion` may hold: a training of how one clip moves. None and 0 leave a number to the preset or model."""
+
+    preset: str | None = None  # tiny, quick or paper; None: tiny for the small Wan, quick for all others
+    stage: str = BOTH  # both, spatial or temporal
+    heads: str | None = None  # that the second stage trains: temporal or all
+    motion_loss: str | None = None  # paper, release or off
+    frame_places: str = STRIDE  # where sparse frames stand in time: stride, paper, center or off
+    include_o: bool = True  # train the projection behind attention too
+    spatial_steps: int = 0
+    temporal_steps: int = 0
+    start: float = 0.0  # seconds into the clip
+    num_frames: int = 0  # of the window; 0: 81, of the small Wan 17
+    sparse_frames: int | None = None  # of them trained, 0 = all; None: 17, of the small Wan all
+    resolution: int = 0  # short side in px; 0: 512, of the small Wan 64
+    head_map: str | None = None  # file of classify-heads; None: heads are looked at before the first step
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class TrainingJob:
     prompts: str | None = None  # Wan: file of the node Save Prompts, with every caption of the clips
     expert: str | None = None  # Wan 2.2 A14B: high_noise or low_noise, where no name of file or folder says it
     dtype: str | None = None  # Wan: what the base computes in, float32 or bfloat16; None follows the file
+    motion: MotionOfClip | None = None  # learn how one clip moves: clips is a video file, or the first counts
     said: frozenset[str] = field(default=frozenset(), repr=False, compare=False)  # names that the file gives, dotted
 
     def __post_init__(self):
@@ -90,17 +111,22 @@ class TrainingJob:
         if not isinstance(values, dict):
             raise ConfigError(f"the job is a {type(values).__name__}; names and values are needed, such as 'output: …'")
         problems = _unknown("the job", values, [item.name for item in fields(cls) if item.name != "said"])
-        parts = {"training": TrainingConfig, "windows": WindowConfig}
-        known = {"training": [*WRITTEN, *PARTS], "windows": [item.name for item in fields(WindowConfig)]}
+        parts = {"training": TrainingConfig, "windows": WindowConfig, "motion": MotionOfClip}
+        known = {"training": [*WRITTEN, *PARTS]} | {
+            name: [item.name for item in fields(kind)] for name, kind in parts.items() if name != "training"
+        }
         for name in parts:
             problems += _unknown(name, values.get(name) or {}, known[name])
         if problems:
             raise ConfigError("; ".join(problems))
         if "output" not in values:
             raise ConfigError("output is missing; name the .safetensors file that will hold the result")
-        made = {name: kind.from_dict(values[name]) for name, kind in parts.items() if values.get(name) is not None}
+        given = {name: values[name] for name in parts if values.get(name) is not None}
+        made = {name: parts[name].from_dict(value) for name, value in given.items() if name != "motion"}
+        made |= {"motion": MotionOfClip(**check_fields(MotionOfClip, given["motion"]))} if "motion" in given else {}
         plain = {name: value for name, value in values.items() if name not in parts}
-        said = frozenset([*plain, *(f"windows.{name}" for name in values.get("windows") or {})])
+        said = frozenset([*plain, *(f"windows.{name}" for name in values.get("windows") or {}),
+                          *(f"training.{name}" for name in flat_settings(values.get("training") or {}))])  # fmt: skip
         return cls(**check_fields(cls, plain), **made, said=said)
 
 

@@ -42,13 +42,16 @@ class LinearVideoJob:
             on_step=on_step,
         )  # fmt: skip
 
-    def task(self, dataset: LatentDataset) -> AdapterTask:
-        """See `JobModel`."""
+    def trainee(self) -> LinearVideoTrainee:
+        """The network, ready to be trained or trained beside."""
         loop = self.config.loop
-        trainee = LinearVideoTrainee(
+        return LinearVideoTrainee(
             self.model.dit, self.model.spec, checkpointing=loop.gradient_checkpointing, blocks_on_cpu=loop.blocks_on_cpu
         )
-        return adapter_task(trainee, dataset, self.config)
+
+    def task(self, dataset: LatentDataset) -> AdapterTask:
+        """See `JobModel`."""
+        return adapter_task(self.trainee(), dataset, self.config)
 
     def write(self, task: AdapterTask, metadata: dict[str, str]) -> None:
         """See `JobModel`. A model goes with the text encoder and the words it came with."""

@@ -12,7 +12,7 @@ import torch
 from ..adapters.base_sample import CHANNELS, wan_sample
 from ..adapters.miva import MIVA
 from ..data.clips import ClipCollection
-from ..data.encoders import TextEntry, saved_texts, wan_encoders
+from ..data.encoders import Encoders, TextEntry, saved_texts, wan_encoders
 from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset
 from ..data.windows import WindowConfig
 from ..errors import ConfigError
@@ -73,36 +73,45 @@ class WanJob:
         for caption in captions if self.small is not None else ():
             self.small.vocabulary.tokenize(caption)
 
-    def dataset(self, clips: ClipCollection, on_step: OnStep) -> LatentDataset:
-        """See `JobModel`."""
+    def encoders(self, clips: ClipCollection) -> Encoders:
+        """What encodes these clips and their captions, from the CPU to the CPU; the VAE is in memory with it."""
         encode_text, made_of = self._texts(clips)
         vae = read_wan_vae(self.vae, device=self.device) if self.small is None else read_small_vae(VAE).to(self.device)
         encoders = wan_encoders(vae, encode_text, made_of, with_start=self.spec.config.concat_channels > 0)
         encode, beside = encoders.encode_frames, encoders.encode_beside
-        on_device = replace(
+        return replace(
             encoders, encode_frames=lambda video: encode(video.to(self.device)),
             encode_beside=beside and (lambda video: beside(video.to(self.device))),
         )  # fmt: skip
+
+    def dataset(self, clips: ClipCollection, on_step: OnStep) -> LatentDataset:
+        """See `JobModel`."""
         return build_latent_dataset(
-            clips, self.spec, on_device, self.windows, cache_folder=self.job.latents, on_step=on_step
+            clips, self.spec, self.encoders(clips), self.windows, cache_folder=self.job.latents, on_step=on_step
+        )
+
+    def trainee(self) -> WanTrainee:
+        """The network, its weights frozen, ready to be trained beside."""
+        loop = self.config.loop
+        network = frozen_wan(self.opened, dtype=self.dtype, device=self.device, blocks_on_cpu=loop.blocks_on_cpu)
+        return WanTrainee(
+            network, self.spec, checkpointing=loop.gradient_checkpointing, blocks_on_cpu=loop.blocks_on_cpu
         )
 
     def task(self, dataset: LatentDataset) -> AdapterTask:
         """See `JobModel`."""
-        loop = self.config.loop
-        network = frozen_wan(self.opened, dtype=self.dtype, device=self.device, blocks_on_cpu=loop.blocks_on_cpu)
-        trainee = WanTrainee(
-            network, self.spec, checkpointing=loop.gradient_checkpointing, blocks_on_cpu=loop.blocks_on_cpu
-        )
-        return adapter_task(trainee, dataset, self.config)
+        return adapter_task(self.trainee(), dataset, self.config)
 
     def write(self, task: AdapterTask, metadata: dict[str, str]) -> None:
         """See `JobModel`."""
-        network, sizes = task.trainee.module, self.spec.config
-        channels = {CHANNELS: str(sizes.in_channels + sizes.concat_channels)}
-        base = wan_sample(len(network.blocks), network.get_parameter)
-        told = {**metadata, **channels, **base.to_metadata()}
+        told = {**metadata, **self.about_base(task.trainee)}
         write_trained(self.job.output, task, told, precision=self.config.adapter.file_precision)
+
+    def about_base(self, trainee: WanTrainee) -> dict[str, str]:
+        """What an adapter's file says of the network it was trained beside."""
+        network, sizes = trainee.module, self.spec.config
+        channels = {CHANNELS: str(sizes.in_channels + sizes.concat_channels)}
+        return channels | wan_sample(len(network.blocks), network.get_parameter).to_metadata()
 
     def _check_settings(self) -> None:
         job, config = self.job, self.job.training

@@ -148,15 +148,16 @@ def motion_task(
 
 
 def motion_metadata(
-    clip: MotionClip, settings: MotionSettings, stage: str, head_map: HeadMap | None, loras: int = 0
+    clip: MotionClip, settings: MotionSettings, stage: str, head_map: HeadMap | None, loras: int = 0, *, rank: int = 0
 ) -> dict[str, str]:
-    """What a file says of how it was made. stage: of this file."""
+    """What a file says of how it was made. stage: of this file. rank: of its LoRA."""
     told = {
         "motion_transfer": SPEC_VERSION, "stage": stage, "trained_size": clip.size, "caption": clip.caption,
         "heads": settings.heads if stage == TEMPORAL else SPATIAL, "frame_places": settings.places,
         "motion_loss": json.dumps(asdict(settings.loss)), "frames": json.dumps(list(clip.plan.sparse)),
         "suggested_strength": f"{settings.strength:g}",
     }  # fmt: skip
+    told |= {"rank": str(rank)} if rank else {}
     if head_map is not None:
         told |= {"head_map": head_map.to_json(), "head_map_fingerprint": head_map.fingerprint}
     return told | ({"base_patches": str(loras)} if loras else {})

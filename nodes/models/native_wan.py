@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...motion.errors import ConfigError
+from ...motion.io.networks.base_licence import licence_of
 from ...motion.models.latent_spaces import SPACES, LatentSpace
 from ...motion.models.wan.config import WanConfig
 
@@ -53,6 +54,10 @@ class NativeWan:
     def space(self) -> LatentSpace:
         """The latent space it works in."""
         return SPACE
+
+    def licence(self) -> dict[str, str]:
+        """Metadata that names the licence of the weights; the host's loaders keep none of their file's."""
+        return licence_of({}, is_wan=True, is_ours=self.patcher.get_attachment(SCENE) is not None)
 
     @property
     def title(self) -> str:

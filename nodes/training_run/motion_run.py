@@ -114,7 +114,7 @@ class _InsideHost:
     def plan(self) -> TrainingPlan:
         """The run as the library takes it."""
         request = self.request
-        told = {**self.trainee.metadata(), "training_data": request.clip.fingerprint}
+        told = {**self.trainee.metadata(), **request.wan.licence(), "training_data": request.clip.fingerprint}
         expert = EXPERT_NAMES[request.expert]
         return TrainingPlan(
             config=request.config, task=self._task, write=self._write, draw=self._draw if request.vae else None,
@@ -183,7 +183,8 @@ class _InsideHost:
 
     def _save(self, path: Path, lora, metadata: dict[str, str], stage: str) -> Path:
         request = self.request
-        told = motion_metadata(request.clip, request.settings, stage, self.head_map, request.loras)
+        told = motion_metadata(request.clip, request.settings, stage, self.head_map, request.loras,
+                               rank=request.config.adapter.rank)  # fmt: skip
         with new_output(path) as output:
             save_adapter(output.temp, lora, {**metadata, **told})
         return output.path

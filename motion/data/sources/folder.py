@@ -55,6 +55,22 @@ def open_clip_folder(
     return ClipCollection(clips, tuple(skipped), fps, notes, decoder=pyav_version())
 
 
+def open_clip(path: str | os.PathLike, *, check: Callable[[], None] = go_on) -> Clip:
+    """One video file, or the first usable one of a folder, at its own times, with its caption; "" where it has none.
+
+    check() is called often while files are read. Raises ConfigError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return open_clip_folder(path, fps=0.0, default_caption="", check=check).clips[0]
+    try:
+        video, _ = _usable(path, 0.0, 2, check)
+    except UnusableVideo as error:
+        raise ConfigError(f"{path}: {error}; give a video file, or a folder of them") from error
+    captions, _, _ = read_captions(path.parent, [path.name])
+    return _clip(path.name, captions.get(path.name, ""), video, [], 0.0)
+
+
 def _usable(path: Path, fps: float, min_frames: int, check: Callable[[], None]) -> tuple[VideoFile, list[int]]:
     """A video with enough frames, and the frames that a clip at `fps` takes of it; none where fps is 0."""
     try:

@@ -19,7 +19,7 @@ from .byte_frames import ByteFrames
 from .photo import read_photo
 from .pictures import rgb_picture
 
-__all__ = ["WrittenVideo", "check_fps", "check_output", "read_photo", "read_video", "write_video"]
+__all__ = ["WrittenVideo", "check_fps", "check_output", "read_photo", "read_video", "write_picture", "write_video"]
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 _HELD = {".webp": 4, ".gif": 1}  # bytes a pixel that Pillow keeps of every frame until the file is whole
 # Above Full HD, x264's preset medium would hold 1 GiB of a 6-megapixel video and take most of the time. Zero latency
@@ -72,6 +72,19 @@ def write_video(
     h, w = stream.height, stream.width
     is_padded = suffix == ".mp4" and bool(h % 2 or w % 2)
     return WrittenVideo(final, stream.count, h + h % 2 * is_padded, w + w % 2 * is_padded, is_padded)
+
+
+def write_picture(path: str | os.PathLike, frame: Tensor, *, overwrite: bool = False) -> Path:
+    """Write one frame (h, w, 3) in [0, 1] as a PNG file; overwrite and errors as in `write_video`."""
+    target = check_output_name(path)
+    (pixels,) = ByteFrames(frame.unsqueeze(0))
+    if overwrite:
+        with atomic_path(target) as temp:
+            _save_png(pixels, temp)
+        return target
+    with new_output(target) as output:
+        _save_png(pixels, output.temp)
+    return output.path
 
 
 def read_video(path: str | os.PathLike) -> tuple[Tensor, float]:
@@ -164,10 +177,14 @@ def _encode_pillow(temp: Path, frames: ByteFrames, kind: str, duration: int, **o
 
 
 def _write_pngs(folder: Path, frames: ByteFrames, fps: float) -> None:
+    for index, pixels in enumerate(frames):
+        _save_png(pixels, folder / f"frame_{index:05d}.png")
+
+
+def _save_png(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    for index, pixels in enumerate(frames):
-        Image.fromarray(pixels).save(folder / f"frame_{index:05d}.png", "PNG")
+    Image.fromarray(pixels).save(path, "PNG")
 
 
 def _decode_mp4(path: Path) -> tuple[list[np.ndarray], float]:

@@ -11,7 +11,7 @@ def test_one_press_that_arrives_twice_lets_the_step_be_finished_and_a_second_pre
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     before = signal.getsignal(signal.SIGINT)
-    with train._soft_stop() as check:
+    with train.soft_stop() as check:
         check("nobody asked")
         for later in (0.0, 0.2):
             clock[0] += later
@@ -27,7 +27,7 @@ def test_one_press_that_arrives_twice_lets_the_step_be_finished_and_a_second_pre
 def test_being_asked_to_end_is_a_wish_however_often(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with train._soft_stop() as check:
+    with train.soft_stop() as check:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
             clock[0] += 5
