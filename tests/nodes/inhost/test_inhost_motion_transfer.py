@@ -16,9 +16,11 @@ from pack.motion.adapters.head_lora import head_lora
 from pack.motion.analysis.head_map import HeadMap
 from pack.motion.errors import ConfigError
 from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.networks.base_licence import OF_PACK, OF_WAN
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.rotary import sparse_places
+from pack.nodes.models.native_wan import native_wan
 from pack.nodes.training_run import live_view
 from tiny_wan import apart
 
@@ -182,6 +184,12 @@ def test_frames_at_places_of_their_own_are_turned_as_our_own_wan_turns_them(chec
             assert apart(found, own(*given, told)) < 2e-5 and apart(found, plain) > 1e-4
 
 
+def test_the_small_wan_of_the_pack_has_the_packs_licence_other_wan_its_own(ours):
+    model = ours["LoadBuiltin"].execute("motionblocks-wan").args[0]
+    assert native_wan(model).licence() == {"license": OF_PACK}
+    assert native_wan(tiny.native()).licence() == {"license": OF_WAN}
+
+
 def test_two_stages_make_two_files_that_core_applies_whole_and_leave_the_model_alone(train, core, vae, positive):
     model = native_model()
     before = seen(model)
@@ -189,8 +197,9 @@ def test_two_stages_make_two_files_that_core_applies_whole_and_leave_the_model_a
     assert differences(before, seen(model)) == []
     assert Path(done["path"]) == lora_file("moves_00001") and lora_file("moves_spatial_00001").is_file()
     tensors, told = read_safetensors(Path(done["path"]))
-    kind = [told[name] for name in ("stage", "heads", "caption", "input_channels")]
-    assert kind == ["temporal", "temporal", "a light", "16"]
+    kind = [told[name] for name in ("stage", "heads", "caption", "input_channels", "rank", "frame_places")]
+    assert kind == ["temporal", "temporal", "a light", "16", "2", "stride"]
+    assert told["license"] == OF_WAN and json.loads(told["frames"]) == [0, 2, 4, 6, 8]
     found = HeadMap.from_json(told["head_map"])
     assert found.fingerprint == done["head_map"].fingerprint and told["training_steps"] == "4"
     for layer, row in enumerate(found.temporal):
