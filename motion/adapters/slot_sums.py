@@ -5,6 +5,8 @@ fills up with what the model does by itself where the weights of those that answ
 Σ w·answer + max(0, 1 - Σ w)·own. So weight 0 is the model, half is half way, and adapters whose weights come to 1
 replace it together. In form "paper" nothing fills up: text is Σ w·answer, attention along the frames
 Σ w·(own + answer). Where the weights come to 1 the two agree. Source of the second: MIVA, arXiv 2512.20000.
+Along the frames an answer may be `Whole`, own + answer in one: Σ w·whole + (1 - Σ w)·own is the same sum as above, and
+where the weights come to 1 the layer's own is not computed at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from ..choices import DELTA, PAPER
 from ..errors import ConfigError
-from ..models.block_adapters import BlockAdapters, PairWeights
+from ..models.block_adapters import BlockAdapters, PairWeights, Whole
 
 Parts = Sequence[tuple[float | Tensor, Callable]]  # weights: numbers, or (b or 1, t, n)
 
@@ -26,7 +28,8 @@ def summed_slots(
     if not weighted:
         return None
     made, is_paper = {}, form == PAPER
-    for slot, combine in (("beside_self_attention", _beside), ("temporal", _weighed_whole if is_paper else _beside),
+    for slot, combine in (("beside_self_attention", _beside),
+                          ("temporal", _along_frames_alone if is_paper else _along_frames),
                           ("instead_of_text", _instead_alone if is_paper else _instead),
                           ("attention_bias", _bias)):  # fmt: skip
         parts = [(weight, getattr(slots, slot)) for weight, slots in weighted if getattr(slots, slot) is not None]
@@ -47,15 +50,27 @@ def _beside(parts: Parts) -> Callable:
     return answer
 
 
-def _weighed_whole(parts: Parts) -> Callable:
-    """Beside attention, so that it is Σ w·(own + answer) altogether."""
-
-    def answer(site) -> Tensor | None:
+def _along_frames(parts: Parts) -> Callable:
+    def answer(site) -> Tensor | Whole | None:
         found = _answers(parts, site)
-        if not found:
-            return None
-        more = sum(weight for weight, _ in found) - 1
-        return _sum([_times(weight, value) for weight, value in found] + [_times(more, site.result)])
+        whole = [(weight, value.tokens) for weight, value in found if isinstance(value, Whole)]
+        beside = [_times(weight, value) for weight, value in found if not isinstance(value, Whole)]
+        if not whole:
+            return _sum(beside)
+        rest = 1 - sum(weight for weight, _ in whole)
+        own = [_times(rest, site.result)] if isinstance(rest, Tensor) or rest else []
+        return Whole(_sum([_times(weight, value) for weight, value in whole] + own + beside))
+
+    return answer
+
+
+def _along_frames_alone(parts: Parts) -> Callable:
+    """Σ w·(own + answer) altogether, so that nothing fills up."""
+
+    def answer(site) -> Whole | None:
+        found = _answers(parts, site)
+        wholes = (value.tokens if isinstance(value, Whole) else site.result + value for _, value in found)
+        return Whole(_sum([_times(weight, whole) for (weight, _), whole in zip(found, wholes)])) if found else None
 
     return answer
 
@@ -107,6 +122,8 @@ def _rest(weights: list[float | Tensor]) -> float | Tensor:
 
 def _times(weight: float | Tensor, values: Tensor) -> Tensor:
     """values (b, t, n, d), weighed."""
+    if isinstance(weight, float) and weight == 1.0:
+        return values
     return weight * values if isinstance(weight, float) else weight.to(values).unsqueeze(-1) * values
 
 

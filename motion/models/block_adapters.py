@@ -1,17 +1,19 @@
 """What adapters may do inside a block of a video transformer: four places, each empty unless a call fills it.
 
     beside_self_attention(AttentionSite) -> (b, t, n, d)   added to spatial attention's result, inside its gate
-    temporal(AttentionSite) -> (b, t, n, d)                the same beside attention along the frames
+    temporal(FrameSite) -> (b, t, n, d)                    the same beside attention along the frames, or `Whole`
     instead_of_text(TokenSite) -> (b, t, n, d)             added to the tokens; text attention does not run
     attention_bias(TokenSite) -> PairWeights               weighs the pairs of tokens that spatial attention mixes
 In Wan one softmax attention over all frames is both: it is the spatial attention meant here, whose pairs are those of
 the whole video, and there is no `temporal`.
 An answer of None leaves this block as it is. An adapter that would replace what it stands beside returns its own
-result less `site.result`. Sites are shared: nothing in them may be written into or kept after the call.
+result less `site.result`, along the frames better as `Whole`: then the layer's own is not computed where nobody needs
+it. Sites are shared: nothing in them may be written into or kept after the call.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -63,10 +65,9 @@ class TokenSite(NamedTuple):
 class AttentionSite(NamedTuple):
     """A self-attention and what it has just computed.
 
-    query, key, value: normed where the model norms them, (b·t, n, nh, dh) in space, (b, t, n, nh, dh) along the
-    frames. state: of key and value, one a frame, None along the frames; `read_spatial_state` reads it with other
-    queries. It holds each pair unweighted, whatever `attention_bias` does to the attention itself. Wan: (b·t, n, nh,
-    dh), not yet turned by their places; softmax has no state.
+    query, key, value: normed where the model norms them, (b·t, n, nh, dh). state: of key and value, one a frame;
+    `read_spatial_state` reads it with other queries. It holds each pair unweighted, whatever `attention_bias` does to
+    the attention itself. Wan: not yet turned by their places; softmax has no state.
     """
 
     tokens: Tensor  # (b, t, n, d), normed and modulated
@@ -78,6 +79,66 @@ class AttentionSite(NamedTuple):
     result: Tensor  # (b, t, n, d): the layer's own answer, before its gate
     attention: nn.Module | LayerAtSite
     around: Around
+
+
+class FrameSite:
+    """An attention along the frames, whose parts are computed where somebody asks for them, once.
+
+    tokens: (b, t, n, d), normed and modulated. own: query, key, value (b, t, n, nh, dh) -> the layer's own answer
+    (b, t, n, d), before its gate.
+    """
+
+    state = None
+
+    def __init__(self, tokens: Tensor, attention: nn.Module, around: Around, own: Callable[..., Tensor]):
+        self.tokens, self.attention, self.around, self._own = tokens, attention, around, own
+
+    @cached_property
+    def unnormed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `to_q`, `to_k` and `to_v` give, each (b·t, n, d)."""
+        x = self.tokens.flatten(0, 1)
+        return self.attention.to_q(x), self.attention.to_k(x), self.attention.to_v(x)
+
+    @cached_property
+    def normed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, normed where the model norms them, each (b, t, n, nh, dh)."""
+        return self.heads(*self.unnormed)
+
+    def heads(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(b·t, n, d) each, as this attention norms and splits them: (b, t, n, nh, dh)."""
+        shape = self.tokens.shape[:2]
+        return tuple(part.unflatten(0, shape) for part in self.attention.normed(query, key, value))
+
+    @property
+    def unnormed_query(self) -> Tensor:
+        """(b·t, n, d)."""
+        return self.unnormed[0]
+
+    @property
+    def query(self) -> Tensor:
+        """(b, t, n, nh, dh), as `normed`."""
+        return self.normed[0]
+
+    @property
+    def key(self) -> Tensor:
+        """As `query`."""
+        return self.normed[1]
+
+    @property
+    def value(self) -> Tensor:
+        """As `query`."""
+        return self.normed[2]
+
+    @cached_property
+    def result(self) -> Tensor:
+        """The layer's own answer, (b, t, n, d), before its gate."""
+        return self._own(*self.normed)
+
+
+class Whole(NamedTuple):
+    """An answer along the frames that stands in place of the layer's own, (b, t, n, d), instead of being added."""
+
+    tokens: Tensor
 
 
 class PairWeights(NamedTuple):
@@ -100,7 +161,7 @@ class BlockAdapters:
 
     beside_self_attention: Callable[[AttentionSite], Tensor | None] | None = None
     instead_of_text: Callable[[TokenSite], Tensor | None] | None = None
-    temporal: Callable[[AttentionSite], Tensor | None] | None = None
+    temporal: Callable[[FrameSite], Tensor | Whole | None] | None = None
     attention_bias: Callable[[TokenSite], PairWeights | None] | None = None
 
 

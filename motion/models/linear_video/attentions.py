@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ....kernels.spatial_linear_attention import spatial_linear_attention
 from ....kernels.spatial_state import spatial_linear_attention_with_state, spatial_linear_state
 from ....kernels.temporal_cosine_attention import temporal_cosine_attention
-from ..block_adapters import AttentionSite, PairWeights, TokenSite, weigh_pairs
+from ..block_adapters import AttentionSite, FrameSite, PairWeights, TokenSite, Whole, weigh_pairs
 from ..block_inputs import BlockInputs
 from ..module_weights import is_untouched
 from ..text_cache import CachedText, MaskedText
@@ -89,9 +89,11 @@ class FramedAttention(SelfAttention):
             return self.gather(tokens, around) if is_untouched(self) else self(tokens(), around)
         site = self.site(tokens(), around)
         more = beside(site)
+        if isinstance(more, Whole):
+            return more.tokens
         return site.result if more is None else site.result + more
 
-    def site(self, x: Tensor, around: BlockInputs) -> AttentionSite:
+    def site(self, x: Tensor, around: BlockInputs) -> AttentionSite | FrameSite:
         """What an adapter beside this attention is told; a hooked module is called and its parts are made again."""
         raise NotImplementedError
 
@@ -156,17 +158,12 @@ class TemporalAttention(FramedAttention):
         del q, k, v
         return self.to_out[0](mixed).reshape(shape)
 
-    def site(self, x: Tensor, around: BlockInputs) -> AttentionSite:
-        """As told above, without a state."""
-        h = x.flatten(0, 1)
-        unnormed = self.to_q(h)
-        parts = self.normed(unnormed, self.to_k(h), self.to_v(h))
-        q, k, v = (y.unflatten(0, x.shape[:2]) for y in parts)
+    def site(self, x: Tensor, around: BlockInputs) -> FrameSite:
+        """As told above. A hooked module is called even where an adapter stands in its place: its hooks may watch."""
         if is_untouched(self):
-            result = self.to_out[0](self.mix(q, k, v, around)).reshape(x.shape)
-        else:
-            result = self(x, around)
-        return AttentionSite(x, unnormed, q, k, v, None, result, self, around)
+            return FrameSite(x, self, around, lambda *qkv: self.to_out[0](self.mix(*qkv, around)).reshape(x.shape))
+        result = self(x, around)
+        return FrameSite(x, self, around, lambda *qkv: result)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, around: BlockInputs) -> Tensor:
         """q, k, v (b, t, n, nh, dh) -> (b·t, n, d), before `to_out`."""

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lora_toys import call, mixed_lora
+from pack.motion.adapters.miva import MIVA, MIVAConfig
 from pack.motion.adapters.slot_sums import summed_slots
 from pack.motion.adapters.stack import AdapterStack, StackEntry
 from pack.motion.errors import ConfigError
-from pack.motion.models.block_adapters import BlockAdapters, PairWeights
+from pack.motion.models.block_adapters import BlockAdapters, PairWeights, Whole
 from torch import nn
 from training_toys import tiny_dit, tiny_spec
 
@@ -174,6 +175,55 @@ def test_in_the_papers_form_nothing_fills_up_and_attention_along_the_frames_is_w
         torch.testing.assert_close(seen, run(dit, *entries), atol=1e-6, rtol=1e-5)
     else:
         assert (seen - run(dit, *entries)).abs().max() > 1e-3
+
+
+class Replaces(TextMLP):
+    """The same numbers, answered along the frames as a whole."""
+
+    @property
+    def slots(self):
+        return BlockAdapters(instead_of_text=self.instead, temporal=lambda site: Whole(site.result + self.beside(site)))
+
+
+@pytest.mark.parametrize("form", ["delta", "paper"])
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.5, 0.5), (0.3, 0.2), (0.9, 0.6), (-0.5, 0.25)])
+def test_what_is_answered_as_a_whole_adds_up_as_what_is_added_does(weights, form):
+    dit = tiny_dit(tiny_spec())
+    runs = []
+    for kinds in ((TextMLP, TextMLP), (Replaces, Replaces), (Replaces, TextMLP)):
+        entries = tuple(StackEntry(kind(seed), weight) for seed, (kind, weight) in enumerate(zip(kinds, weights)))
+        with AdapterStack(entries, form=form).attached(dit, sigma=0.5, **SIZE) as slots:
+            runs.append(call(dit, adapters=slots))
+    for seen in runs[1:]:
+        torch.testing.assert_close(seen, runs[0], atol=1e-6, rtol=1e-5)
+
+
+def test_where_a_mask_is_0_the_layers_own_answer_stands_to_the_last_bit():
+    slots = BlockAdapters(temporal=lambda site: Whole(torch.full_like(site.result, 7.0)))
+    weight = torch.tensor([[[0.0, 1.0, 0.25, 0.0]]])
+
+    class Site:
+        result = torch.randn(1, 3, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+
+    answer = summed_slots([(weight, slots)]).temporal(Site()).tokens
+    assert torch.equal(answer[:, :, [0, 3]], Site.result[:, :, [0, 3]]) and (answer[:, :, 1] == 7).all()
+
+
+@pytest.mark.parametrize(("weights", "touched", "times"), [
+    ((1.0,), False, 1), ((0.5, 0.5), False, 2), ((0.5,), False, 2), ((1.0,), True, 2),
+])  # fmt: skip
+def test_the_layers_own_attention_is_computed_only_where_it_counts_or_is_watched(monkeypatch, weights, touched, times):
+    """Mixes of one block: one an adapter, and the layer's own where weights do not come to 1 or a hook listens."""
+    dit, mixed = tiny_dit(tiny_spec()), []
+    for block in dit.transformer_blocks:
+        layer, mix = block.attn_temporal, block.attn_temporal.mix
+        monkeypatch.setattr(layer, "mix", lambda *args, mix=mix: mixed.append(1) or mix(*args))
+    if touched:
+        for block in dit.transformer_blocks:
+            block.attn_temporal.register_forward_hook(lambda *seen: None)
+    adapters = [MIVA(dit, MIVAConfig(rank=2, parts=("tsa",)), seed=seed) for seed in range(len(weights))]
+    run(dit, *map(StackEntry, adapters, weights))
+    assert len(mixed) == times * len(dit.transformer_blocks)
 
 
 def test_another_form_is_refused():
