@@ -25,6 +25,7 @@ from ..io.networks.builtin_names import weights_path
 from ..io.networks.builtin_wan import WORDS
 from ..io.networks.families import weights_family
 from ..io.networks.wan_layouts import FAMILY as WAN
+from ..models.linear_video.architecture import LINEAR_VIDEO
 from ..models.wan.experts import LOW
 from .config import TrainingConfig
 from .head_classes import FIRST_SIGMA, LOW_SIGMA, classify_heads
@@ -192,6 +193,8 @@ def _open_model(job: TrainingJob) -> tuple[WanJob, MotionSettings, list[str]]:
     """The model with the numbers of the preset. Raises ConfigError and CheckpointError."""
     source = open_weights(weights_path(job.model))
     family = weights_family(source.shapes, source.metadata)
+    if family == LINEAR_VIDEO.name:
+        raise ConfigError(f"{source.path} is a {LINEAR_VIDEO.title}; {LINEAR_VIDEO.adapters.already_apart}")
     if not family.startswith(WAN):
         raise CheckpointError(
             f"{source.path}: this is {family or 'not a model known here'}; the motion of one clip is learned beside "

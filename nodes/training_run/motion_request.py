@@ -15,6 +15,7 @@ from ...motion.training.config import TrainingConfig
 from ...motion.training.head_classes import FIRST_SIGMA, LOW_SIGMA
 from ...motion.training.motion_transfer import PRESETS, MotionSettings, context_of, settings_for
 from ..host import checks
+from ..models.base import architecture_of
 from ..models.native_wan import NativeWan, native_wan
 from ..sampling import flow_shift
 from ..text_encoders.prompts import refuse_unread
@@ -60,7 +61,7 @@ class MotionRequest:
 
 def read_motion_request(model, motion_clip, positive, values: dict) -> MotionRequest:
     """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
-    wan = native_wan(model)
+    wan = wan_with_heads(model)
     spec, clip = native_spec(wan), check_motion_clip(motion_clip, wan)
     head_map = values.get("head_map")
     if head_map is not None and not isinstance(head_map, HeadMap):
@@ -83,6 +84,14 @@ def read_motion_request(model, motion_clip, positive, values: dict) -> MotionReq
         allow_changes=bool(values.get("allow_changed_data", False)), expert=expert, vae=vae,
         sample_texts=(sampled, negative), notes=tuple(notes),
     )  # fmt: skip
+
+
+def wan_with_heads(model) -> NativeWan:
+    """The plain Wan in a MODEL. Raises ConfigError, for models with layers of their own for time with their names."""
+    architecture = architecture_of(model)
+    if architecture is not None and architecture.adapters.time:
+        raise ConfigError(f"model is a {architecture.title}; {architecture.adapters.already_apart}")
+    return native_wan(model)
 
 
 def check_motion_clip(clip, wan: NativeWan) -> MotionClip:

@@ -20,11 +20,10 @@ from ...motion.training.tasks.motion_task import MotionTask
 from ...motion.training.trainees.wan import padded_text
 from ..host import devices, progress
 from ..host.text_under import text_under
-from ..models.native_wan import native_wan
 from . import previews
 from .folders import prepare
 from .live_view import Page, curve_of
-from .motion_request import MotionRequest, check_motion_clip, prompt_of
+from .motion_request import MotionRequest, check_motion_clip, prompt_of, wan_with_heads
 from .native_trainee import NativeWanTrainee
 from .settings import EXPERT_NAMES
 
@@ -44,7 +43,7 @@ class MotionOutcome:
 
 def look_at_heads(model, motion_clip, positive, **settings) -> tuple[HeadMap, list[str]]:
     """The map of a MODEL's heads over a clip, and what else to tell. Raises ConfigError and ShapeError."""
-    wan = native_wan(model)
+    wan = wan_with_heads(model)
     clip = check_motion_clip(motion_clip, wan)
     with torch.inference_mode(False):
         trainee = NativeWanTrainee(wan)
@@ -61,7 +60,7 @@ def map_of_text(model, text: str, settings: dict) -> tuple[HeadMap, list[str]]:
     """The map of a text under other settings, and what to tell of it for this MODEL. Raises ConfigError."""
     found = HeadMap.from_json(text).changed(**settings)
     with torch.inference_mode(False):
-        return found, [*map_remarks(found, NativeWanTrainee(native_wan(model))), *_one_type(found)]
+        return found, [*map_remarks(found, NativeWanTrainee(wan_with_heads(model))), *_one_type(found)]
 
 
 def train_motion(request: MotionRequest, node_id: str | None) -> MotionOutcome:
