@@ -28,6 +28,7 @@ NODE_SIZES = {
     "MotionBlocksPrepareMotionClip": (360, 620),
     "MotionBlocksClassifyHeads": (420, 900),
     "MotionBlocksTrainMotionLoRA": (420, 1320),
+    "MotionBlocksMeasureMotionTransfer": (560, 900),
     "ImageScale": (320, 170),
     "MotionBlocksLoadPoses": (460, 640),
     "MotionBlocksCleanPoses": (460, 860),
@@ -48,6 +49,9 @@ SIZES_IN = {  # their videos are tall
     "words_to_video": {"SaveVideo": (480, 680)},
     "drawing_to_video": {"SaveVideo": (480, 680), "MotionBlocksSamplePhoto": (320, 420)},
     "motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
+    "classify_heads": {"MotionBlocksLoadClips": (340, 480), "SaveVideo": (420, 800)},
+    "wan21_motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
+    "wan22_motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
 }
 
 
@@ -485,6 +489,69 @@ For **Wan 2.1** replace the model, its CLIP and VAE by the host's own loaders; 8
     (520, 520),
 )
 
+HEADS_NOTE = note(
+    "Start here",
+    """
+# Which attention heads look along time
+
+Press **Run**: a few seconds on a CPU. Follow-Your-Motion trains a motion through those heads of a Wan that follow
+things **along time**, and leaves those that look around **in the picture** alone.
+
+- **Which heads look along time**: a row a layer, a box a head; blue = in the picture, orange = along time, a dot on
+  those that count as temporal. *text* is the map as JSON, to keep.
+- **How steady that is**: at four noise levels. The report says how many heads change their type on the way; the paper
+  looks at 0.9998 alone.
+- **Another rule, without looking again**: reads the text of the first map. Try *alpha* and *target_fraction* there.
+
+Your own clip: *Load Video* to `video` in place of *clips*. **Train Motion LoRA** takes the map at *head_map*, and makes
+one by itself where none is connected. For Wan 2.1 or 2.2: *wan21_motion_transfer*, *wan22_motion_transfer*.
+""",
+    (520, 430),
+)
+
+MOTION_FILES = """
+1. **Your clip**: *Load Video* to `video` of *Choose its frames*, in place of *clips*; about 5 seconds with one clear
+   motion. Of 81 frames 17 are trained. Name in `caption` all that is seen.
+2. **Another subject**: a prompt with other things and colours, best without a motion.
+3. **Learn the motion**: preset *quick*, 3000 steps; *paper* takes 5000 at rank 128. Looks first, which are put aside,
+   then motion. **Cancel** is safe: to go on set *resume_from* to `latest`. Out of memory: lower *resolution*, or load
+   the model as `fp8_e4m3fn`.
+"""
+
+WAN21_MOTION_NOTE = note(
+    "Start here",
+    "# One clip's motion for another subject, by Wan 2.1\n"
+    + WAN_FILES.format(models="`wan2.1_t2v_1.3B_bf16`")
+    + MOTION_FILES
+    + """
+4. Left without, right with the motion, and the numbers in *Does it move like the clip?*. Later you need no training:
+   **Load LoRA (Model Only)** with `loras/wan21_motion_00001.safetensors` at 0.5.
+
+The clip that comes with the pack has 17 frames of 64 px: it only shows that the graph runs. Tried with tiny random
+weights on both ends of the supported hosts, on a CPU; not with the published weights.
+""",
+    (520, 620),
+)
+
+WAN22_MOTION_NOTE = note(
+    "Start here",
+    "# One clip's motion for another subject, by Wan 2.2\n"
+    + WAN_FILES.format(models="`wan2.2_t2v_high_noise_14B_fp8_scaled`, `wan2.2_t2v_low_noise_14B_fp8_scaled`")
+    + """
+Wan 2.2 is two models: the first makes what moves out of noise, the second how it looks. So only the **high-noise**
+expert is trained (*expert*); nothing in a file tells the two apart.
+"""
+    + MOTION_FILES
+    + """
+4. The samplers share 20 steps: *end_at_step* of the first is *start_at_step* of the second. Later you need no training:
+   **Load LoRA (Model Only)** with `loras/wan22_motion_high_00001.safetensors` at 0.5, before the first sampler.
+
+The clip that comes with the pack has 17 frames of 64 px: it only shows that the graph runs. Tried with tiny random
+weights on both ends of the supported hosts, on a CPU; not with the published weights.
+""",
+    (520, 720),
+)
+
 LAYOUTS = {
     "fit_poses": [
         [group("Read me", GREY, [POSES_NOTE]), group("Poses", GREEN, ["1"])],
@@ -601,6 +668,28 @@ LAYOUTS = {
         [group("Without and with", PURPLE, ["9", "10", "11"], ["12", "13", "14", "15"])],
         [group("Video", YELLOW, ["16", "17"])],
     ],
+    "classify_heads": [
+        [group("Read me", GREY, [HEADS_NOTE])],
+        [group("Model and clip", GREEN, ["1", "2"], ["3", "4"])],
+        [group("Heads", BLUE, ["5"], ["6"], ["7"])],
+        [group("Video", YELLOW, ["8", "9", "10", "11"])],
+    ],
+    "wan21_motion_transfer": [
+        [group("Read me", GREY, [WAN21_MOTION_NOTE])],
+        [group("Model, text encoder and VAE", GREEN, ["1", "4", "2", "3"])],
+        [group("Clip and heads", BLUE, ["5", "7"], ["6"], ["8"])],
+        [group("Learn", PURPLE, ["9", "10", "12"], ["11"])],
+        [group("Without and with", PURPLE, ["13", "14"], ["15", "16"]), group("Video", YELLOW, ["18", "19"], ["20"])],
+        [group("Measure", BLUE, ["17"])],
+    ],
+    "wan22_motion_transfer": [
+        [group("Read me", GREY, [WAN22_MOTION_NOTE])],
+        [group("Models, text encoder and VAE", GREEN, ["1", "5", "2", "6", "3", "4"])],
+        [group("Clip and heads", BLUE, ["7", "9"], ["8"], ["10"])],
+        [group("Learn", PURPLE, ["11", "12", "14"], ["13"])],
+        [group("Sample", PURPLE, ["15", "17"], ["16"]), group("Video", YELLOW, ["19", "20"])],
+        [group("Measure", BLUE, ["18"])],
+    ],
     "wan_train_animate": [
         [group("Read me", GREY, [WAN_NOTE])],
         [group("Model, text encoder and VAE", GREEN, ["1", "4", "2", "3"])],
@@ -632,7 +721,8 @@ LAYOUTS = {
 
 # Their models are not part of the pack: built among tiny stand-ins, whose videos are noise; their picture is the graph.
 WAN_WEIGHTS = (  # the host's own loaders name them; built without any
-    "wan_train_animate", "wan22_train_animate", "wan22_motion_adapters",
+    "wan_train_animate", "wan22_train_animate", "wan22_motion_adapters", "wan21_motion_transfer",
+    "wan22_motion_transfer",
 )  # fmt: skip
 NEWER_NODES = ("sdpose_to_poses",)  # of ComfyUI 0.33.0; built without weights too
 NEED_WEIGHTS = ("sana_video_text_to_video", "sana_video_image_to_video", "sana_inflate_train_animate")

@@ -24,6 +24,7 @@ PROMISES = {
     "drawing_to_video": (17, 384, 384),
     "wan_motion_adapter": (17, 256, 544),
     "motion_transfer": (17, 384, 816),
+    "classify_heads": (17, 548, 324),
 }
 CUT_DOWN = {  # trainings that would take a minute: a few steps say whether the graph runs
     "motion_transfer": {"MotionBlocksTrainMotionLoRA": {"spatial_steps": 3, "temporal_steps": 3, "sample_every": 0}},
@@ -36,6 +37,7 @@ NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, fram
 }
 WAN_WEIGHTS = {  # test_wan_workflows_run.py
     "wan_train_animate": (17, 480, 832), "wan22_train_animate": (17, 576, 480), "wan22_motion_adapters": (17, 576, 480),
+    "wan21_motion_transfer": (81, 480, 1672), "wan22_motion_transfer": (81, 480, 832),
 }  # fmt: skip
 NEWER_NODES = {"sdpose_to_poses": {"RTDETR_detect", "SDPoseKeypointExtractor"}}  # of ComfyUI 0.33.0; need weights too
 FOLDERS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}

@@ -9,15 +9,21 @@ import copy
 import numpy as np
 import pytest
 from host_server import HostServer
-from shipped_workflows import WAN_WEIGHTS, api_graph, video_of
+from shipped_workflows import api_graph, video_of
 
 pytestmark = pytest.mark.host
 T2V, I2V, PAIR = "wan_train_animate", "wan22_train_animate", "wan22_motion_adapters"
+T2V_MOTION, PAIR_MOTION = "wan21_motion_transfer", "wan22_motion_transfer"
 TRAINER, ADAPTER_TRAINER = "MotionBlocksTrainMotionModel", "MotionBlocksTrainAdapter"
+MOTION_TRAINER = "MotionBlocksTrainMotionLoRA"
 SHORT = {"steps": 2, "resolution": 16, "num_frames": 5, "windows_per_clip": 1, "rank": 2, "precision": "fp32",
          "learning_rate": 0.01, "save_every": 0}  # fmt: skip
 CUT = {  # by class; a shipped graph trains for minutes on a card
     TRAINER: SHORT, ADAPTER_TRAINER: SHORT,
+    MOTION_TRAINER: {"spatial_steps": 2, "temporal_steps": 2, "rank": 2, "batch_size": 1, "precision": "fp32",
+                     "learning_rate": 0.01, "save_every": 0},
+    "MotionBlocksPrepareMotionClip": {"num_frames": 9, "sparse_frames": 5, "resolution": 16},
+    "MotionBlocksClassifyHeads": {"target_fraction": 0.5},  # heads of random weights are of one type
     "MotionBlocksEmptyLatent": {"width": 32, "height": 16, "num_frames": 5},
     "MotionBlocksImageToVideo": {"num_frames": 5}, "ImageScale": {"width": 32, "height": 16}, "KSampler": {"steps": 2},
 }  # fmt: skip
@@ -72,7 +78,7 @@ def untrained(graph, seed):
     return graph
 
 
-@pytest.mark.parametrize("name", sorted(WAN_WEIGHTS.keys() - {PAIR}))
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_workflow_trains_and_animates_from_cores_loaders_to_the_video(stocked, name):
     graph = cut(name)
     before, _ = video_of(stocked, untrained(graph, 1))
@@ -104,6 +110,24 @@ def test_a_pair_of_motion_adapters_is_trained_applied_and_loaded_again_from_its_
         graph[key]["inputs"]["weight"] = 0.0
     without, _ = video_of(stocked, graph)
     assert not np.array_equal(without, frames)
+
+
+@pytest.mark.parametrize("name, width, part", [(T2V_MOTION, 72, ""), (PAIR_MOTION, 32, "_high")])
+def test_one_clips_motion_is_learned_measured_and_loaded_again_from_its_file(stocked, name, width, part):
+    graph = cut(name)
+    frames, fps = video_of(stocked, graph)
+    assert frames.shape == (5, 16, width, 3) and fps == 16.0 and frames.std() > 5
+    (trainer,) = (key for key, node in graph.items() if node["class_type"] == MOTION_TRAINER)
+    start = f"{name.removesuffix('_transfer')}{part}_0"
+    file = max(file for file in stocked.get("/models/loras") if file.startswith(start))
+    spatial = f"{start.removesuffix('_0')}_spatial_0"
+    assert any(file.startswith(spatial) for file in stocked.get("/models/loras"))
+    base = graph[trainer]["inputs"]["model"]
+    loaded = {"model": base, "lora_name": file, "strength_model": 0.5}  # as the preset has it
+    graph[trainer] = {"class_type": "LoraLoaderModelOnly", "inputs": loaded}
+    assert np.array_equal(video_of(stocked, graph)[0], frames)
+    loaded["strength_model"] = 0.0
+    assert not np.array_equal(video_of(stocked, graph)[0], frames)
 
 
 def test_the_small_text_encoder_reads_words(stocked):
