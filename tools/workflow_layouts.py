@@ -50,6 +50,7 @@ SIZES_IN = {  # their videos are tall
     "drawing_to_video": {"SaveVideo": (480, 680), "MotionBlocksSamplePhoto": (320, 420)},
     "motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
     "classify_heads": {"MotionBlocksLoadClips": (340, 480), "SaveVideo": (420, 800)},
+    "motion_reconstruction": {"MotionBlocksLoadClips": (340, 480), "SaveVideo": (480, 680)},
     "wan21_motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
     "wan22_motion_transfer": {"MotionBlocksLoadClips": (340, 480)},
 }
@@ -509,6 +510,28 @@ one by itself where none is connected. For Wan 2.1 or 2.2: *wan21_motion_transfe
     (520, 430),
 )
 
+RECONSTRUCTION_NOTE = note(
+    "Start here",
+    """
+# Is the clip really in the two LoRAs?
+
+Press **Run**: some minutes on a CPU. A check before you trust a motion LoRA: with **both** LoRAs and the clip's own
+caption the clip must come out again, and with the **motion alone** it must move so, without the looks that no word
+names: here a band at the edge of the picture.
+
+- **Learn the looks**: single frames alone, *stage* `spatial`.
+- **Learn the motion beside them**: *stage* `temporal`, on the model that has the looks already.
+- **The motion alone**: the second LoRA on the bare model, as it is used.
+
+In the video above: the clip, and what the bare model makes of its caption; below: the motion alone, and with the looks.
+**Measure Motion Transfer** tells it in numbers: of moving tracks both should come near 1, and above what the bare model
+has. The band says which looks came along; *colours* say little here, since the caption names them.
+
+*motion_transfer* then gives the motion to another subject.
+""",
+    (520, 440),
+)
+
 MOTION_FILES = """
 1. **Your clip**: *Load Video* to `video` of *Choose its frames*, in place of *clips*; about 5 seconds with one clear
    motion. Of 81 frames 17 are trained. Name in `caption` all that is seen.
@@ -673,6 +696,14 @@ LAYOUTS = {
         [group("Model and clip", GREEN, ["1", "2"], ["3", "4"])],
         [group("Heads", BLUE, ["5"], ["6"], ["7"])],
         [group("Video", YELLOW, ["8", "9", "10", "11"])],
+    ],
+    "motion_reconstruction": [
+        [group("Read me", GREY, [RECONSTRUCTION_NOTE]), group("Model", GREEN, ["1", "9"])],
+        [group("Clip", GREEN, ["2", "4", "5"], ["3"])],
+        [group("Learn", BLUE, ["6"], ["7"])],
+        [group("Without, with the motion, with both", PURPLE, ["10", "11", "8"], ["12", "13", "14", "15"])],
+        [group("Measure", BLUE, ["16"], ["17"])],
+        [group("Video", YELLOW, ["18", "19", "20", "21"], ["22", "23"])],
     ],
     "wan21_motion_transfer": [
         [group("Read me", GREY, [WAN21_MOTION_NOTE])],

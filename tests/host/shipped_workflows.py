@@ -25,9 +25,11 @@ PROMISES = {
     "wan_motion_adapter": (17, 256, 544),
     "motion_transfer": (17, 384, 816),
     "classify_heads": (17, 548, 324),
+    "motion_reconstruction": (17, 680, 680),
 }
 CUT_DOWN = {  # trainings that would take a minute: a few steps say whether the graph runs
     "motion_transfer": {"MotionBlocksTrainMotionLoRA": {"spatial_steps": 3, "temporal_steps": 3, "sample_every": 0}},
+    "motion_reconstruction": {"MotionBlocksTrainMotionLoRA": {"spatial_steps": 3, "temporal_steps": 3}},
     "wan_motion_adapter": {"MotionBlocksTrainAdapter": {"steps": 6, "batch_size": 2, "sample_every": 0}},
 }
 NEED_WEIGHTS = {  # as shipped; tests without the public weights cut sizes, frames and steps down
