@@ -36,7 +36,7 @@ class RopeTimeScale(io.ComfyNode):
                 inp(
                     io.Float.Input, "factor", default=1.0, min=LEAST, max=MOST, step=0.01,
                     tooltip="How many times as far apart frames stand, with mode factor. 1 = as Wan has it; above "
-                    " 1 more happens between frames, below 1 less. Far from 1 pictures fall apart.",
+                    "1 more happens between frames, below 1 less. Far from 1 pictures fall apart.",
                 ),
                 inp(
                     io.Int.Input, "num_frames", default=81, min=5, max=MAX_FRAMES, step=4,
