@@ -15,7 +15,7 @@ MASSES, SVG = HEAD_METHODS = ("masses", "svg")
 BOTH, SPATIAL, TEMPORAL = STAGES = ("both", "spatial", "temporal")
 ALL_HEADS = "all"
 SECOND_HEADS = (TEMPORAL, ALL_HEADS)
-STRIDE, _, CENTER, OFF = PLACES = ("stride", "paper", "center", "off")
+STRIDE, PAPER_PLACES, CENTER, OFF = PLACES = ("stride", "paper", "center", "off")
 MOTION_LOSSES = ("paper", "release", "off")
 # What a camera does in clips made of photos, in film usage; see data/sources/camera_clips.py.
 CAMERA_MOVES = (

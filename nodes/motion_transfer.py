@@ -27,6 +27,7 @@ OWN = "preset"  # a choice that leaves it to the preset
 MAX_FRAMES = 1001
 MAX_TEXT = 4000  # characters of a caption
 FIRST_LEVEL = "0.9998"
+NO_CAPTION = "\nno caption: name what is seen, so that it stays apart"
 
 
 class PrepareMotionClip(io.ComfyNode):
@@ -43,7 +44,10 @@ class PrepareMotionClip(io.ComfyNode):
             "images.",
             search_aliases=["follow your motion", "motion transfer", "one clip", "reference video", "sparse frames"],
             inputs=[
-                inp(io.Vae.Input, "vae", tooltip="The VAE of the model: Wan 2.1's, or that of the small Wan."),
+                inp(
+                    io.Vae.Input, "vae",
+                    tooltip="The VAE of the model: Wan 2.1's, that of the small Wan, or of a linear video model.",
+                ),
                 inp(
                     io.Custom("MOTION_CLIPS").Input, "clips", optional=True,
                     tooltip="From Load Clips or Generate Clips: the first clip, at its own times where fps is 0 there.",
@@ -73,7 +77,7 @@ class PrepareMotionClip(io.ComfyNode):
                 inp(
                     io.Int.Input, "num_frames", default=81, min=9, max=MAX_FRAMES, step=4, optional=True,
                     tooltip="Frames of the window, 4k + 1: 81 for Wan, 17 for the small Wan. A shorter clip gives the "
-                    "most it has.",
+                    "most it has. Linear video models take any number, at 8 a second: 17.",
                 ),
                 inp(
                     io.Int.Input, "sparse_frames", default=17, min=0, max=MAX_FRAMES, step=1, optional=True,
@@ -101,7 +105,7 @@ class PrepareMotionClip(io.ComfyNode):
         num_frames=81, sparse_frames=17, resolution=512,
     ) -> io.NodeOutput:  # fmt: skip
         from ..motion.data.motion_clip import encode_motion_clip
-        from ..motion.data.sparse_frames import plan_frames
+        from ..motion.data.sparse_frames import plan_frames, rate_in
         from .training_run.encoders import video_encoders
         from .training_run.motion_source import source_clip
 
@@ -111,15 +115,18 @@ class PrepareMotionClip(io.ComfyNode):
         checks.in_range("resolution", resolution, 16, MAX_SIDE)
         text = " ".join(checks.whole_text("caption", caption)[:MAX_TEXT].split())
         clip = source_clip(clips, video, images, source_fps)
-        plan = plan_frames(clip, num_frames=num_frames, sparse_frames=sparse_frames, start=start)
-        shown = text_under(cls, plan.text())
         encoders, space = video_encoders(vae, clip_vision)
+        plan = plan_frames(
+            clip, num_frames=num_frames, sparse_frames=sparse_frames, start=start, fps=rate_in(space),
+            group=space.temporal_ratio,
+        )  # fmt: skip
+        shown = text_under(cls, plan.text())
         made = encode_motion_clip(
             clip, plan, encoders, space, resolution=resolution, caption=text or clip.caption,
             on_step=progress.progress_step(),
         )  # fmt: skip
-        told = plan.text() if made.caption else f"{plan.text()}\nno caption: name what is seen, so that it stays apart"
-        shown = text_under(cls, told)
+        missing = "" if made.caption or space.kind == "builtin" else NO_CAPTION
+        shown = text_under(cls, plan.text() + missing)
         frames = clip.frames(list(plan.sparse)).movedim(1, -1)
         looked = ui.PreviewImage(frames, cls=cls).as_dict() | shown.as_dict()
         return io.NodeOutput(made, frames, made.caption, shown.value, ui=looked)
@@ -257,7 +264,8 @@ def _train_sockets() -> list:
     return [
         inp(
             io.Model.Input, "model",
-            tooltip="Wan 2.1, an expert of Wan 2.2, or the small Wan. It stays as it is. LoRAs on it take part.",
+            tooltip="Wan 2.1, an expert of Wan 2.2, the small Wan, or a linear video model. It stays as it is. LoRAs "
+            "on it take part.",
         ),
         inp(MOTION_CLIP.Input, "motion_clip", tooltip="From Prepare Motion Clip."),
         inp(io.Conditioning.Input, "positive", tooltip="The clip's caption, encoded: output caption of that node."),
@@ -285,7 +293,7 @@ def _train_widgets() -> list:
         inp(
             io.Combo.Input, "preset", options=list(PRESET_NAMES), default="quick",
             tooltip="tiny: for the small Wan, 100 + 200 steps. quick: 1500 + 1500 steps, rank 16, for Wan on a card. "
-            "paper: 3000 + 2000 steps, rank 128.",
+            "paper: 3000 + 2000 steps, rank 128. Built-in linear models: tiny, 120 steps.",
         ),
         inp(
             io.Combo.Input, "stage", options=list(STAGES), default="both",
@@ -297,7 +305,7 @@ def _train_widgets() -> list:
             io.Combo.Input, "heads", options=[OWN, *SECOND_HEADS], default=OWN,
             tooltip="Heads that the second stage trains. temporal: as in the paper. all: follows the clip more "
             "closely; on the small Wan what keeps the looks out is the first stage. preset: all for tiny, else "
-            "temporal.",
+            "temporal. Linear video models have layers for time instead, and for them preset is temporal.",
         ),
         inp(
             io.Int.Input, "spatial_steps", default=0, min=0, max=MAX_STEPS,

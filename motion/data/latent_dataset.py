@@ -27,7 +27,7 @@ from ..models.architectures import ARCHITECTURES
 from ..models.heads.flow_codec import FLOW_UNIT
 from ..models.latent_spaces import LatentSpace
 from ..models.model_spec import ModelSpec
-from .clips import SHOWN, ClipCollection, digest
+from .clips import SHOWN, Clip, ClipCollection, digest
 from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders
 from .grid_flow import FLOW_VERSION, estimate_grid_flow
@@ -249,14 +249,17 @@ def _encode(
     if not all(value.isfinite().all() for value in tensors.values()):
         raise ShapeError(f"{window.name}: the VAE gave NaN or infinity; use it in float32 or bfloat16")
     if is_builtin and space.channels > APPEARANCE_CHANNELS and len(frames) > 1:
-        tensors["latents"][APPEARANCE_CHANNELS:] = _flow_channels(window, frames, spec.working_size)
+        tensors["latents"][APPEARANCE_CHANNELS:] = flow_channels(window.clip, window.indices, frames, spec.working_size)
     return tensors, bucket
 
 
-def _flow_channels(window: Window, frames: Tensor, working_size: int) -> Tensor:
-    """The window's backward flow as the last latent channels (8, t, cells, cells)."""
-    if window.clip.flow is not None:
-        grid = window.clip.flow(window.indices).float() * (working_size / max(window.clip.height, window.clip.width))
+def flow_channels(clip: Clip, indices: list[int], frames: Tensor, working_size: int) -> Tensor:
+    """The backward flow of some frames of a clip as the last latent channels (8, t, cells, cells).
+
+    frames: (t, 3, h, w), those at the indices, from which flow is estimated where the clip brings none.
+    """
+    if clip.flow is not None:
+        grid = clip.flow(indices).float() * (working_size / max(clip.height, clip.width))
         if grid.shape[-1] != working_size // 4:
             grid = F.interpolate(grid, size=(working_size // 4,) * 2, mode="bilinear", antialias=True)
     else:

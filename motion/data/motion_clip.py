@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
+from ..layers.block_dct import APPEARANCE_CHANNELS
+from ..metrics.dynamics import degree_to_bucket, dynamics_degree
 from ..models.latent_spaces import LatentSpace
 from ..models.model_spec import ModelSpec
 from .clips import Clip, digest
 from .encoders import Encoders, TextEntry
-from .latent_dataset import LatentDataset, SampleInfo, resize_short_side
+from .latent_dataset import LatentDataset, SampleInfo, flow_channels, resize_short_side
 from .sparse_frames import FramePlan
 
 ALONE = "single frame"  # name of samples of one frame each
+SEEN_SIDE = 256  # px, largest short side of the frames whose motion is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,32 +35,56 @@ class MotionClip:
     sparse: dict[str, Tensor]
     whole: dict[str, Tensor]
     alone: Tensor
-    first: Tensor  # (1, h, w, 3) in [0, 1], the first frame at the size that was encoded
+    first: Tensor  # (1, h, w, 3) in [0, 1], the first frame as the encoder got it
     fingerprint: str  # changes with the frames, their choice and the VAE
     encoders: str  # fingerprint of these
+    seen: Tensor | None = None  # (n, 3, h, w) uint8, the window, for models that are told how much moves in it
 
     @property
     def size(self) -> str:
         """For people: "512x320 px, 17 of 81 frames"."""
-        h, w = self.first.shape[1:3]
+        h, w = (side * self.space.spatial_ratio for side in self.sparse["latents"].shape[2:])
         return f"{w}x{h} px, {len(self.plan.sparse)} of {len(self.plan.window)} frames"
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """(c, t, h, w) of the frames trained on, and of one alone."""
+        return tuple(self.sparse["latents"].shape), tuple(self.alone[0].shape)
 
     def with_caption(self, caption: str) -> "MotionClip":
         """The same under another caption."""
         return replace(self, caption=caption)
 
-    def dataset(self, spec: ModelSpec, text: TextEntry, places: Tensor) -> LatentDataset:
+    def bucket(self, spec: ModelSpec) -> int:
+        """How much moves in the window, as this model is told it; 0 for one that is not."""
+        if spec.dynamics is None or self.seen is None:
+            return 0
+        degree = dynamics_degree(self.seen.unsqueeze(0).float() / 255, measure_size=spec.dynamics.measure_size)
+        return int(degree_to_bucket(degree, spec.dynamics))
+
+    def check_space(self, spec: ModelSpec) -> None:
+        """Raises ConfigError for the latent space of another model."""
+        mine, needed, side = self.space, spec.space, self.sparse["latents"].shape[-1] * self.space.spatial_ratio
+        if (mine.kind, mine.channels) != (needed.kind, needed.channels):
+            raise ConfigError(f"the clip was encoded for {mine.title}, this model works in {needed.title}; prepare it "
+                              "with the VAE of this model")  # fmt: skip
+        if spec.working_size not in (None, side):
+            raise ConfigError(f"the clip was encoded at {side} px, this model works at {spec.working_size}; prepare it "
+                              "with the VAE that comes with this model")  # fmt: skip
+
+    def dataset(self, spec: ModelSpec, text: TextEntry, places: Tensor, *, alone: bool = True) -> LatentDataset:
         """The clip as data to train on: one sample of the frames at their places (t,), then each frame alone.
 
-        text: the encoded caption. Raises ConfigError for the latent space of another model.
+        text: the encoded caption. alone: with the single frames. Raises ConfigError as `check_space`.
         """
-        if spec.space != self.space:
-            raise ConfigError(f"the clip was encoded for {self.space.title}, this model works in {spec.space.title}; "
-                              "prepare it with the VAE of this model")  # fmt: skip
-        tensors = [{**self.sparse, "frame_places": places}, *({"latents": part} for part in self.alone)]
+        self.check_space(spec)
+        scaled = _between(self.space, spec.space)
+        moving = {**self.sparse, "latents": scaled(self.sparse["latents"]), "frame_places": places}
+        tensors = [moving, *({"latents": scaled(part)} for part in self.alone if alone)]
         names = [self.name, *(f"{ALONE} {index}" for index in self.plan.sparse)]
-        samples = [SampleInfo(name, self.caption, 0, tuple(part["latents"].shape))
-                   for name, part in zip(names, tensors)]  # fmt: skip
+        buckets = [self.bucket(spec), *(0 for _ in self.plan.sparse)]
+        samples = [SampleInfo(name, self.caption, bucket, tuple(part["latents"].shape))
+                   for name, bucket, part in zip(names, buckets, tensors)]  # fmt: skip
 
         def load(index: int) -> dict[str, Tensor]:
             return {name: value.clone() for name, value in tensors[index].items()}
@@ -79,12 +106,17 @@ def encode_motion_clip(
 ) -> MotionClip:  # fmt: skip
     """Encode the frames of a plan. resolution: short side in px. caption: None takes the clip's own.
 
-    on_step(done, total) may end it by raising. Raises ShapeError for a VAE that does not fit, and for NaN.
+    The built-in space has a size of its own; what moves in it is encoded as its flow channels. on_step(done, total)
+    may end it by raising. Raises ShapeError for a VAE that does not fit, and for NaN.
     """
+    is_builtin = space.kind == "builtin"
     with torch.inference_mode(False), torch.no_grad():
-        frames = resize_short_side(clip.frames(list(plan.window)), resolution, encoders.spatial_multiple)
+        frames = clip.frames(list(plan.window))
+        seen = (resize_short_side(frames, min(SEEN_SIDE, *frames.shape[2:])) * 255).round().to(torch.uint8)
+        if not is_builtin:
+            frames = resize_short_side(frames, resolution, encoders.spatial_multiple)
         video = frames.movedim(0, 1).unsqueeze(0)
-        chosen = [plan.window.index(index) for index in plan.sparse]
+        chosen = [plan.window.index(index) for index in plan.sparse]  # places in the window
         few = video[:, :, chosen]
         total = len(chosen) + 2
         tell = on_step or (lambda done, total: None)
@@ -92,6 +124,11 @@ def encode_motion_clip(
         sparse = _encoded(few, encoders, space)
         tell(1, total)
         whole = sparse if len(chosen) == len(plan.window) else _encoded(video, encoders, space)
+        if is_builtin and space.channels > APPEARANCE_CHANNELS:
+            side = whole["latents"].shape[-1] * space.spatial_ratio
+            flow = flow_channels(clip, list(plan.window), frames, side)  # of all frames: each begins at the one before
+            whole["latents"][APPEARANCE_CHANNELS:] = flow
+            sparse["latents"][APPEARANCE_CHANNELS:] = flow[:, chosen]
         alone = []
         for done, index in enumerate(chosen, start=2):
             tell(done, total)
@@ -102,8 +139,13 @@ def encode_motion_clip(
                   encoders.fingerprint)  # fmt: skip
     return MotionClip(
         clip.name, clip.caption if caption is None else caption, plan, space, sparse, whole, single, first, mark,
-        encoders.fingerprint,
+        encoders.fingerprint, seen,
     )  # fmt: skip
+
+
+def _between(mine: LatentSpace, needed: LatentSpace) -> Callable[[Tensor], Tensor]:
+    """From latents scaled by one entry of a space to those of a model's own."""
+    return (lambda latents: latents) if mine == needed else lambda latents: needed.scaled(mine.unscaled(latents))
 
 
 def _encoded(video: Tensor, encoders: Encoders, space: LatentSpace) -> dict[str, Tensor]:

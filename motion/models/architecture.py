@@ -43,8 +43,7 @@ class AdapterPlaces:
     def already_apart(self) -> str:
         """What is said to whoever wants to tell a network's heads apart that has layers for space and for time."""
         return (f"its layers for space ({self.space}) and time ({self.time}) are apart already, so it has no heads to "
-                f"classify; for the motion of one clip, train that clip by Train Motion Model, or a job, with targets "
-                f"{self.time}")  # fmt: skip
+                "classify; Train Motion LoRA takes them as they are, without a head map")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def add_train_motion_lora(commands) -> None:
     _add_model(command)
     add = command.add_argument
     add("-o", "--output", help=".safetensors file (default: CLIP's name with _motion.safetensors)")
-    add("--preset", choices=PRESETS, help="numbers that go together (default: tiny for the small Wan, else quick)")
+    add("--preset", choices=PRESETS, help="numbers that go together (default: tiny for small models, else quick)")
     add("--stage", choices=STAGES, default=STAGES[0], help="what is trained (default: %(default)s)")
     add("--heads", choices=SECOND_HEADS, help="that the second stage trains (default: the preset's)")
     add("--head-map", metavar="JSON", help="file of classify-heads; without it the heads are looked at first")
@@ -87,15 +87,16 @@ def _add_clip(command) -> None:
     add("clip", metavar="CLIP", help="video file, or a folder whose first counts; its caption is in a .txt beside it")
     add("--caption", help="what is seen and what it does (default: the clip's own)")
     add("--start", type=float, default=0.0, help="seconds into the clip (default: %(default)s)")
-    add("--num-frames", type=int, default=0, help="of the window, 4k + 1 (default: 81, of the small Wan 17)")
-    add("--sparse-frames", type=int, help="of them trained, 4k + 1; 0 = all (default: 17, of the small Wan all)")
+    add("--num-frames", type=int, default=0, help="of the window, 4k + 1 (default: 81, of the small Wan 17); any "
+        "number for models that animate photos (default: 16, at 8 a second)")  # fmt: skip
+    add("--sparse-frames", type=int, help="of them trained, 4k + 1; 0 = all (default: 17, of small models all)")
     add("--resolution", type=int, default=0, help="short side in px (default: 512, of the small Wan 64)")
 
 
 def _add_model(command) -> None:
     add = command.add_argument
     add("--model", default=SCENE_NAMES[0],
-        help="a small Wan of the pack, or a Wan file or folder (default: %(default)s)")
+        help="a built-in model, or a Wan file or folder (default: %(default)s)")
     add("--vae", help="file or folder of the Wan 2.1 VAE; the small Wan brings its own")
     add("--prompts", metavar="FILE", help="the caption, encoded by ComfyUI (node Save Prompts); not for the small Wan")
     add("--expert", choices=[name.replace(" ", "_") for name in EXPERTS[1:]],
@@ -119,13 +120,13 @@ def _job(options, output: str, training: dict | None = None, **motion):
 
 def _prepare(options) -> None:
     from ..io.media.video import check_output, write_video
-    from ..training.job_motion import is_small_wan, open_job_clip, plan_of
+    from ..training.job_motion import numbers_of, open_job_clip, plan_of
 
     if options.output is not None:
         check_output(options.output, overwrite=options.overwrite)
     job = _job(options, UNUSED)
     clip = open_job_clip(job)
-    plan = plan_of(clip, job.motion, is_small=is_small_wan(job.model))
+    plan = plan_of(clip, job.motion, numbers_of(job.model))
     say(f"{clip.name}: {clip.width}x{clip.height} px, {clip.num_frames} frames at {clip.fps:.4g} fps")
     say(f"caption: {clip.caption or '(none): name what is seen, so that it stays apart'}")
     say(plan.text())
@@ -178,8 +179,12 @@ def _train(options) -> None:
         watcher = Terminal(str(job.states), check, silent=options.quiet)
         done = run_job(job, watcher, check=lambda: check(NOTHING_TRAINED))
     report_training(done, "LoRA of the looks" if options.stage == STAGES[1] else "motion LoRA")
-    strength = read_header(output).metadata["suggested_strength"]
-    say(f"use it with another subject: {PROGRAM} animate --prompt … --lora {output} --lora-strength {strength}")
+    told = read_header(output).metadata
+    given = "--prompt …"
+    if "dynamics" in told:
+        given = f'PHOTO --motion "{told["caption"]}" --dynamics {told["dynamics"]}'
+    strength = told["suggested_strength"]
+    say(f"use it with another subject: {PROGRAM} animate {given} --lora {output} --lora-strength {strength}")
 
 
 def _output(options, default: str, suffix: str) -> Path:

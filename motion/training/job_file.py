@@ -35,7 +35,7 @@ class Drawing:
 class MotionOfClip:
     """What `motion` may hold: a training of how one clip moves. None and 0 leave a number to the preset or model."""
 
-    preset: str | None = None  # tiny, quick or paper; None: tiny for the small Wan, quick for all others
+    preset: str | None = None  # tiny, quick or paper; None: tiny for small models, quick for all others
     stage: str = BOTH  # both, spatial or temporal
     heads: str | None = None  # that the second stage trains: temporal or all
     motion_loss: str | None = None  # paper, release or off
@@ -44,8 +44,8 @@ class MotionOfClip:
     spatial_steps: int = 0
     temporal_steps: int = 0
     start: float = 0.0  # seconds into the clip
-    num_frames: int = 0  # of the window; 0: 81, of the small Wan 17
-    sparse_frames: int | None = None  # of them trained, 0 = all; None: 17, of the small Wan all
+    num_frames: int = 0  # of the window; 0: 81, of the small Wan 17, of linear video models 16
+    sparse_frames: int | None = None  # of them trained, 0 = all; None: 17, of small models all
     resolution: int = 0  # short side in px; 0: 512, of the small Wan 64
     head_map: str | None = None  # file of classify-heads; None: heads are looked at before the first step
 

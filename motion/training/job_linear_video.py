@@ -4,11 +4,14 @@ from pathlib import Path
 
 from ..builtin_model import bundle
 from ..data.clips import ClipCollection
+from ..data.encoders import Encoders
 from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset, builtin_encoders
 from ..errors import ConfigError
 from ..io.files.atomic import make_folder
+from ..io.networks.base_licence import licence_of
 from ..io.networks.builtin_names import BUILTIN_NAMES, builtin_path
 from ..io.networks.linear_video import read_linear_video
+from ..models.model_spec import LinearVideoSpec
 from .job_file import TrainingJob
 from .tasks.adapter_task import AdapterTask, adapter_task
 from .trained_weights import write_trained
@@ -21,7 +24,7 @@ class LinearVideoJob:
     """See `JobModel`."""
 
     def __init__(self, job: TrainingJob, device):
-        self.job, self.config, self.notes = job, job.training, ()
+        self.job, self.config, self.device, self.notes = job, job.training, device, ()
         self.file = read_linear_video(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
         given = [name for name in NOT_HERE if getattr(job, name) is not None]
         if given:
@@ -31,6 +34,23 @@ class LinearVideoJob:
             )
         self.model = bundle(self.file, device=device, kernels=job.kernels)
         self.fps, self.metadata = job.fps, {"base_model": Path(job.model).name}
+
+    @property
+    def spec(self) -> LinearVideoSpec:
+        """What is known of it beside the weights."""
+        return self.model.spec
+
+    def encoders(self, clips: ClipCollection) -> Encoders:
+        """What encodes clips and their captions, from the CPU to the CPU."""
+        return builtin_encoders(self.model)
+
+    def licence(self) -> dict[str, str]:
+        """Metadata that names the licence of the base."""
+        return licence_of(self.file.metadata, is_ours=self.job.model in BUILTIN_NAMES)
+
+    def about_base(self, trainee: LinearVideoTrainee) -> dict[str, str]:
+        """See `WanJob`; nothing more is said of these."""
+        return {}
 
     def check_clips(self, clips: ClipCollection) -> None:
         """See `JobModel`. A caption that cannot be read is refused when it is encoded, which is soon."""

@@ -1,4 +1,4 @@
-"""Jobs that learn how one clip moves: two LoRAs in one run, beside a Wan or a small Wan of the pack.
+"""Jobs that learn how one clip moves: two LoRAs in one run, beside a Wan or a built-in model of the pack.
 
 The LoRA of the motion is the job's output; that of the looks lies beside it, NAME_spatial.safetensors.
 """
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ..analysis.head_map import HeadMap
 from ..choices import MASSES, RELEASE, SPATIAL
 from ..data.clips import Clip, ClipCollection
@@ -14,31 +16,30 @@ from ..data.motion_clip import MotionClip, encode_motion_clip
 from ..data.sources.folder import open_clip
 from ..data.sources.generated import generate_collection
 from ..data.sources.video_file import go_on
-from ..data.sparse_frames import FramePlan, plan_frames
+from ..data.sparse_frames import FPS, FramePlan, plan_frames, rate_in
 from ..devices import pick_device
 from ..errors import CheckpointError, ConfigError
 from ..io.adapters.adapter_file import save_adapter
 from ..io.files.text import decode_text
 from ..io.files.weight_folder import open_weights
-from ..io.networks.base_licence import licence_of
 from ..io.networks.builtin_names import weights_path
 from ..io.networks.builtin_wan import WORDS
 from ..io.networks.families import weights_family
 from ..io.networks.wan_layouts import FAMILY as WAN
+from ..models.latent_spaces import SPACES
 from ..models.linear_video.architecture import LINEAR_VIDEO
 from ..models.wan.experts import LOW
 from .config import TrainingConfig
 from .head_classes import FIRST_SIGMA, LOW_SIGMA, classify_heads
 from .job_file import MotionOfClip, TrainingJob
+from .job_linear_video import LinearVideoJob
 from .job_wan import WanJob
-from .motion_transfer import PRESETS, MotionPreset, MotionSettings, motion_metadata, motion_task, settings_for
+from .motion_transfer import MotionPreset, MotionSettings, motion_metadata, motion_task, preset_for, settings_for
 from .processes import OneProcess, World
 from .reports import Watcher
 from .run import TrainingOutcome, TrainingPlan, TrainingRun
 from .tasks.motion_task import MotionTask
 
-WINDOW, SPARSE, SIDE = 81, 17, 512  # frames of the window and of it trained, short side in px
-SMALL_WINDOW, SMALL_SIDE = 17, 64  # of the small Wan, which trains them all
 OF_MOTION = {  # settings of a training that stand in `motion` instead, or are not open here, with what to do
     "num_steps": "set motion.spatial_steps and motion.temporal_steps",
     "first_stage_steps": "set motion.spatial_steps and motion.temporal_steps",
@@ -50,11 +51,27 @@ OF_MOTION = {  # settings of a training that stand in `motion` instead, or are n
 MAX_MAP_BYTES = 2**24
 
 
+@dataclass(frozen=True)
+class ClipNumbers:
+    """What a plan takes where the job says nothing. sparse: 0 = all. side: short side in px."""
+
+    window: int
+    sparse: int
+    side: int
+    fps: float = FPS
+    group: int = 4
+
+
+_LINEAR = SPACES["builtin"]
+LARGE, SMALL = ClipNumbers(81, 17, 512), ClipNumbers(17, 0, 64)  # Wan, and the small Wan of the pack
+LINEAR = ClipNumbers(16, 0, 64, rate_in(_LINEAR), _LINEAR.temporal_ratio)  # the linear models of the pack
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedMotion:
     """A job's model and clip, encoded."""
 
-    model: WanJob
+    model: WanJob | LinearVideoJob
     clip: MotionClip
     text: object  # TextEntry of the caption
     settings: MotionSettings
@@ -63,7 +80,7 @@ class PreparedMotion:
     @property
     def sigma(self) -> float:
         """The noise level at which heads are looked at."""
-        return LOW_SIGMA if self.model.opened.layout.expert == LOW else FIRST_SIGMA
+        return LOW_SIGMA if self.model.metadata.get("expert") == LOW else FIRST_SIGMA
 
 
 def run_motion_job(
@@ -96,12 +113,13 @@ def run_motion_job(
         about, path = ready.model.about_base(task.trainee), Path(job.output)
         for stage, lora in task.learnt(int(metadata["training_steps"])):
             path = spatial_output(job.output) if stage == SPATIAL and task.temporal is not None else Path(job.output)
-            told = motion_metadata(ready.clip, ready.settings, stage, used[0], rank=ready.model.config.adapter.rank)
+            told = motion_metadata(ready.clip, ready.settings, stage, used[0], rank=ready.model.config.adapter.rank,
+                                   spec=ready.model.spec)  # fmt: skip
             save_adapter(path, lora, {**metadata, **about, **told})
         return path
 
     model = ready.model
-    base = {**model.metadata, **licence_of(model.opened.source.metadata, is_wan=True, is_ours=model.small is not None)}
+    base = {**model.metadata, **model.licence()}
     plan = TrainingPlan(
         config=model.config, states=job.states, resume=job.resume, allow_changes=job.allow_changes, world=world,
         device=model.device, metadata={**base, "training_data": ready.clip.fingerprint}, task=task, write=write,
@@ -118,6 +136,8 @@ def look_at_clip(
 
     Raises ConfigError, CheckpointError and ShapeError.
     """
+    if _family(job.model) == LINEAR_VIDEO.name:
+        raise ConfigError(f"{weights_path(job.model)} is a {LINEAR_VIDEO.title}; {LINEAR_VIDEO.adapters.already_apart}")
     ready = prepare_motion(job, check=check)
     row = {name: value.unsqueeze(0) for name, value in ready.clip.whole.items()}
     row["context"] = ready.text.context.unsqueeze(0)
@@ -135,14 +155,15 @@ def prepare_motion(
     clip = open_job_clip(job, check)
     clips = ClipCollection((clip,), fps=0.0)
     model.check_clips(clips)
-    is_small = model.small is not None
-    plan = plan_of(clip, job.motion, is_small=is_small)
+    numbers = numbers_of(job.model)
+    plan = plan_of(clip, job.motion, numbers)
     encoders = model.encoders(clips)
+    with torch.no_grad():
+        text = encoders.encode_text(clip.caption)
     made = encode_motion_clip(
-        clip, plan, encoders, model.spec.space, resolution=job.motion.resolution or (SMALL_SIDE if is_small else SIDE),
-        on_step=on_step,
-    )  # fmt: skip
-    return PreparedMotion(model, made, encoders.encode_text(clip.caption), settings, (*model.notes, *notes))
+        clip, plan, encoders, model.spec.space, resolution=job.motion.resolution or numbers.side, on_step=on_step
+    )
+    return PreparedMotion(model, made, text, settings, (*model.notes, *notes))
 
 
 def open_job_clip(job: TrainingJob, check: Callable[[], None] = go_on) -> Clip:
@@ -157,16 +178,20 @@ def open_job_clip(job: TrainingJob, check: Callable[[], None] = go_on) -> Clip:
     return clip if job.caption is None else replace(clip, caption=job.caption)
 
 
-def plan_of(clip: Clip, asked: MotionOfClip, *, is_small: bool) -> FramePlan:
-    """The frames that are trained. is_small: of the small Wan. Raises ConfigError and ShapeError."""
-    sparse = (0 if is_small else SPARSE) if asked.sparse_frames is None else asked.sparse_frames
-    window = asked.num_frames or (SMALL_WINDOW if is_small else WINDOW)
-    return plan_frames(clip, num_frames=window, sparse_frames=sparse, start=asked.start)
+def plan_of(clip: Clip, asked: MotionOfClip, own: ClipNumbers) -> FramePlan:
+    """The frames that are trained. own: numbers of the model. Raises ConfigError and ShapeError."""
+    sparse = own.sparse if asked.sparse_frames is None else asked.sparse_frames
+    return plan_frames(
+        clip, num_frames=asked.num_frames or own.window, sparse_frames=sparse, start=asked.start, fps=own.fps,
+        group=own.group,
+    )  # fmt: skip
 
 
-def is_small_wan(model: str) -> bool:
-    """Whether a model, by its name or file, is a small Wan with words of its own. Raises as `open_weights`."""
-    return WORDS in open_weights(weights_path(model)).metadata
+def numbers_of(model: str) -> ClipNumbers:
+    """What a plan takes for a model, by its name or file, where nobody says. Raises as `open_weights`."""
+    if _family(model) == LINEAR_VIDEO.name:
+        return LINEAR
+    return SMALL if WORDS in open_weights(weights_path(model)).metadata else LARGE
 
 
 def spatial_output(output: str | Path) -> Path:
@@ -189,31 +214,32 @@ def read_head_map(path: str | Path) -> HeadMap:
         raise ConfigError(f"{path}: not text ({error}); give the file of a head map") from error
 
 
-def _open_model(job: TrainingJob) -> tuple[WanJob, MotionSettings, list[str]]:
+def _open_model(job: TrainingJob) -> tuple[WanJob | LinearVideoJob, MotionSettings, list[str]]:
     """The model with the numbers of the preset. Raises ConfigError and CheckpointError."""
-    source = open_weights(weights_path(job.model))
-    family = weights_family(source.shapes, source.metadata)
-    if family == LINEAR_VIDEO.name:
-        raise ConfigError(f"{source.path} is a {LINEAR_VIDEO.title}; {LINEAR_VIDEO.adapters.already_apart}")
-    if not family.startswith(WAN):
+    source, family, device = open_weights(weights_path(job.model)), _family(job.model), pick_device(job.device)
+    if not family.startswith((WAN, LINEAR_VIDEO.name)):
         raise CheckpointError(
             f"{source.path}: this is {family or 'not a model known here'}; the motion of one clip is learned beside "
-            "Wan 2.1, an expert of Wan 2.2 A14B, or motionblocks-wan: name one of these as model"
+            "Wan 2.1, an expert of Wan 2.2 A14B, or a built-in model: name one of these as model"
         )
     if WORDS in source.metadata and job.dtype is None:
         job = replace(job, dtype="float32")  # so small that nothing is gained, and most processors know no bfloat16
-    model = WanJob(replace(job, training=TrainingConfig()), source, pick_device(job.device))
-    preset = _preset(job.motion, is_small=model.small is not None)
-    settings, notes = settings_for(model.spec.config, _settings(preset.settings, job.motion))
-    config = _config(job, preset, settings.stage)
-    return WanJob(replace(job, training=config), source, model.device), settings, notes
+
+    def opened(training: TrainingConfig) -> WanJob | LinearVideoJob:
+        told = replace(job, training=training)
+        return WanJob(told, source, device) if family.startswith(WAN) else LinearVideoJob(told, device)
+
+    model = opened(TrainingConfig())
+    is_large = numbers_of(job.model) is LARGE
+    preset = preset_for(job.motion.preset or ("quick" if is_large else "tiny"), model.spec)
+    asked = _settings(preset.settings, job.motion)
+    settings, notes = settings_for(model.spec, asked, has_map=job.motion.head_map is not None)
+    return opened(_config(job, preset, settings.stage)), settings, notes
 
 
-def _preset(asked: MotionOfClip, *, is_small: bool) -> MotionPreset:
-    name = asked.preset or ("tiny" if is_small else "quick")
-    if name not in PRESETS:
-        raise ConfigError(f"preset is {name[:40]!r}; it must be one of: {', '.join(PRESETS)}")
-    return PRESETS[name]
+def _family(model: str) -> str:
+    source = open_weights(weights_path(model))
+    return weights_family(source.shapes, source.metadata)
 
 
 def _settings(own: MotionSettings, asked: MotionOfClip) -> MotionSettings:

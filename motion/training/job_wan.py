@@ -17,6 +17,7 @@ from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset
 from ..data.windows import WindowConfig
 from ..errors import ConfigError
 from ..io.files.weight_folder import WeightSource
+from ..io.networks.base_licence import licence_of
 from ..io.networks.builtin_names import VAE
 from ..io.networks.builtin_wan import WORDS, read_builtin_wan
 from ..io.networks.frozen_wan import frozen_wan
@@ -106,6 +107,10 @@ class WanJob:
         """See `JobModel`."""
         told = {**metadata, **self.about_base(task.trainee)}
         write_trained(self.job.output, task, told, precision=self.config.adapter.file_precision)
+
+    def licence(self) -> dict[str, str]:
+        """Metadata that names the licence of the base."""
+        return licence_of(self.opened.source.metadata, is_wan=True, is_ours=self.small is not None)
 
     def about_base(self, trainee: WanTrainee) -> dict[str, str]:
         """What an adapter's file says of the network it was trained beside."""

@@ -26,11 +26,17 @@ SAMPLED = 64  # values of each weight that go into a fingerprint
 
 
 def video_encoders(vae, clip_vision=None) -> tuple[Encoders, LatentSpace]:
-    """Encoders of clips for Wan, without words, and the latent space; samples hold what models are shown beside.
+    """Encoders of clips for Wan or a linear video model, without words, and the latent space.
 
-    Raises ShapeError for a VAE of another latent space.
+    Samples of Wan hold what models are shown beside. Raises ShapeError for a VAE of another latent space, ConfigError
+    for a clip_vision that nothing reads.
     """
-    check_vae(vae, WanSpec())
+    found = space_of_vae(vae)
+    space = found if found is not None and found.temporal_ratio == 1 else SPACES["wan21"]
+    if space.kind == "wan21":
+        check_vae(vae, WanSpec())
+    elif clip_vision is not None:
+        raise ConfigError("clip_vision is for image to video by Wan 2.1; leave it unconnected beside this VAE")
 
     def encode_frames(video: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -39,9 +45,10 @@ def video_encoders(vae, clip_vision=None) -> tuple[Encoders, LatentSpace]:
     def encode_text(caption: str) -> TextEntry:
         raise ConfigError("prompts of a motion clip come encoded")
 
-    return _with_start(encode_frames, encode_text, _vae_fingerprint(vae), SPACES["wan21"].multiple, clip_vision), (
-        SPACES["wan21"]
-    )
+    fingerprint = _vae_fingerprint(vae)
+    if space.kind != "wan21":
+        return Encoders(encode_frames, encode_text, fingerprint, space.multiple), space
+    return _with_start(encode_frames, encode_text, fingerprint, space.multiple, clip_vision), space
 
 
 def _with_start(encode_frames, encode_text, fingerprint: str, multiple: int, clip_vision) -> Encoders:

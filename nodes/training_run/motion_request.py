@@ -9,13 +9,14 @@ from ...motion.choices import EXPERTS, LOW_NOISE, WHOLE
 from ...motion.data.encoders import TextEntry
 from ...motion.data.motion_clip import MotionClip
 from ...motion.errors import ConfigError
+from ...motion.models.model_spec import ModelSpec
+from ...motion.models.wan.config import WanConfig
 from ...motion.models.wan.experts import noise_range
-from ...motion.models.wan.spec import WanSpec
 from ...motion.training.config import TrainingConfig
 from ...motion.training.head_classes import FIRST_SIGMA, LOW_SIGMA
-from ...motion.training.motion_transfer import PRESETS, MotionSettings, context_of, settings_for
+from ...motion.training.motion_transfer import PRESETS, MotionSettings, context_of, preset_for, settings_for
 from ..host import checks
-from ..models.base import architecture_of
+from ..models.base import architecture_of, spec_of
 from ..models.native_wan import NativeWan, native_wan
 from ..sampling import flow_shift
 from ..text_encoders.prompts import refuse_unread
@@ -34,8 +35,8 @@ class MotionRequest:
     """What the user asked for, checked."""
 
     model: object
-    wan: NativeWan
-    spec: WanSpec
+    wan: NativeWan | None  # None for a linear video model
+    spec: ModelSpec
     clip: MotionClip
     text: TextEntry
     config: TrainingConfig
@@ -54,6 +55,11 @@ class MotionRequest:
         return LOW_SIGMA if self.expert == LOW_NOISE else FIRST_SIGMA
 
     @property
+    def starts_from_image(self) -> bool:
+        """Whether the model is shown a start image."""
+        return self.spec.least_frames > 1 if self.wan is None else self.wan.starts_from_image
+
+    @property
     def loras(self) -> int:
         """Layers of the MODEL that carry LoRAs or other patches of weights."""
         return len(self.model.patches)
@@ -61,14 +67,18 @@ class MotionRequest:
 
 def read_motion_request(model, motion_clip, positive, values: dict) -> MotionRequest:
     """Check everything that can be checked before anything is computed. Raises ConfigError and ShapeError."""
-    wan = wan_with_heads(model)
-    spec, clip = native_spec(wan), check_motion_clip(motion_clip, wan)
+    wan = None if _is_linear(model) else native_wan(model)
+    spec = spec_of(model) if wan is None else native_spec(wan)
+    clip = check_motion_clip(motion_clip, wan)
     head_map = values.get("head_map")
     if head_map is not None and not isinstance(head_map, HeadMap):
         raise ConfigError(f"head_map is {type(head_map).__name__}; connect Classify Attention Heads")
-    preset = PRESETS[checks.choose("preset", values.get("preset", "quick"), tuple(PRESETS))]
+    clip.check_space(spec)
+    preset = preset_for(checks.choose("preset", values.get("preset", "quick"), tuple(PRESETS)), spec)
     expert = checks.choose("expert", values.get("expert", WHOLE), EXPERTS)
-    settings, notes = settings_for(spec.config, _settings(preset.settings, values))
+    if wan is None and expert != WHOLE:
+        raise ConfigError(f"expert is {expert}; that is for Wan 2.2: leave it at {WHOLE}")
+    settings, notes = settings_for(spec, _settings(preset.settings, values), has_map=head_map is not None)
     vae = values.get("vae")
     if vae is not None:
         check_vae(vae, spec)
@@ -88,17 +98,23 @@ def read_motion_request(model, motion_clip, positive, values: dict) -> MotionReq
 
 def wan_with_heads(model) -> NativeWan:
     """The plain Wan in a MODEL. Raises ConfigError, for models with layers of their own for time with their names."""
-    architecture = architecture_of(model)
-    if architecture is not None and architecture.adapters.time:
+    if _is_linear(model):
+        architecture = architecture_of(model)
         raise ConfigError(f"model is a {architecture.title}; {architecture.adapters.already_apart}")
     return native_wan(model)
 
 
-def check_motion_clip(clip, wan: NativeWan) -> MotionClip:
+def _is_linear(model) -> bool:
+    """Whether it is one of ours that is trained here, with layers for space and for time."""
+    architecture = architecture_of(model)
+    return architecture is not None and architecture.training is not None and bool(architecture.adapters.time)
+
+
+def check_motion_clip(clip, wan: NativeWan | None) -> MotionClip:
     """Raises ConfigError for what is no prepared clip, and for one without what this Wan is shown."""
     if not isinstance(clip, MotionClip):
         raise ConfigError(f"motion_clip is {type(clip).__name__}; connect Prepare Motion Clip")
-    if wan.reads_clip_vision and "image_tokens" not in clip.sparse:
+    if wan is not None and wan.reads_clip_vision and "image_tokens" not in clip.sparse:
         raise ConfigError(
             "this Wan also reads its first frame through CLIP vision; connect clip_vision (Load CLIP Vision, "
             "clip_vision_h) to Prepare Motion Clip, or take a Wan that does without, such as Wan 2.2 A14B"
@@ -106,7 +122,7 @@ def check_motion_clip(clip, wan: NativeWan) -> MotionClip:
     return clip
 
 
-def prompt_of(conditioning, spec: WanSpec, what: str) -> TextEntry:
+def prompt_of(conditioning, spec: ModelSpec, what: str) -> TextEntry:
     """The text of a CONDITIONING of one prompt. Raises ConfigError."""
     if not isinstance(conditioning, list) or len(conditioning) != 1:
         count = len(conditioning) if isinstance(conditioning, list) else type(conditioning).__name__
@@ -117,7 +133,12 @@ def prompt_of(conditioning, spec: WanSpec, what: str) -> TextEntry:
         width = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ConfigError(f"{what} is text of {width}; this model reads width {spec.config.caption_channels}: encode "
                           "it with the CLIP that belongs to the model")  # fmt: skip
-    return context_of(values)
+    if isinstance(spec.config, WanConfig):
+        return context_of(values)
+    pooled = told.get("pooled_output")
+    if getattr(spec.config, "pooled_text_embedding", False) and pooled is None:
+        raise ConfigError(f"{what} has no pooled text, which the model reads; encode it with the CLIP of the model")
+    return context_of(values, told.get("attention_mask"), pooled)
 
 
 def _settings(own: MotionSettings, values: dict) -> MotionSettings:
@@ -129,7 +150,7 @@ def _settings(own: MotionSettings, values: dict) -> MotionSettings:
     )  # fmt: skip
 
 
-def _config(preset, settings, values: dict, spec: WanSpec, expert: str, shift: float) -> TrainingConfig:
+def _config(preset, settings, values: dict, spec: ModelSpec, expert: str, shift: float) -> TrainingConfig:
     told = {name: values[name] for name in FREE if values.get(name)}
     told |= {name: values[name] for name in SAME if name in values}
     told |= {"shift": shift} if "shift" not in preset.training else {}
@@ -137,6 +158,6 @@ def _config(preset, settings, values: dict, spec: WanSpec, expert: str, shift: f
     steps = (values.get("spatial_steps", 0), values.get("temporal_steps", 0))
     for name, count in zip(("spatial_steps", "temporal_steps"), steps):
         checks.in_range(name, count, 0, 1_000_000)
-    low, high = noise_range(spec.config, EXPERT_NAMES[expert])
-    config = preset.config(settings.stage, steps, **{**told, "sigma_min": low, "sigma_max": high, **more})
-    return config
+    if isinstance(spec.config, WanConfig):
+        told["sigma_min"], told["sigma_max"] = noise_range(spec.config, EXPERT_NAMES[expert])
+    return preset.config(settings.stage, steps, **{**told, **more})

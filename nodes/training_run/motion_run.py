@@ -1,6 +1,5 @@
-"""A training of one clip's motion inside the host, and looking at heads: both on the host's own Wan, in one session."""
+"""A training of one clip's motion inside the host, beside its own Wan or a model of ours, and looking at heads."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from ...motion.analysis.head_map import HeadMap
 from ...motion.choices import SPATIAL
 from ...motion.io.adapters.adapter_file import save_adapter
 from ...motion.io.files.atomic import new_output
+from ...motion.io.networks.base_licence import licence_of
+from ...motion.io.networks.builtin_names import BUILTIN_NAMES
 from ...motion.training.head_classes import classify_heads, map_remarks
 from ...motion.training.motion_transfer import motion_metadata, motion_task
 from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
@@ -25,7 +26,7 @@ from .folders import prepare
 from .live_view import Page, curve_of
 from .motion_request import MotionRequest, check_motion_clip, prompt_of, wan_with_heads
 from .native_trainee import NativeWanTrainee
-from .settings import EXPERT_NAMES
+from .trained_network import network_of
 
 SAMPLE_STEPS = 12
 
@@ -101,42 +102,39 @@ def motion_output(cls, request: MotionRequest, done: MotionOutcome) -> io.NodeOu
 
 
 class _InsideHost:
-    """The host's side of one run: the session around the MODEL, samples, files."""
+    """The host's side of one run: the network of the MODEL, samples, files."""
 
     def __init__(self, request: MotionRequest, page: Page):
         self.request, self.page = request, page
-        self.trainee = NativeWanTrainee(request.wan, checkpointing=request.config.loop.gradient_checkpointing)
+        self.network = network_of(request)
         prepare(request.folders)
         self.head_map, self.tensors, self.other_path = request.head_map, {}, None
-        self._open = ExitStack()
 
     def plan(self) -> TrainingPlan:
         """The run as the library takes it."""
         request = self.request
-        told = {**self.trainee.metadata(), **request.wan.licence(), "training_data": request.clip.fingerprint}
-        expert = EXPERT_NAMES[request.expert]
+        about = self.network.metadata()
+        base = _about_linear(request.model, about) if request.wan is None else request.wan.licence()
+        told = {**about, **base, "training_data": request.clip.fingerprint}
         return TrainingPlan(
             config=request.config, task=self._task, write=self._write, draw=self._draw if request.vae else None,
             states=request.folders.states, resume=request.folders.resume, allow_changes=request.allow_changes,
-            metadata=told | ({"expert": expert} if expert else {}), keep_unfinished=True,
+            metadata=told, keep_unfinished=True,
         )  # fmt: skip
 
     def close(self) -> None:
-        self._open.close()
+        self.network.close()
 
     def _task(self, dataset) -> MotionTask:
         request, clip = self.request, self.request.clip
-        size = request.config.loop.batch_size
-        shapes = (clip.sparse["latents"].shape, clip.alone[0].shape)
-        self.trainee.expect([*((size, *shape) for shape in shapes)])
-        self._open.enter_context(self.trainee.native.held())
+        trainee = self.network.trainee(clip)
 
         def on_look(done: int, total: int) -> None:
             progress.throw_if_cancelled()
             self.page.say("looking at the attention heads")
 
         task, self.head_map = motion_task(
-            self.trainee, clip, request.text, request.config, request.settings, head_map=request.head_map,
+            trainee, clip, request.text, request.config, request.settings, head_map=request.head_map,
             sigma=request.sigma, loras=request.loras, on_look=on_look,
         )  # fmt: skip
         return task
@@ -144,21 +142,21 @@ class _InsideHost:
     def _draw(self, task: MotionTask, step: int) -> Tensor:
         """One strip of a video with the LoRA of the motion alone, as it is meant to be used."""
         progress.throw_if_cancelled()
-        self.trainee.native.load()
-        try:
-            with task.tried_out(self.request.settings.strength):
-                return self._sample_plan().draw(self._velocity, self.trainee.device).cpu()
-        finally:
-            self.trainee.native.load()
-
-    def _velocity(self, latents: Tensor, timestep: Tensor, conditions) -> Tensor:
-        return self.trainee.native.velocity(latents, timestep, conditions)
+        with self.network.sampling() as network, task.tried_out(self.request.settings.strength):
+            return self._sample_plan().draw(network, task.trainee.device).cpu()
 
     def _sample_plan(self) -> previews.SamplePlan:
         request, clip = self.request, self.request.clip
         positive, negative = request.sample_texts
         told = request.config.objective
-        whole, is_shown = clip.whole, request.wan.starts_from_image
+        if request.wan is None:
+            photo = previews.sample_photo(clip.first, request.spec, min(clip.first.shape[1:3]), 1)
+            return previews.SamplePlan(
+                request.spec, request.vae, photo if request.starts_from_image else None, positive, negative or positive,
+                told.shift, request.config.loop.seed, shape=tuple(clip.whole["latents"].shape),
+                bucket=clip.bucket(request.spec),
+            )  # fmt: skip
+        whole, is_shown = clip.whole, request.starts_from_image
         seen = {name: whole[name] for name in ("concat_latents", "image_tokens") if name in whole}
         texts = [replace(text, context=padded_text(text.context[None], request.spec.text_tokens)[0])
                  for text in (positive, negative or positive)]  # fmt: skip
@@ -183,10 +181,16 @@ class _InsideHost:
     def _save(self, path: Path, lora, metadata: dict[str, str], stage: str) -> Path:
         request = self.request
         told = motion_metadata(request.clip, request.settings, stage, self.head_map, request.loras,
-                               rank=request.config.adapter.rank)  # fmt: skip
+                               rank=request.config.adapter.rank, spec=request.spec)  # fmt: skip
         with new_output(path) as output:
             save_adapter(output.temp, lora, {**metadata, **told})
         return output.path
+
+
+def _about_linear(model, about: dict[str, str]) -> dict[str, str]:
+    """Name and licence of a MODEL of ours, from what its file said and is called."""
+    name = getattr(model.model, "file_name", "")
+    return ({"base_model": name} if name else {}) | licence_of(about, is_ours=name in BUILTIN_NAMES)
 
 
 def _one_type(found: HeadMap) -> list[str]:

@@ -14,7 +14,7 @@ from ...models.heads.flow_head import INDEX_UNIT
 from ..config import ObjectiveConfig
 from ..trainee import CleanTrainee
 from .noise_levels import NoiseLevels
-from .objective import NoisedSamples, noised, sample_means
+from .objective import Compared, NoisedSamples, noised, sample_means
 from .residual import residual_input
 
 LEAST_DIVISOR = 0.1  # errors are divided by sigma to weigh like a velocity, but by no less
@@ -42,18 +42,24 @@ class CleanEstimate(NoisedSamples):
 
     def loss(self, trainee: CleanTrainee, batch: Mapping[str, Tensor]) -> Tensor:
         """See `Objective`."""
+        return self.compared(trainee, batch).loss
+
+    def compared(self, trainee: CleanTrainee, batch: Mapping[str, Tensor]) -> Compared:
+        """See `ComparedObjective`. The velocities are those of appearance: (seen - clean) / sigma."""
         clean, sigma, skip = batch["latents"], batch["sigma"], int(self.residual)
         seen = residual_input(batch) if self.residual else noised(batch)
         told = trainee.conditions(batch, first_latent=clean[:, :, :1] if self.residual else None)
-        error = (trainee.estimate_clean(seen, sigma, told) - clean)[:, :, skip:]
+        found = trainee.estimate_clean(seen, sigma, told)
+        error = (found - clean)[:, :, skip:]
         divisor = sigma.clamp_min(LEAST_DIVISOR).view(-1, 1, 1, 1, 1)
         shown = clean.shape[1] - self.flow_channels
         loss = sample_means((error[:, :shown] / divisor).square())
+        velocities = (((seen - part)[:, :shown, skip:] / divisor).float() for part in (found, clean))
         if not self.flow_channels:
-            return loss
+            return Compared(loss, *velocities)
         truth = clean[:, shown:, skip:]
-        indices = torch.arange(clean.shape[2], device=clean.device)[skip:]
-        growth = (indices.float() / INDEX_UNIT).sqrt().view(1, 1, -1, 1, 1)
+        indices = batch.get("frame_places", torch.arange(clean.shape[2], device=clean.device).unsqueeze(0))[:, skip:]
+        growth = (indices.float() / INDEX_UNIT).sqrt().view(len(indices), 1, -1, 1, 1)
         still = truth.abs().amax((1, 2, 3, 4)) < STILL_FLOW
         weight = self.flow_weight * torch.where(still, STILL_WEIGHT, 1.0)
-        return loss + weight * sample_means(error[:, shown:].abs() / growth)
+        return Compared(loss + weight * sample_means(error[:, shown:].abs() / growth), *velocities)

@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ...sampling.schedules import TRAIN_TIMESTEPS, shift_sigma
 from ..trainee import Trainee
 from .noise_levels import NoiseLevels
-from .objective import NoisedSamples, noised, sample_means
+from .objective import Compared, ComparedObjective, NoisedSamples, noised, sample_means
 
 SMALL = 1e-8
 WEIGHTINGS = ("none", "bell")  # of noise levels
@@ -37,22 +37,31 @@ class MotionLoss:
 
 
 class Motion(NoisedSamples):
-    """The velocity of frames, and how it changes; single frames have the first part alone."""
+    """The velocity of frames, and how it changes; single frames have the first part alone.
 
-    name, least_frames = "motion", 1
+    own: what the network's kind of model is trained by, where that is not the velocity of whole frames; its loss is
+    then the first part, and its velocities are compared.
+    """
 
-    def __init__(self, levels: NoiseLevels, settings: MotionLoss | None = None):
+    name = "motion"
+
+    def __init__(self, levels: NoiseLevels, settings: MotionLoss | None = None, own: ComparedObjective | None = None):
         super().__init__(levels)
-        self.settings = settings or MotionLoss()
+        self.settings, self.own = settings or MotionLoss(), own
+        self.least_frames = 1 if own is None else own.least_frames
 
     def loss(self, trainee: Trainee, batch: Mapping[str, Tensor]) -> Tensor:
         """See `Objective`."""
-        sigma, truth = batch["sigma"], batch["noise"] - batch["latents"]
-        answer = trainee.predict(noised(batch), sigma, trainee.conditions(batch)).float()
-        loss = sample_means((answer - truth).square())
+        loss, answer, truth = self._plain(trainee, batch) if self.own is None else self.own.compared(trainee, batch)
         if self.settings.motion != OFF and truth.shape[2] > 1:
             loss = loss + self.settings.weight * motion_loss(answer, truth, self.settings.motion)
-        return loss if self.settings.weighting == "none" else loss * bell(sigma, self.levels.shift)
+        return loss if self.settings.weighting == "none" else loss * bell(batch["sigma"], self.levels.shift)
+
+    @staticmethod
+    def _plain(trainee: Trainee, batch: Mapping[str, Tensor]) -> Compared:
+        truth = batch["noise"] - batch["latents"]
+        answer = trainee.predict(noised(batch), batch["sigma"], trainee.conditions(batch)).float()
+        return Compared(sample_means((answer - truth).square()), answer, truth)
 
 
 def motion_loss(answer: Tensor, truth: Tensor, kind: str) -> Tensor:

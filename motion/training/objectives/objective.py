@@ -1,7 +1,7 @@
 """What the task asks of an objective, and what those that noise whole samples share."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,21 @@ class Objective(Protocol):
 
     def loss(self, trainee: Trainee, batch: Mapping[str, Tensor]) -> Tensor:
         """Loss of each sample (b,), float32."""
+
+
+class Compared(NamedTuple):
+    """A loss and what it is of: velocities of the frames that count, truth and answer."""
+
+    loss: Tensor  # (b,), float32
+    answer: Tensor  # (b, c, t, h, w), float32
+    truth: Tensor  # the same
+
+
+class ComparedObjective(Objective, Protocol):
+    """An objective that can also say which velocities its loss compares."""
+
+    def compared(self, trainee: Trainee, batch: Mapping[str, Tensor]) -> Compared:
+        """The same loss, with the velocities."""
 
 
 class NoisedSamples:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...sampling.residual import residual_state_to_network
 from ..trainee import Trainee
-from .objective import NoisedSamples, noised, sample_means
+from .objective import Compared, NoisedSamples, noised, sample_means
 
 
 class Residual(NoisedSamples):
@@ -19,9 +19,14 @@ class Residual(NoisedSamples):
 
     def loss(self, trainee: Trainee, batch: Mapping[str, Tensor]) -> Tensor:
         """See `Objective`: mean square of answer - (noise - residual) over frames 1 to t - 1."""
+        return self.compared(trainee, batch).loss
+
+    def compared(self, trainee: Trainee, batch: Mapping[str, Tensor]) -> Compared:
+        """See `ComparedObjective`."""
         latents, first = batch["latents"], batch["latents"][:, :, :1]
         answer = trainee.predict(residual_input(batch), batch["sigma"], trainee.conditions(batch, first_latent=first))
-        return sample_means((answer.float() - (batch["noise"] - (latents - first)))[:, :, 1:].square())
+        answer, truth = answer.float()[:, :, 1:], (batch["noise"] - (latents - first))[:, :, 1:]
+        return Compared(sample_means((answer - truth).square()), answer, truth)
 
 
 def residual_input(batch: Mapping[str, Tensor]) -> Tensor:

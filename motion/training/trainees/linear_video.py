@@ -47,7 +47,7 @@ class LinearVideoTrainee(OwnNetwork):
         bucket = batch["motion_bucket_id"] if self.spec.config.motion_buckets else None
         return Conditions(
             batch["context"], batch.get("attention_mask"), batch.get("pooled"), motion_bucket_id=bucket,
-            first_latent=first_latent,
+            first_latent=first_latent, frame_indices=batch.get("frame_places"),
         )  # fmt: skip
 
     def predict(self, latents: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
@@ -59,7 +59,8 @@ class LinearVideoTrainee(OwnNetwork):
 
         The warp of a flow head is held still, so that no error of appearance moves the flow.
         """
-        config, indices = self.spec.config, torch.arange(latents.shape[2], device=latents.device)
+        config, indices = self.spec.config, conditions.frame_indices
+        indices = torch.arange(latents.shape[2], device=latents.device) if indices is None else indices
         raw = self.module(*self._asked(latents, sigma, conditions), run_block=self._run_block, raw=True).float()
         first, clean = conditions.first_latent, raw
         if config.flow_channels:

@@ -8,7 +8,7 @@ import torch
 from causal_clips import same_weights
 from pack.motion.analysis.head_map import HeadMap
 from pack.motion.io.files.safetensors import read_safetensors
-from pack.motion.io.media.video import write_video
+from pack.motion.io.media.video import write_picture, write_video
 from pack.motion.io.networks.builtin_wan import save_builtin_wan
 from pack.motion.io.training.states import list_states
 from pack.motion.models.model_spec import SamplingDefaults
@@ -104,6 +104,39 @@ def test_one_clip_becomes_two_loras_and_animate_draws_with_the_one_of_the_motion
     assert main.main(given) == 2 and "arc.safetensors exists" in capsys.readouterr().err
 
 
+def test_a_model_that_animates_photos_learns_one_clips_motion_by_its_layers_for_time(desk, clip, capsys, monkeypatch):
+    given = ["train-motion-lora", clip, "--model", "motionblocks-tiny", "--caption", "pan left", "--num-frames", "5",
+             "--sparse-frames", "3", *QUICK]  # fmt: skip
+    assert main.main([*given, "-o", "pan.safetensors", "--temporal-steps", "3"]) == 0
+    told = read_safetensors(desk / "pan.safetensors")[1]
+    wanted = {"stage": "temporal", "heads": "temporal", "base_model": "motionblocks-tiny", "license": "Apache-2.0",
+              "trained_size": "64x64 px, 3 of 5 frames", "frames": "[0, 4, 8]", "training_steps": "3"}  # fmt: skip
+    assert {name: told[name] for name in wanted} == wanted and not (desk / "pan_spatial.safetensors").exists()
+    said = capsys.readouterr().out
+    assert f'animate PHOTO --motion "pan left" --dynamics {told["dynamics"]} --lora pan.safetensors' in said
+    picture = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(5))
+    write_picture(desk / "photo.png", picture)
+    draw = ["animate", "photo.png", "--motion", "pan left", "--quiet", "--device", "cpu", "--frames", "3",
+            "--steps", "1"]  # fmt: skip
+    for name, more in (("base", []), ("none", ["--lora", "pan.safetensors", "--lora-strength", "0"]),
+                       ("strong", ["--lora", "pan.safetensors", "--lora-strength", "30"])):  # fmt: skip
+        assert main.main([*draw, *more, "-o", f"{name}.gif"]) == 0
+    base, none, strong = ((desk / f"{name}.gif").read_bytes() for name in ("base", "none", "strong"))
+    assert base == none != strong
+    original = train.Terminal.step
+
+    def press(terminal, report, losses):
+        original(terminal, report, losses)
+        if report.step == 2:
+            raise KeyboardInterrupt("the state of step 2 is saved")
+
+    with monkeypatch.context() as held:
+        held.setattr(train.Terminal, "step", press)
+        assert main.main([*given, "-o", "cut.safetensors", "--temporal-steps", "3"]) == 130
+    assert main.main([*given, "-o", "cut.safetensors", "--temporal-steps", "3", "--resume"]) == 0
+    assert same_weights(desk / "pan.safetensors", desk / "cut.safetensors")
+
+
 def test_ctrl_c_saves_and_resume_goes_on_to_the_same_bits(desk, head_map, clip, weights, capsys, monkeypatch):
     given = ["train-motion-lora", clip, "--model", weights, "--head-map", head_map, *QUICK]
     assert main.main([*given, "-o", "whole.safetensors"]) == 0
@@ -131,7 +164,11 @@ def test_ctrl_c_saves_and_resume_goes_on_to_the_same_bits(desk, head_map, clip, 
     (["classify-heads", "CLIP", "--sigmas", "much"], "--sigmas is 'much'; numbers with commas"),
     (["classify-heads", "CLIP", "--seeds", "0"], "--seeds is 0"),
     (["classify-heads", "CLIP", "-o", "map.png"], "output map.png must end with .json"),
-    (["train-motion-lora", "CLIP", "--model", "motionblocks-tiny"], "(attn_temporal) are apart already"),
+    (["classify-heads", "CLIP", "--model", "motionblocks-tiny"], "(attn_temporal) are apart already"),
+    (["train-motion-lora", "CLIP", "--model", "motionblocks-tiny", "--head-map", "none.json"], "none.json: cannot be"),
+    (["train-motion-lora", "CLIP", "--model", "motionblocks-tiny", "--stage", "spatial"], "it has no spatial stage"),
+    (["train-motion-lora", "CLIP", "--model", "motionblocks-tiny", "--vae", "x"], "holds its own VAE"),
+    (["train-motion-lora", "CLIP", "--model", "motionblocks-tiny", "--caption", "red ball"], "unknown word"),
     (["train-motion-lora", "CLIP", "--caption", "green ball"], "unknown word 'green'"),
     (["train-motion-lora", "CLIP", "--head-map", "none.json"], "none.json: cannot be read"),
     (["train-motion-lora", "CLIP", "--vae", "x"], "vae: "), (["train-motion-lora", "CLIP", "-o", "a.mp4"], "must end"),
