@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from binding import name_of
 from forked_tests import CAUGHT, SURVIVED, ask, started
+from pack.motion.analysis.head_map import HeadWatch
 from pack.motion.builtin_model import bundle
 from pack.motion.conditioning.motion_bucket import motion_bucket
 from pack.motion.conditioning.noise_init import dct_init
 from pack.motion.data.clips import digest
 from pack.motion.data.latent_dataset import build_latent_dataset
 from pack.motion.data.sources.folder import open_clip_folder
+from pack.motion.devices import pick_device
 from pack.motion.foreign_json import parse_json
-from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter
+from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter, save_adapter
 from pack.motion.io.files.atomic import make_folder, new_output, write_json, write_safetensors
 from pack.motion.io.files.kind import shown
 from pack.motion.io.files.names import check_output_name
@@ -25,7 +27,7 @@ from pack.motion.io.files.weight_folder import open_weights, pointing_to
 from pack.motion.io.media.photo import read_photo
 from pack.motion.io.media.video import check_fps, write_video
 from pack.motion.io.networks.builtin_names import builtin_path, weights_path
-from pack.motion.io.networks.families import detect_family
+from pack.motion.io.networks.families import detect_family, weights_family
 from pack.motion.io.networks.linear_video import compare_shapes, read_linear_video, save_linear_video
 from pack.motion.io.pose_files import read_pose_file, write_pose_file
 from pack.motion.layers.block_dct import coefficients_to_pixels, pixels_to_coefficients
@@ -68,6 +70,7 @@ BOUND_BY = {
     parse_json: "test_foreign_json.py",
     digest: "test_latent_dataset.py",
     detect_family: "test_linear_video_file.py",
+    weights_family: "test_linear_video_file.py",
     flow_dpm_2m: "test_sampling_solvers.py",
     warp: "test_flow_codec.py",
     shrink: "test_point_tracks.py",
@@ -102,6 +105,9 @@ BOUND_BY = {
     clip_places: "test_clip_places.py",
     LatentSpace.check_size: "test_latent_spaces.py",
     load_adapter: "test_adapter_file.py",
+    save_adapter: "test_adapter_file.py",
+    HeadWatch.__call__: "test_head_map.py",
+    pick_device: "test_pipeline.py",
     MotionVocabulary.tokenize: "test_vocabulary.py",
     MotionTextEncoder.forward: "test_vocabulary.py",
     open_clip_folder: "test_clip_folder.py",

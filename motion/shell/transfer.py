@@ -139,7 +139,7 @@ def _prepare(options) -> None:
 
 def _classify(options) -> None:
     from ..analysis.head_map import draw_head_map
-    from ..io.files.atomic import atomic_path
+    from ..io.files.atomic import write_chunks
     from ..io.media.video import write_picture
     from ..training.job_motion import look_at_clip, read_head_map
 
@@ -156,8 +156,7 @@ def _classify(options) -> None:
             raise ConfigError(f"--seeds is {options.seeds}; at least 1 is needed")
         looks = {"sigmas": _levels(options.sigmas), "seeds": options.seeds, "method": options.method}
         found = look_at_clip(_job(options, UNUSED), **looks, **settings)
-    with atomic_path(output) as temp:
-        temp.write_text(found.to_json() + "\n", encoding="utf-8")
+    write_chunks(output, [found.to_json().encode(), b"\n"])
     write_picture(picture, draw_head_map(found)[0], overwrite=True)
     say(found.summary())
     say(f"head map: {os.path.abspath(output)}\npicture: {os.path.abspath(picture)}")

@@ -11,7 +11,7 @@ from pack.motion.builtin_model import BUILTIN_NAMES, builtin_path, bundle
 from pack.motion.errors import CheckpointError, ConfigError
 from pack.motion.io.networks import builtin_names
 from pack.motion.io.networks import linear_video as motion_model_file
-from pack.motion.io.networks.families import detect_family, strip_containers
+from pack.motion.io.networks.families import detect_family, strip_containers, weights_family
 from pack.motion.io.networks.linear_video import (
     build_linear_video,
     config_from_shapes,
@@ -21,6 +21,7 @@ from pack.motion.io.networks.linear_video import (
     save_linear_video,
 )
 from pack.motion.models.conditions import Conditions
+from pack.motion.models.linear_video.architecture import LINEAR_VIDEO
 from pack.motion.models.linear_video.network import LinearVideoDiT, LinearVideoDiTConfig
 from pack.motion.models.model_spec import LatentSpec, LinearVideoSpec
 from pack.motion.text.encoder import MotionTextEncoder
@@ -309,6 +310,13 @@ def test_patch_of_five_axes_tells_sana_video_from_sana():
     names = NVLABS[:1] + NVLABS[2:]
     assert "SANA-Video" in detect_family(names, {NVLABS[0]: (8, 4, 1, 2, 2)})
     assert "SANA image" in detect_family(names, {NVLABS[0]: (8, 4, 2, 2)})
+
+
+def test_what_a_file_says_it_is_comes_before_what_its_names_tell():
+    shapes = {"patch_embedding.weight": (8, 16, 1, 2, 2), "blocks.0.self_attn.q.weight": (8, 8)}
+    said = {"family": LINEAR_VIDEO.name}
+    assert weights_family(shapes, {}) == "a Wan 2.1 or 2.2 video model"
+    assert weights_family(shapes, said) == LINEAR_VIDEO.name
 
 
 def test_header_is_enough_to_describe_a_file(saved, tmp_path):
