@@ -37,7 +37,7 @@ help:
 	@echo "              compiled for every card (no card needed)"
 	@echo "make kernels-matrix   the same with other versions of Triton (fetches each, about 1 GB)"
 	@echo "make host     tests against real hosts     make faults   bad input, kill, cancel, full disk"
-	@echo "make bench    print the figures of docs/numbers.md  make evidence those of docs/evidence.md (fifty-two small trainings)"
+	@echo "make bench    print the figures of docs/numbers.md  make evidence those of docs/evidence.md (about a hundred small trainings, hours)"
 	@echo "make clean    remove .venv and demo/"
 
 $(PY):
