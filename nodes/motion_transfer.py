@@ -303,8 +303,8 @@ def _train_widgets() -> list:
         ),
         inp(
             io.Combo.Input, "heads", options=[OWN, *SECOND_HEADS], default=OWN,
-            tooltip="Heads that the second stage trains. temporal: as in the paper. all: follows the clip more "
-            "closely; on the small Wan what keeps the looks out is the first stage. preset: all for tiny, else "
+            tooltip="Heads that the second stage trains. temporal: as in the paper. all: every head; on the "
+            "small Wan neither wins, and what keeps the looks out is the first stage. preset: all for tiny, else "
             "temporal. Linear video models have layers for time instead, and for them preset is temporal.",
         ),
         inp(
