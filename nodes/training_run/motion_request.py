@@ -10,7 +10,6 @@ from ...motion.data.encoders import TextEntry
 from ...motion.data.motion_clip import MotionClip
 from ...motion.errors import ConfigError
 from ...motion.models.model_spec import ModelSpec
-from ...motion.models.wan.config import WanConfig
 from ...motion.models.wan.experts import noise_range
 from ...motion.training.config import TrainingConfig
 from ...motion.training.head_classes import FIRST_SIGMA, LOW_SIGMA
@@ -83,13 +82,14 @@ def read_motion_request(model, motion_clip, positive, values: dict) -> MotionReq
     if vae is not None:
         check_vae(vae, spec)
     sampled = values.get("sample_positive")
-    sampled = prompt_of(positive if sampled is None else sampled, spec, "sample_positive")
+    read = wan_prompt_of if wan is not None else prompt_of
+    sampled = read(positive if sampled is None else sampled, spec, "sample_positive")
     negative = values.get("sample_negative")
-    negative = None if negative is None else prompt_of(negative, spec, "sample_negative")
+    negative = None if negative is None else read(negative, spec, "sample_negative")
     prefix = checks.whole_text("file_prefix", values.get("file_prefix", "my_clip_motion")).strip()
     return MotionRequest(
-        model=model, wan=wan, spec=spec, clip=clip, text=prompt_of(positive, spec, "positive"),
-        config=_config(preset, settings, values, spec, expert, flow_shift(model)), settings=settings,
+        model=model, wan=wan, spec=spec, clip=clip, text=read(positive, spec, "positive"), settings=settings,
+        config=_config(preset, settings, values, None if wan is None else spec, expert, flow_shift(model)),
         folders=plan_run(prefix + SUFFIXES[expert], "lora", values.get("resume_from", "new")), head_map=head_map,
         allow_changes=bool(values.get("allow_changed_data", False)), expert=expert, vae=vae,
         sample_texts=(sampled, negative), notes=tuple(notes),
@@ -122,8 +122,22 @@ def check_motion_clip(clip, wan: NativeWan | None) -> MotionClip:
     return clip
 
 
+def wan_prompt_of(conditioning, spec: ModelSpec, what: str) -> TextEntry:
+    """The text of a CONDITIONING of one prompt for Wan, which reads its values alone. Raises ConfigError."""
+    values, _ = _prompt_of(conditioning, spec, what)
+    return context_of(values)
+
+
 def prompt_of(conditioning, spec: ModelSpec, what: str) -> TextEntry:
-    """The text of a CONDITIONING of one prompt. Raises ConfigError."""
+    """The text of a CONDITIONING of one prompt for a model of ours. Raises ConfigError."""
+    values, told = _prompt_of(conditioning, spec, what)
+    pooled = told.get("pooled_output")
+    if getattr(spec.config, "pooled_text_embedding", False) and pooled is None:
+        raise ConfigError(f"{what} has no pooled text, which the model reads; encode it with the CLIP of the model")
+    return context_of(values, told.get("attention_mask"), pooled)
+
+
+def _prompt_of(conditioning, spec: ModelSpec, what: str) -> tuple[Tensor, dict]:
     if not isinstance(conditioning, list) or len(conditioning) != 1:
         count = len(conditioning) if isinstance(conditioning, list) else type(conditioning).__name__
         raise ConfigError(f"{what} holds {count} prompts; one is needed: connect CLIP Text Encode directly")
@@ -133,12 +147,7 @@ def prompt_of(conditioning, spec: ModelSpec, what: str) -> TextEntry:
         width = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ConfigError(f"{what} is text of {width}; this model reads width {spec.config.caption_channels}: encode "
                           "it with the CLIP that belongs to the model")  # fmt: skip
-    if isinstance(spec.config, WanConfig):
-        return context_of(values)
-    pooled = told.get("pooled_output")
-    if getattr(spec.config, "pooled_text_embedding", False) and pooled is None:
-        raise ConfigError(f"{what} has no pooled text, which the model reads; encode it with the CLIP of the model")
-    return context_of(values, told.get("attention_mask"), pooled)
+    return values, told
 
 
 def _settings(own: MotionSettings, values: dict) -> MotionSettings:
@@ -150,7 +159,7 @@ def _settings(own: MotionSettings, values: dict) -> MotionSettings:
     )  # fmt: skip
 
 
-def _config(preset, settings, values: dict, spec: ModelSpec, expert: str, shift: float) -> TrainingConfig:
+def _config(preset, settings, values: dict, wan: ModelSpec | None, expert: str, shift: float) -> TrainingConfig:
     told = {name: values[name] for name in FREE if values.get(name)}
     told |= {name: values[name] for name in SAME if name in values}
     told |= {"shift": shift} if "shift" not in preset.training else {}
@@ -158,6 +167,6 @@ def _config(preset, settings, values: dict, spec: ModelSpec, expert: str, shift:
     steps = (values.get("spatial_steps", 0), values.get("temporal_steps", 0))
     for name, count in zip(("spatial_steps", "temporal_steps"), steps):
         checks.in_range(name, count, 0, 1_000_000)
-    if isinstance(spec.config, WanConfig):
-        told["sigma_min"], told["sigma_max"] = noise_range(spec.config, EXPERT_NAMES[expert])
+    if wan is not None:
+        told["sigma_min"], told["sigma_max"] = noise_range(wan.config, EXPERT_NAMES[expert])
     return preset.config(settings.stage, steps, **{**told, **more})

@@ -24,7 +24,7 @@ from ..host.text_under import text_under
 from . import previews
 from .folders import prepare
 from .live_view import Page, curve_of
-from .motion_request import MotionRequest, check_motion_clip, prompt_of, wan_with_heads
+from .motion_request import MotionRequest, check_motion_clip, wan_prompt_of, wan_with_heads
 from .native_trainee import NativeWanTrainee
 from .trained_network import network_of
 
@@ -48,7 +48,7 @@ def look_at_heads(model, motion_clip, positive, **settings) -> tuple[HeadMap, li
     clip = check_motion_clip(motion_clip, wan)
     with torch.inference_mode(False):
         trainee = NativeWanTrainee(wan)
-        text = prompt_of(positive, trainee.spec, "positive")
+        text = wan_prompt_of(positive, trainee.spec, "positive")
         row = {name: value.unsqueeze(0) for name, value in clip.whole.items()}
         trainee.expect([tuple(row["latents"].shape)])
         row["context"] = text.context.unsqueeze(0)
