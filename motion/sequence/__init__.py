@@ -1,0 +1,1 @@
+"""A reference picture, skeleton frames and the frames to make as one sequence, as FramePrompt has it."""
