@@ -5,7 +5,7 @@ codec that puts four frames into one latent.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ SPEED = 2.6  # px a frame, the fastest that a joint moves
 _PARTS = ("waist", "left shoulder", "right shoulder", "left elbow", "right elbow", "left hip", "right hip",
           "left knee", "right knee")  # fmt: skip
 _CHANCES = 64
+_LOOKS = (0, 2, 3, 4, 5, 6, 7, 8)  # those of a puppet's build and colours
 _BONES = (  # from, to, part of the look, half as thick again as an arm
     (8, 9, "legs", 1.25), (9, 10, "legs", 1.1), (11, 12, "legs", 1.25), (12, 13, "legs", 1.1),
     (2, 3, "shirt", 1.0), (5, 6, "shirt", 1.0), (3, 4, "skin", 0.85), (6, 7, "skin", 0.85), (1, 0, "skin", 0.9),
@@ -93,21 +94,31 @@ class PuppetSource:
     """Draws clips of one size; a clip depends on its generator and the size. Sides of 96 to 192 px; ConfigError."""
 
     def __init__(self, height: int = 128, width: int = 128, *, acts: tuple[str, ...] = tuple(ACTS),
-                 num_frames: int = FRAMES):  # fmt: skip
+                 grounds: tuple[str, ...] = GROUNDS, num_frames: int = FRAMES):  # fmt: skip
         if not (LEAST <= height <= MOST and LEAST <= width <= MOST):
             raise ConfigError(f"puppets of {width}x{height} px: sides of {LEAST} to {MOST} px are drawn")
         unknown = [act for act in acts if act not in ACTS]
         if unknown:
             raise ConfigError(f"no puppet {unknown[0]!r}; known: {', '.join(ACTS)}")
-        self.height, self.width, self.acts, self.num_frames = height, width, acts, num_frames
+        self.height, self.width, self.acts, self.grounds, self.num_frames = height, width, acts, grounds, num_frames
 
     def draw(self, generator: torch.Generator) -> PuppetClip:
         """A clip of a random puppet."""
+        return self._clip(torch.rand(_CHANCES, generator=generator).tolist(), generator)
+
+    def draw_twice(self, generator: torch.Generator) -> tuple[PuppetClip, PuppetClip]:
+        """Two clips of one random puppet before one ground, each with an act, rest and place of its own."""
         chance = torch.rand(_CHANCES, generator=generator).tolist()
-        tall = min(self.height, self.width) * (0.72 + 0.14 * chance[0])
-        act = self.acts[int(chance[1] * len(self.acts)) % len(self.acts)]
+        first = self._clip(chance, generator)
+        other = torch.rand(_CHANCES, generator=generator).tolist()
+        other = [mine if k in _LOOKS else theirs for k, (mine, theirs) in enumerate(zip(chance, other))]
+        act, tall = self._act(other), self._tall(other)
+        return first, replace(first, act=act, joints=self._joints(act, tall, other))
+
+    def _clip(self, chance: list[float], generator: torch.Generator) -> PuppetClip:
+        act, tall = self._act(chance), self._tall(chance)
         joints = self._joints(act, tall, chance)
-        ground = GROUNDS[int(chance[2] * len(GROUNDS)) % len(GROUNDS)]
+        ground = self.grounds[int(chance[2] * len(self.grounds)) % len(self.grounds)]
         hues = torch.rand(4, 3, generator=generator)
         light = 0.55 + 0.4 * chance[3]
         colours = {"skin": torch.tensor((1.0, 0.78, 0.62)) * light, "shirt": hues[1] * 0.85 + 0.1,
@@ -115,6 +126,13 @@ class PuppetSource:
         girth = tall * (0.030 + 0.014 * chance[4])
         head = tall * (0.075 + 0.02 * chance[5])
         return PuppetClip(act, paint_ground(ground, self.height, self.width, generator), joints, girth, head, colours)
+
+    def _act(self, chance: list[float]) -> str:
+        return self.acts[int(chance[1] * len(self.acts)) % len(self.acts)]
+
+    def _tall(self, chance: list[float]) -> float:
+        """Height in px."""
+        return min(self.height, self.width) * (0.72 + 0.14 * chance[0])
 
     def _joints(self, act: str, tall: float, chance: list[float]) -> Tensor:
         """Places of the 18 points in every frame, px."""

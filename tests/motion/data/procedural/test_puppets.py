@@ -67,3 +67,23 @@ def test_what_puppets_are_not_made_for_is_refused():
         PuppetSource(64, 128)
     with pytest.raises(ConfigError, match="no puppet 'flies'"):
         PuppetSource(acts=("flies",))
+
+
+def test_one_puppet_is_drawn_twice_with_its_looks_and_another_pose():
+    one, other = PuppetSource(128, 128).draw_twice(torch.Generator().manual_seed(5))
+    assert torch.equal(one.ground, other.ground) and one.girth == other.girth and one.head == other.head
+    assert all(torch.equal(one.colours[part], other.colours[part]) for part in one.colours)
+
+    def bones(clip):
+        upper, fore, leg = ((2, 3), (3, 4), (8, 9))
+        return [float((clip.joints[0, a] - clip.joints[0, b]).norm()) for a, b in (upper, fore, leg)]
+
+    assert bones(one) == pytest.approx(bones(other), rel=1e-4)
+    assert float((one.joints - other.joints).norm(dim=-1).amax()) > 5
+    same = PuppetSource(128, 128).draw(torch.Generator().manual_seed(5))
+    assert torch.equal(same.joints, one.joints) and torch.equal(same.ground, one.ground)
+
+
+def test_only_the_grounds_that_are_named_are_drawn():
+    night = PuppetSource(96, 96, grounds=("night",))
+    assert all(float(night.draw(torch.Generator().manual_seed(k)).ground.mean()) < 0.3 for k in range(5))
