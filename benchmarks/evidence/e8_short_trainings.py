@@ -17,7 +17,7 @@ from pack.motion.scene_model import load_scene_model
 from words_of_tiny_wan import words_table
 
 SEEDS, STEPS = (0, 1, 2), 260
-SETTINGS = ["--fp32", "--steps", str(STEPS), "--set", "lead_steps=80"]
+SETTINGS = ["--fp32", "--set", "lead_steps=80"]
 NOISED, GIVEN = "from noise, sigma 0.8", "first frame clean, sigma 0.8"
 
 
@@ -26,21 +26,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "demo" / "e8", help="of the trainings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row_of(trained(arguments.folder / f"seed{seed}", seed)) for seed in SEEDS]
+    rows = [row_of(trained(arguments.folder / f"seed{seed}", STEPS, [*SETTINGS, "--seed", str(seed)]))
+            for seed in SEEDS]  # fmt: skip
     both = {name: spread([row[name] for row in rows], 3 if name.startswith(("error", "std")) else 1)
             for name in rows[0] if name not in ("seed", "steps")}  # fmt: skip
-    command = " ".join(["python tools/train_wan.py", *SETTINGS])
+    command = " ".join(["python tools/train_wan.py --steps", str(STEPS), *SETTINGS])
     finish("e8_short_trainings",
            {"trained by": command, "By seed": [*rows, {"seed": "all", "steps": STEPS, **both}]}, rows)  # fmt: skip
 
 
-def trained(folder: Path, seed: int) -> Path:
-    """The weights of a seed; what is missing is trained, or goes on from its last state."""
-    path = folder / f"step{STEPS:05d}.safetensors"
+def trained(folder: Path, steps: int, settings: list[str]) -> Path:
+    """The weights of a training in a folder; what is missing is trained, or goes on from its last state."""
+    path = folder / f"step{steps:05d}.safetensors"
     if not path.is_file():
         resume = ["--resume"] if any(folder.glob("state-*")) else []
-        subprocess.run([sys.executable, str(ROOT / "tools" / "train_wan.py"), "--folder", str(folder), "--seed",
-                        str(seed), *SETTINGS, *resume], check=True)  # fmt: skip
+        subprocess.run([sys.executable, str(ROOT / "tools" / "train_wan.py"), "--folder", str(folder), "--steps",
+                        str(steps), *settings, *resume], check=True)  # fmt: skip
     return path
 
 

@@ -14,6 +14,7 @@ from pack.motion.scene_model import SceneModel
 CLIPS_EACH, SEED, SAMPLING_SEEDS = 2, 7_000_003, (0, 1)
 TAU = tau_to_sigma(0.975, 3.0)
 PLAIN, OTHER = "none", "none, another seed"
+NOISES = "E2 again: image to video by initial noise"  # name of the table
 REFINED = {
     "FFT, gaussian 0.25": lambda first, noise: fft_init(first, noise, sigma_tau=TAU),
     "DCT, keep 0.23": lambda first, noise: dct_init(first, noise, sigma_tau=TAU),
@@ -54,7 +55,7 @@ def noise_table(model: SceneModel) -> dict:
              for name, mine in rows.items()]  # fmt: skip
     kept = " and ".join(f"{high}x{wide}" for _, high, wide in box)
     return {"low frequencies kept of 8x8 on image to video": kept,
-            "E2 again: image to video by initial noise": table}  # fmt: skip
+            NOISES: table}  # fmt: skip
 
 
 def _drawn(model: SceneModel, noise, told, empty, part) -> torch.Tensor:
