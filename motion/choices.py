@@ -21,3 +21,6 @@ MOTION_LOSSES = ("paper", "release", "off")
 CAMERA_MOVES = (
     "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "rotate left", "rotate right",
 )  # fmt: skip
+ONE_LEVEL, CLEAN_LEVEL = SEQUENCE_TIMESTEPS = ("one", "clean")  # of given frames in a sequence: as all others, or 0
+ALL_TOKENS, SEGMENTS = SEQUENCE_ATTENTIONS = ("all", "segment")  # what given frames look at
+JOINT, SEPARATE = SEQUENCE_MODES = ("joint", "separate")  # passes of the VAE over a sequence

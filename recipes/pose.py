@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from ..motion.choices import SEPARATE
 from ..motion.data.procedural.puppets import ACTS, SPEED, PuppetClip, PuppetSource
 from ..motion.data.procedural.sprite_words import GROUNDS
 from ..motion.models.small_vae import SmallVAE
@@ -18,7 +19,7 @@ from ..motion.models.wan.spec import WanSpec
 from ..motion.models.wan.start_video import concat_latents
 from ..motion.pose.renderer import draw_bodies
 from ..motion.sequence.conditions import encode_sequence
-from ..motion.sequence.layout import SEPARATE, SequenceLayout
+from ..motion.sequence.layout import SequenceLayout
 from ..motion.text.scene_vocabulary import SceneVocabulary
 from ..motion.training.objectives.flow import Flow
 from ..motion.training.objectives.half_frames import HalfFrames

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..choices import JOINT
 from ..errors import ShapeError
 from ..models.wan.start_video import GREY
-from .layout import JOINT, SPACE, SequenceLayout
+from .layout import SPACE, SequenceLayout
 
 Codec = Callable[[Tensor], Tensor]  # pixels (b, 3, t, h, w) in [0, 1] to VAE latents (b, 16, t', h', w'), or back
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..choices import JOINT, SEQUENCE_MODES
 from ..errors import ConfigError
 from ..models.latent_spaces import MAX_FRAMES, SPACES
 from ..models.wan.config import MASK_CHANNELS
 
 SPACE = SPACES["wan21"]
 GROUP = SPACE.temporal_ratio
-JOINT, SEPARATE = MODES = ("joint", "separate")
 PAPER_LATENTS = 21  # of the longest sequence that Wan was trained on
 
 
@@ -33,8 +33,8 @@ class SequenceLayout:
     mode: str = JOINT
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise ConfigError(f"mode is {str(self.mode)[:40]!r}; it must be one of: {', '.join(MODES)}")
+        if self.mode not in SEQUENCE_MODES:
+            raise ConfigError(f"mode is {str(self.mode)[:40]!r}; it must be one of: {', '.join(SEQUENCE_MODES)}")
         count = self.num_frames
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_FRAMES:
             raise ConfigError(f"num_frames is {str(count)[:60]}; it must be 1 to {MAX_FRAMES}")

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pack.motion.choices import JOINT, SEPARATE
 from pack.motion.data.procedural.puppets import ACTS, SPEED
 from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
 from pack.motion.models.wan.config import WanConfig
-from pack.motion.sequence.layout import JOINT, SEPARATE
 from pack.motion.training.task import SampleKey
 from pack.recipes.pose import HELD_BACK_ACTS, HELD_BACK_GROUNDS, TAUGHT_ACTS, PoseRecipe, PoseSource, PoseTask
 from pack.recipes.wan import build_wan, wan_spec

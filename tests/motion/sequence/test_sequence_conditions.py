@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from pack.motion.choices import JOINT, SEQUENCE_MODES
 from pack.motion.errors import ShapeError
 from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
 from pack.motion.sequence.conditions import decode_target, encode_sequence
-from pack.motion.sequence.layout import JOINT, MODES, SequenceLayout
+from pack.motion.sequence.layout import SequenceLayout
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def parts(count, batch=1, seed=0):
     return [torch.rand(batch, 3, frames, 32, 48, generator=made, dtype=torch.float64) for frames in (1, count, count)]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEQUENCE_MODES)
 @pytest.mark.parametrize("count", [1, 4, 6, 8, 9])
 def test_no_target_pixel_reaches_what_is_given_or_shown(vae, mode, count):
     layout = SequenceLayout(count, mode)
@@ -37,7 +38,7 @@ def test_no_target_pixel_reaches_what_is_given_or_shown(vae, mode, count):
 
 def test_joint_target_latents_depend_on_the_skeletons_before_them_and_separate_ones_do_not(vae):
     reference, skeletons, target = parts(8)
-    for mode in MODES:
+    for mode in SEQUENCE_MODES:
         layout = SequenceLayout(8, mode)
         one, other = (encode_sequence(vae.encode, layout, reference, each, target).target
                       for each in (skeletons, 1 - skeletons))  # fmt: skip
@@ -46,7 +47,7 @@ def test_joint_target_latents_depend_on_the_skeletons_before_them_and_separate_o
 
 def test_a_model_that_reads_nothing_beside_is_shown_no_grey(vae):
     reference, skeletons, _ = parts(8)
-    for mode in MODES:
+    for mode in SEQUENCE_MODES:
         layout = SequenceLayout(8, mode)
         whole = encode_sequence(vae.encode, layout, reference, skeletons)
         bare = encode_sequence(vae.encode, layout, reference, skeletons, with_grey=False)
@@ -54,7 +55,7 @@ def test_a_model_that_reads_nothing_beside_is_shown_no_grey(vae):
         assert torch.equal(bare.shown, bare.given)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEQUENCE_MODES)
 @pytest.mark.parametrize("count", [1, 3, 4, 7, 8, 9])
 def test_a_decode_gives_the_frames_that_were_asked_for_in_their_places(vae, mode, count):
     layout = SequenceLayout(count, mode)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from pack.motion.choices import JOINT, SEPARATE, SEQUENCE_MODES
 from pack.motion.errors import ConfigError
-from pack.motion.sequence.layout import JOINT, MODES, SEPARATE, SequenceLayout
+from pack.motion.sequence.layout import SequenceLayout
 
 
 def latent_of(frame):
@@ -18,7 +19,7 @@ def test_joint_sequences_have_the_sizes_of_the_specification(m, frames, latents)
     assert layout.is_longer_than_trained is (latents > 21)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEQUENCE_MODES)
 def test_every_length_fits_whole_latents_of_one_kind(mode):
     for count in range(1, 1001):
         layout = SequenceLayout(count, mode)
@@ -32,7 +33,7 @@ def test_every_length_fits_whole_latents_of_one_kind(mode):
         assert int(mask.sum()) == layout.target_latents and not mask[: layout.given_latents].any()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEQUENCE_MODES)
 def test_the_last_pose_is_repeated_and_nothing_is_where_none_is_missing(mode):
     video = torch.arange(6.0).view(1, 1, 6, 1, 1)
     padded = SequenceLayout(6, mode).padded(video).flatten()
