@@ -29,6 +29,7 @@ FAMILIES = {
     "pose": ("LoadPoses", "CleanPoses", "SavePoses", "PoseReport"),
     "pose_detecting": ("ExtractPoses",),
     "pose_drawing": ("RetargetPoses", "DrawPoses"),
+    "pose_video": ("PoseVideo", "DecodePoseVideo"),
 }
 
 
