@@ -33,7 +33,7 @@ FLOORS = (
     ("text",),
     ("models", "metrics"),
     ("sampling",),
-    ("adapters", "analysis", "conditioning", "pose"),
+    ("adapters", "analysis", "conditioning", "pose", "sequence"),
     ("io",),
     ("builtin_model", "scene_model"),
     ("data",),
