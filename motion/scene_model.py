@@ -19,7 +19,11 @@ from .models.wan.spec import SPACE, WanSpec
 from .models.wan.start_video import concat_latents, start_video
 from .sampling.clean_first_frame import CleanFirstFrame
 from .sampling.draw import draw, make_noise
+from .sampling.given_frames import GivenFrames
 from .sampling.solvers import OnStep
+from .sequence.conditions import decode_target, encode_sequence
+from .sequence.layout import SequenceLayout
+from .sequence.trained_as import TrainedAs
 from .text.scene_vocabulary import SceneVocabulary, word_vectors
 
 SIDES = (64, 192)  # px that the drawn clips have
@@ -36,6 +40,7 @@ class SceneModel:
     dit: WanDiT
     vae: SmallVAE
     vocabulary: SceneVocabulary
+    sequences: TrainedAs | None = None  # how it reads reference, skeletons and target; None: not at all
 
     @property
     def starts_from_image(self) -> bool:
@@ -84,6 +89,38 @@ class SceneModel:
         return self.decode(network.put_into(latents) if clean_first_frame else latents)
 
     @torch.no_grad()
+    def draw_poses(
+        self, reference: Tensor, skeletons: Tensor, *, prompt: str = "", num_steps: int | None = None, seed: int = 0,
+        on_step: OnStep | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Videos (b, t, h, w, 3) in [0, 1] in which who is seen in a reference follows skeletons.
+
+        reference: (b, 3, h, w); skeletons: (b, 3, t, h, w), both in [0, 1]; sides are multiples of 16 from 64 to 192
+        px. t: any up to 33; trained are 17. Drawn from the noise of seed, seed + 1, … without guidance. Raises
+        ConfigError where the model was not trained for it, and ShapeError.
+        """
+        if self.sequences is None or self.sequences.in_segments:
+            raise ConfigError("this model was not trained to follow poses; load motionblocks-wan-pose")
+        layout = SequenceLayout(skeletons.shape[2], self.sequences.mode)
+        height, width = reference.shape[2:]
+        check_drawn(layout.padded_frames, width, height)
+        place, space = next(self.dit.parameters()).device, self.spec.space
+        parts = encode_sequence(
+            lambda video: self.vae.encode(video * 2 - 1), layout, reference.unsqueeze(2).to(place), skeletons.to(place)
+        )
+        told = replace(self.encode([prompt]), concat_latents=layout.concat(space.scaled(parts.shown)))
+        told = replace(told, context=told.context.expand(len(reference), -1, -1))
+        shape = (1, space.channels, layout.target_latents, *parts.given.shape[3:])
+        noise = torch.cat([make_noise(shape, seed + row) for row in range(len(reference))]).to(place)
+        network = GivenFrames(self.dit, space.scaled(parts.given), clean_timestep=self.sequences.clean_timestep)
+        made = draw(network, noise, told, self.spec.sampling, num_steps=num_steps, guidance_scale=1.0, on_step=on_step)
+
+        def frames(latents: Tensor) -> Tensor:
+            return self.decode(space.scaled(latents)).movedim(-1, 1)
+
+        return decode_target(frames, layout, parts.given, space.unscaled(made)).movedim(1, -1)
+
+    @torch.no_grad()
     def encode_start(self, start: Tensor, num_frames: int) -> Tensor:
         """Pictures (b, 3, h, w) in [0, 1] -> what the network reads beside the latents, (b, 20, t', h', w')."""
         video = start_video(start.unsqueeze(2), num_frames)
@@ -110,7 +147,8 @@ def load_scene_model(path: str | Path, *, vae: str | Path = VAE, device: str | t
     """A model of a file that has words of its own, with its VAE, in float32. Raises CheckpointError."""
     file = read_builtin_wan(path)
     network = file.network().to(device)
-    return SceneModel(file.spec, network, read_small_vae(vae).to(device).requires_grad_(False), file.vocabulary)
+    small = read_small_vae(vae).to(device).requires_grad_(False)
+    return SceneModel(file.spec, network, small, file.vocabulary, TrainedAs.of(file.metadata))
 
 
 def check_drawn(num_frames: int, width: int, height: int) -> None:
