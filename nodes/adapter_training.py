@@ -38,7 +38,7 @@ class TrainAdapter(io.ComfyNode):
             "prompt, so captions are not read. The file is saved even if you cancel, and comes out ready for Apply "
             "Motion Adapters.",
             search_aliases=["miva", "train motion", "few shot", "motion lora", "trainer"],
-            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *wan_inputs(), _file_precision()],
+            inputs=[*_sockets(), *_main_widgets(), *_advanced_widgets(), *wan_inputs(), _file_precision(), _masked()],
             outputs=[
                 out(io.Custom("MOTIONBLOCKS_ADAPTERS"), "adapters", "The adapter at weight 1."),
                 out(io.LossMap, "loss", "Loss of every step, for the core node Plot Loss Graph."),
@@ -105,6 +105,15 @@ def _file_precision():
         io.Combo.Input, "file_precision", options=list(FILE_PRECISIONS), default=FILE_PRECISIONS[0], **MORE,
         tooltip="Number type of the saved file. bf16 and fp16 halve it and round what was learnt, more coarsely in "
         "bf16, which holds any size. It is trained in fp32 all the same, and states keep that.",
+    )  # fmt: skip
+
+
+def _masked():
+    return inp(
+        io.Boolean.Input, "masked", default=False, **MORE,
+        tooltip="Wan text to video only: also learn where the subject is, so that the ground keeps still. Clips need "
+        "masks: those of Clips from Images, or videos beside Load Clips' own, such as bird.mask.mp4 beside bird.mp4. "
+        "Takes about twice the memory and time.",
     )  # fmt: skip
 
 

@@ -190,6 +190,15 @@ class ApplyAdapters(io.ComfyNode):
                     tooltip="delta: where weights come to less than 1 the model's own way fills up, so 0 is the model "
                     "itself. paper: nothing fills up, and 0 is the model without its text. At a sum of 1 both agree.",
                 ),
+                inp(
+                    io.Vae.Input, "vae", optional=True,
+                    tooltip="Masked adapters on Wan only: the VAE of the model, which encodes first_frame_mask.",
+                ),
+                inp(
+                    io.Mask.Input, "first_frame_mask", optional=True,
+                    tooltip="Masked adapters on Wan only: where the subject is in the start image, white. The masks of "
+                    "the other frames are made with the video.",
+                ),
             ],
             outputs=[out(io.Model, "model", "For KSampler; cfg 1 is enough where the adapters replace the text.")],
             hidden=[io.Hidden.unique_id],
@@ -197,11 +206,13 @@ class ApplyAdapters(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, adapters, form=DELTA) -> io.NodeOutput:
+    def execute(cls, model, adapters, form=DELTA, vae=None, first_frame_mask=None) -> io.NodeOutput:
         from .models.listed_adapters import check_listed, put_on
+        from .models.native_wan_masks import FirstMask
 
         checks.choose("form", form, FORMS)
-        made, text = put_on(model, check_listed("adapters", adapters), form)
+        first = None if vae is None or first_frame_mask is None else FirstMask(vae, first_frame_mask)
+        made, text = put_on(model, check_listed("adapters", adapters), form, first)
         return io.NodeOutput(made, ui=text_under(cls, text))
 
 

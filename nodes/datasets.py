@@ -179,6 +179,10 @@ class ClipsFromImages(io.ComfyNode):
                     tooltip="Clips that come before these: from another Clips from Images, Load Clips or Generate "
                     "Clips, at the same fps.",
                 ),
+                inp(
+                    io.Mask.Input, "masks", optional=True,
+                    tooltip="Where the subject is, white: a mask for each image, of its size. For a masked adapter.",
+                ),
             ],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -186,7 +190,8 @@ class ClipsFromImages(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, images, fps=24.0, frames_per_clip=0, caption="", clips=None) -> io.NodeOutput:
+    def execute(cls, images, fps=24.0, frames_per_clip=0, caption="", clips=None, masks=None) -> io.NodeOutput:
+        from ..motion.adapters.masks import check_mask
         from ..motion.data.sources.images import image_clips, joined
         from .training_run.request import check_clips
 
@@ -199,8 +204,9 @@ class ClipsFromImages(io.ComfyNode):
             check_clips(clips)
             before = len(clips)
         made = image_clips(
-            frames, fps=float(fps), frames_per_clip=frames_per_clip, caption=text, first=before + 1
-        )
+            frames, fps=float(fps), frames_per_clip=frames_per_clip, caption=text, first=before + 1,
+            masks=None if masks is None else check_mask(masks),
+        )  # fmt: skip
         return _shown(cls, made if clips is None else joined(clips, made))
 
 

@@ -54,6 +54,7 @@ from pack.motion.scene_model import load_scene_model
 from pack.motion.shell.console import say
 from pack.motion.text.encoder import MotionTextEncoder
 from pack.motion.text.vocabulary import MotionVocabulary
+from pack.motion.training.objectives.objective import sample_means
 from pack.motion.training.tasks.adapter_task import adapter_task
 
 TESTS = Path(__file__).resolve().parent
@@ -72,6 +73,7 @@ BOUND_BY = {
     detect_family: "test_linear_video_file.py",
     weights_family: "test_linear_video_file.py",
     flow_dpm_2m: "test_sampling_solvers.py",
+    sample_means: "test_flow.py",
     warp: "test_flow_codec.py",
     shrink: "test_point_tracks.py",
     read_safetensors: "test_hostile_safetensors.py",

@@ -5,10 +5,12 @@
     "joint":    one attention over the keys of both frames, whose values are scaled by λ1 and λ2
 W_O' = up · down starts at zero, so a fresh adapter changes nothing. Frames 1 and 2 have one reference, frame 1: with
 λ1 + λ2 = 1 that is one read, which "joint" halves. Attention is of the block's own kind, without places: where that is
-linear, another frame is read through its state, at no cost of its keys; else by softmax over its keys.
+linear, another frame is read through its state, at no cost of its keys; else by softmax over its keys, where pairs of
+tokens are weighed by masks of the subject, if a call is told of any (subject_masks.py).
 Source: MIVA, arXiv 2512.20000, Eq. 2; the joint form is that of its published code; states in its place are ours.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from ...kernels.spatial_state import SpatialState, read_spatial_state
 from ..errors import ConfigError
 from ..models.block_adapters import AttentionSite
+from ..models.subject_masks import SubjectMasks
 from .low_rank import LowRank
 from .whole_matrix import WholeMatrix
 
@@ -44,11 +47,12 @@ class CrossFrameReads(nn.Module):
     """What stands beside one block's attention. rank: of W_Q' - W_Q and of W_O'. Raises ConfigError.
 
     whole: those of "q" and "o" that are a matrix of full rank instead, W_Q' itself; biased: those of them with a bias.
+    has_lam: else λ is another one's, given with each call.
     """
 
     def __init__(
         self, width: int, embedding_width: int, rank: int, *, mode: str, tau: float, whole: tuple[str, ...] = (),
-        biased: tuple[str, ...] = (), device=None,
+        biased: tuple[str, ...] = (), has_lam: bool = True, device=None,
     ):  # fmt: skip
         super().__init__()
         if mode not in MODES:
@@ -58,17 +62,19 @@ class CrossFrameReads(nn.Module):
             WholeMatrix(width, width, bias=name in biased, device=device) if name in whole
             else LowRank(width, width, rank, device=device) for name in ("q", "o")
         )  # fmt: skip
-        self.lam = FrameWeights(embedding_width, tau, device=device)
+        self.lam = FrameWeights(embedding_width, tau, device=device) if has_lam else None
 
-    def forward(self, site: AttentionSite) -> Tensor:
-        """(b, t, n, d), to be added to the block's own answer before its gate."""
+    def forward(
+        self, site: AttentionSite, *, lam: FrameWeights | None = None, masks: SubjectMasks | None = None
+    ) -> Tensor:
+        """(b, t, n, d), to be added to the block's own answer before its gate. masks: scores of these rows' tokens."""
         b, t, n, d = site.tokens.shape
         query = self.q(site.tokens).reshape(b * t, n, d).to(site.unnormed_query.dtype)
         query = query if isinstance(self.q, WholeMatrix) else site.unnormed_query + query
         norm = getattr(site.attention, "norm_q", None)
         query = (query if norm is None else norm(query)).reshape(b, t, n, *site.query.shape[-2:])
-        lam = self.lam(site.around.embedding).to(query.dtype).expand(b, t, 2).reshape(b, t, 2, 1, 1, 1)
-        reads = (SoftmaxReads if site.state is None else StateReads)(site, query)
+        lam = (lam or self.lam)(site.around.embedding).to(query.dtype).expand(b, t, 2).reshape(b, t, 2, 1, 1, 1)
+        reads = SoftmaxReads(site, query, masks) if site.state is None else StateReads(site, query)
         found = reads.joint(lam) if self.mode == "joint" else separate(reads, lam)
         return self.o(found.reshape(b, t, n, d)).to(site.tokens.dtype)
 
@@ -124,37 +130,48 @@ class StateReads:
 
 
 class SoftmaxReads:
-    """Of softmax attention: by the block's normed keys, which no place has turned."""
+    """Of softmax attention: by the block's normed keys, which no place has turned. masks: scores that weigh pairs."""
 
-    def __init__(self, site: AttentionSite, query: Tensor):
-        self.query = query
+    def __init__(self, site: AttentionSite, query: Tensor, masks: SubjectMasks | None = None):
+        self.query, self.masks = query, masks
         self.key, self.value = (part.unflatten(0, query.shape[:2]) for part in (site.key, site.value))
 
     def first(self) -> Tensor:
         """See `Reads`. All frames are one long query, so the keys are not repeated."""
-        found = _softmax(self.query.flatten(1, 2), self.key[:, 0], self.value[:, 0])
-        return found.reshape(self.query.shape)
+        return self._of_first(self.query.shape[1])
 
     def before(self) -> Tensor:
         """See `Reads`."""
-        parts = (part.flatten(0, 1) for part in (self.query[:, 2:], self.key[:, 1:-1], self.value[:, 1:-1]))
-        return _softmax(*parts).reshape(self.query[:, 2:].shape)
+        return self._later(self.key[:, 1:-1], self.value[:, 1:-1], SubjectMasks.of_before)
 
     def joint(self, lam: Tensor) -> Tensor:
         """See `Reads`. Two equal references halve what one says."""
-        start = _softmax(self.query[:, :2].flatten(1, 2), self.key[:, 0], self.value[:, 0]) / 2
-        start = start.reshape(self.query[:, :2].shape)
+        start = self._of_first(2) / 2
         if self.query.shape[1] < 3:
             return start
         of_first, of_before = lam[:, 2:].unbind(2)
-        query, before = self.query[:, 2:], self.value[:, 1:-1]
+        before = self.value[:, 1:-1]
         keys = torch.cat((self.key[:, :1].expand_as(before), self.key[:, 1:-1]), dim=2)
         values = torch.cat((of_first * self.value[:, :1], of_before * before), dim=2)
-        rest = _softmax(*(part.flatten(0, 1) for part in (query, keys, values)))
-        return torch.cat((start, rest.reshape(query.shape)), dim=1)
+        return torch.cat((start, self._later(keys, values, SubjectMasks.of_both)), dim=1)
+
+    def _of_first(self, frames: int) -> Tensor:
+        """What the first so many frames find in frame 1."""
+        query, n = self.query[:, :frames], self.query.shape[2]
+        table = None if self.masks is None else self.masks.of_first(query.dtype)[:, : frames * n]
+        return _softmax(query.flatten(1, 2), self.key[:, 0], self.value[:, 0], table).reshape(query.shape)
+
+    def _later(self, keys: Tensor, values: Tensor, table_of: Callable[[SubjectMasks, torch.dtype], Tensor]) -> Tensor:
+        """What frames from the third on find among keys and values (b, t - 2, m, nh, dh), each frame in its own."""
+        query = self.query[:, 2:]
+        table = None if self.masks is None else table_of(self.masks, query.dtype)
+        if table is not None:
+            table = table.expand(len(query), -1, -1, -1).flatten(0, 1)
+        return _softmax(*(part.flatten(0, 1) for part in (query, keys, values)), table).reshape(query.shape)
 
 
-def _softmax(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(m, n, nh, dh) each -> (m, n, nh, dh)."""
+def _softmax(query: Tensor, key: Tensor, value: Tensor, table: Tensor | None = None) -> Tensor:
+    """(m, n, nh, dh) each -> (m, n, nh, dh). table: (m or 1, n, keys), added to the scores of all heads."""
     parts = (rearrange(part, "m n nh dh -> m nh n dh") for part in (query, key, value))
-    return rearrange(F.scaled_dot_product_attention(*parts), "m nh n dh -> m n nh dh")
+    table = None if table is None else table.unsqueeze(1)
+    return rearrange(F.scaled_dot_product_attention(*parts, attn_mask=table), "m nh n dh -> m n nh dh")

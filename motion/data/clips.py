@@ -18,6 +18,7 @@ from .resampling import RULE_VERSION, nearest_frames, slow_notes, too_short
 
 PREVIEW_SIDE = 256  # px, long side of preview pictures
 SHOWN = 8  # names listed in a summary before "and … more"
+MASK_MARK = ".mask"  # ends the name of a video of masks, before the dot of its kind
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Clip:
     # True backward flow of those frames against the first of them, (t, 2, g, g) px of the clip, where it is known.
     flow: Callable[[Sequence[int]], Tensor] | None = field(default=None, repr=False)
     times: tuple[float, ...] | None = field(default=None, repr=False)  # of a file, in seconds from its first frame
+    # Where the subject is in those frames, where it is known: indices -> (t, height, width) in [0, 1], 1 = subject.
+    masks: Callable[[Sequence[int]], Tensor] | None = field(default=None, repr=False)
 
     def at_rate(self, fps: float) -> "Clip":
         """The clip of a file resampled by its own times; a clip without times is what it is.
@@ -43,10 +46,11 @@ class Clip:
         """
         if self.times is None:
             return self
-        places, read = nearest_frames(self.times, fps), self.read
+        places, read, masks = nearest_frames(self.times, fps), self.read, self.masks
         return replace(
             self, num_frames=len(places), fps=fps, fingerprint=digest("file", str(RULE_VERSION), self.fingerprint,
             str(fps)), read=lambda indices: read([places[index] for index in indices]), times=None,
+            masks=masks and (lambda indices: masks([places[index] for index in indices])),
         )  # fmt: skip
 
     def frames(self, indices: Sequence[int]) -> Tensor:
@@ -60,6 +64,17 @@ class Clip:
                 f"{self.name}: its frames came as {tuple(frames.shape)}, {need} are needed; was the file changed?"
             )
         return frames
+
+    def mask_frames(self, indices: Sequence[int]) -> Tensor:
+        """The masks of frames of a clip that has them, checked: (t, height, width) float32 in [0, 1].
+
+        Raises ShapeError.
+        """
+        masks, need = self.masks(indices), (len(indices), self.height, self.width)
+        if tuple(masks.shape) != need:
+            raise ShapeError(f"{self.name}: its masks came as {tuple(masks.shape)}, {need} are needed: a mask a frame, "
+                             "of the clip's size")  # fmt: skip
+        return masks
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,17 @@ class ClipCollection:
         lines = [f"{clip.fingerprint} {clip.num_frames} {clip.fps} {clip.caption}" for clip in self.clips]
         return digest(*lines)
 
+    def check_masks(self) -> None:
+        """Refuse a clip without masks. Raises ConfigError naming it."""
+        without = [clip.name for clip in self.clips if not _has_masks(clip)]
+        if without:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            raise ConfigError(
+                f"{without[0]}{more} of {_count(len(self.clips), 'clip')} has no masks, which a masked adapter is "
+                "trained on; give masks to Clips from Images, put a video of them beside the clip, such as "
+                f"bird{MASK_MARK}.mp4 beside bird.mp4, or train without masks"
+            )
+
     def without_captions(self) -> "ClipCollection":
         """The same with the empty prompt for all, as for adapters that stand in its place."""
         return replace(self, clips=tuple(replace(clip, caption="") for clip in self.clips))
@@ -109,12 +135,13 @@ class ClipCollection:
         lengths, rates = [clip.num_frames for clip in self.clips], [f"{clip.fps:.3g}" for clip in self.clips]
         own = _span(min(rates, key=float), max(rates, key=float))
         rate = f"{self.fps:g} fps" if self.fps else f"the times of their files, {own} fps"
-        captions = Counter(clip.caption for clip in self.clips)
+        captions, masked = Counter(clip.caption for clip in self.clips), sum(map(_has_masks, self.clips))
         lines = [
             f"{_count(len(self.clips), 'clip')}, {_count(sum(lengths), 'frame')} at {rate} "
             f"({_span(min(lengths), max(lengths))} a clip)",
             "sizes: " + _tally(Counter(f"{clip.width}x{clip.height}" for clip in self.clips)),
             "captions: " + _tally(Counter({text or "(none)": count for text, count in captions.items()})),
+            *([f"masks: {masked} of {_count(len(self.clips), 'clip')}"] if masked else []),
             *map(safe_text, self.notes),
         ]
         if self.skipped:
@@ -158,6 +185,10 @@ def _fitted(frame: Tensor, height: int, width: int) -> Tensor:
     top, left = (height - h) // 2, (width - w) // 2
     picture[:, top : top + h, left : left + w] = small.clamp(0, 1)
     return picture
+
+
+def _has_masks(clip: Clip) -> bool:
+    return clip.masks is not None
 
 
 def _count(number: int, word: str) -> str:

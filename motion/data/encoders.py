@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..io.text_encoders.prompts_file import PromptsFile
 from ..models.latent_spaces import SPACES
+from ..models.model_spec import ModelSpec
 from ..models.wan.start_video import concat_latents, start_video
 from ..models.wan.vae import WanVAE
 from .clips import digest
@@ -33,6 +34,9 @@ class Encoders:
     # What a sample holds beside its latents, by name, float32, from the frames that encode_frames gets.
     encode_beside: Callable[[Tensor], dict[str, Tensor]] | None = None
     text_fingerprint: str = ""  # of what encode_text gives, so that other captions leave encoded clips as they are
+    # Samples also hold "mask_latents" (c, t, h, w), unscaled, of the clips' masks as grey videos, and "mask_scores"
+    # (t, rows, columns) of tokens that are so many px a side; 0: nothing of masks.
+    mask_cell: int = 0
 
 
 def builtin_encoders(model) -> Encoders:
@@ -76,6 +80,11 @@ def start_beside(encode_frames: Callable[[Tensor], Tensor]) -> Callable[[Tensor]
         return {"concat_latents": concat_latents(SPACES["wan21"].scaled(start.float()))[0]}
 
     return encode
+
+
+def mask_cell(spec: ModelSpec) -> int:
+    """Side of a token of this model in px, for `Encoders.mask_cell`."""
+    return spec.space.spatial_ratio * spec.config.patch_size
 
 
 def saved_texts(file: PromptsFile, captions: Iterable[str]) -> tuple[Callable[[str], TextEntry], str]:

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...kernels.foreign_text import safe_text
+from ..adapters.masks import token_mask
 from ..errors import CheckpointError, ConfigError, ShapeError
 from ..io.training.latent_cache import LatentCache
 from ..layers.block_dct import APPEARANCE_CHANNELS
@@ -38,6 +39,7 @@ __all__ = ["Encoders", "LatentDataset", "SampleInfo", "TextEntry", "WindowConfig
 ENTRY_VERSION = 1  # of what is stored for a window; part of every fingerprint
 KEEP_BYTES = 1 << 30  # latents up to this much stay in memory, more are read from the cache one by one
 OnStep = Callable[[int, int], None]  # (done, total)
+SCALED = ("latents", "mask_latents")  # of a stored sample
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class LatentDataset:
         """A sample as tensors by name, which the caller may write into.
 
         "latents" (c, t, h, w): scaled, float32, frame 0 first. "motion_bucket_id" (): long. Beside them what
-        `Encoders.encode_beside` made.
+        `Encoders.encode_beside` made, and where clips have masks "mask_latents", scaled too, and "mask_scores".
         """
         with torch.inference_mode(False):
             bucket = torch.tensor(self.samples[index].motion_bucket_id)
@@ -119,6 +121,8 @@ def build_latent_dataset(
     """
     own, ratio = own or ARCHITECTURES.of(spec).training, spec.space.temporal_ratio
     windows, notes = windows.resolved(own, spec.space)
+    if encoders.mask_cell:
+        collection.check_masks()
     at_least = (spec.least_frames - 1) * ratio + 1
     if not collection.fps:
         collection, more = _resampled(collection, own.fps, at_least)
@@ -192,8 +196,7 @@ class _Store:
                     f"{self.cache.path(self.keys[index])}: changed or gone since it was made; build the data set again"
                 )
             stored = found[0]
-        copies = {name: value.clone() for name, value in stored.items() if name != "latents"}
-        return {"latents": self.space.scaled(stored["latents"]), **copies}
+        return {name: self.space.scaled(value) if name in SCALED else value.clone() for name, value in stored.items()}
 
 
 def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: ModelSpec) -> bool:
@@ -220,6 +223,7 @@ def _window_key(window: Window, spec: ModelSpec, encoders: Encoders, windows: Wi
     made = f"{spec.space.kind} {spec.space.channels} {size} {encoders.spatial_multiple} flow {flow}"
     scale = str(sorted(spec.dynamics.to_dict().items())) if spec.dynamics is not None else ""
     beside = ("beside",) if encoders.encode_beside is not None else ()
+    beside += (f"masks {encoders.mask_cell}",) if encoders.mask_cell else ()
     parts = (window.clip.fingerprint, place, made, scale, encoders.fingerprint, *beside)
     return digest("window", str(ENTRY_VERSION), *parts)
 
@@ -244,6 +248,7 @@ def _encode(
             f"{need[2]}, h, w) of {len(frames)} frames; use the VAE that belongs to the model"
         )
     beside = encoders.encode_beside(video) if encoders.encode_beside is not None else {}
+    beside |= _encoded_masks(window, spec, encoders, windows) if encoders.mask_cell else {}
     tensors = {name: value.detach().to("cpu", torch.float32).clone()
                for name, value in {"latents": latents[0], **beside}.items()}  # fmt: skip
     if not all(value.isfinite().all() for value in tensors.values()):
@@ -251,6 +256,17 @@ def _encode(
     if is_builtin and space.channels > APPEARANCE_CHANNELS and len(frames) > 1:
         tensors["latents"][APPEARANCE_CHANNELS:] = flow_channels(window.clip, window.indices, frames, spec.working_size)
     return tensors, bucket
+
+
+def _encoded_masks(window: Window, spec: ModelSpec, encoders: Encoders, windows: WindowConfig) -> dict[str, Tensor]:
+    """See `Encoders.mask_cell`."""
+    grey = window.clip.mask_frames(window.indices).unsqueeze(1).expand(-1, 3, -1, -1)
+    sized, ratio = resize_short_side(grey, windows.resolution, encoders.spatial_multiple), spec.space.temporal_ratio
+    t, _, h, w = sized.shape
+    grid = (h // encoders.mask_cell, w // encoders.mask_cell)
+    scores = token_mask(sized[:, 0], t, ratio, grid).unflatten(1, grid)
+    latents = encoders.encode_frames(rearrange(sized, "t c h w -> 1 c t h w"))
+    return {"mask_latents": latents[0], "mask_scores": scores}
 
 
 def flow_channels(clip: Clip, indices: list[int], frames: Tensor, working_size: int) -> Tensor:

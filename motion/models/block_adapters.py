@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...kernels.spatial_state import SpatialState
 from ..errors import ShapeError
+from .subject_masks import SubjectMasks
 
 
 class Around(Protocol):
@@ -31,6 +32,7 @@ class Around(Protocol):
     rotary: NamedTuple  # RotaryTable, of the frames' indices, or WanRotary, of frames, rows and columns
     kernels: str
     block: int  # index of the block that asks
+    masks: SubjectMasks | None  # of the subject; only networks that are told of masks have it
 
 
 class LayerAtSite:
@@ -157,12 +159,16 @@ class PairWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockAdapters:
-    """The four places; what stands in one is called once a block."""
+    """The four places; what stands in one is called once a block.
+
+    knows_masks: whether it may stand in a call whose rows are videos of masks (`Around.masks`); others may not.
+    """
 
     beside_self_attention: Callable[[AttentionSite], Tensor | None] | None = None
     instead_of_text: Callable[[TokenSite], Tensor | None] | None = None
     temporal: Callable[[FrameSite], Tensor | Whole | None] | None = None
     attention_bias: Callable[[TokenSite], PairWeights | None] | None = None
+    knows_masks: bool = False
 
 
 def weigh_pairs(q: Tensor, k: Tensor, v: Tensor, weights: PairWeights) -> tuple[Tensor, Tensor, Tensor]:

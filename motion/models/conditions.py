@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..layers.frame_curve import FrameCurve, frame_curve
+from .subject_masks import SubjectMasks
 
 TEXT = ("context", "attention_mask", "pooled")
 
@@ -28,6 +29,7 @@ class Conditions:
     curve: FrameCurve | None = None  # what a flow head sees of frames between whole places
     concat_latents: Tensor | None = None  # (b or 1, c, t, h, w): beside the latents, a start video: its mask, then it
     image_tokens: Tensor | None = None  # (b or 1, n, d): CLIP vision tokens of the start image
+    masks: SubjectMasks | None = None  # of the subject, for adapters that know it
 
     def check(self, name: str) -> "Conditions":
         """Return the record. name: what messages call the prompt. Raises ShapeError for a text that does not fit."""
@@ -98,7 +100,7 @@ class Conditions:
 
 _IMAGES = ("first_latent", "concat_latents", "image_tokens")
 _BATCHED = (*TEXT, "motion_bucket_id", *_IMAGES)
-_SHARED = ("frame_indices", "detail_indices", "curve")
+_SHARED = ("frame_indices", "detail_indices", "curve", "masks")
 
 
 def _repeated(value: Tensor | None, b: int, name: str) -> Tensor | None:

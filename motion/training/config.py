@@ -71,6 +71,7 @@ class AdapterConfig:
     # Parts of names of adapted layers, or globs; none: those of the model's architecture.
     targets: tuple[str, ...] = ("attn1", "attn_temporal", "attn2", "ff")
     adapter: str = "lora"  # in mode lora: lora, beside layers; miva, one motion inside blocks, in place of the prompt
+    masked: bool = False  # of miva: also learn where the subject is, from clips with masks
     file_precision: str = "own"  # number type of its file; own: bf16 for miva, fp32 for lora; trained in float32
 
 
@@ -95,10 +96,10 @@ WRITTEN = (
     "beta1", "beta2", "optimizer", "max_gradient_norm", "ema_decay", "caption_dropout", "sigma_sampling", "shift",
     "top_noise_share", "mode", "rank", "alpha", "targets", "precision", "gradient_checkpointing", "flow_weight", "seed",
     "save_every", "keep_states", "sample_every", "sigma_min", "sigma_max", "blocks_on_cpu",
-    "adapter", "first_stage_steps", "file_precision",
+    "adapter", "first_stage_steps", "file_precision", "masked",
 )  # fmt: skip
 # Younger than 0.1: in files only where they are not at their defaults.
-LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter", "first_stage_steps", "file_precision")
+LATER = ("sigma_min", "sigma_max", "blocks_on_cpu", "adapter", "first_stage_steps", "file_precision", "masked")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ class TrainingConfig:
             )
         if now["adapter"] != "lora" and now["mode"] != "lora":
             problems.append(f"adapter is {now['adapter']}, mode {now['mode']}; an adapter is trained in mode lora")
+        if now["masked"] and now["adapter"] != "miva":
+            problems.append(f"masked is true, adapter {now['adapter']}; masks are learnt by adapter: miva")
         if now["file_precision"] != "own" and now["mode"] != "lora":
             problems.append(f"file_precision is {now['file_precision']}, mode full; it is of an adapter's file: own")
         if now["blocks_on_cpu"] and now["mode"] != "lora":

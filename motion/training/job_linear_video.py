@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..adapters.miva import check_masked
 from ..builtin_model import bundle
 from ..data.clips import ClipCollection
 from ..data.encoders import Encoders
@@ -26,6 +27,8 @@ class LinearVideoJob:
     def __init__(self, job: TrainingJob, device):
         self.job, self.config, self.device, self.notes = job, job.training, device, ()
         self.file = read_linear_video(builtin_path(job.model) if job.model in BUILTIN_NAMES else job.model)
+        if self.config.adapter.masked:
+            check_masked(self.file.spec.config)
         given = [name for name in NOT_HERE if getattr(job, name) is not None]
         if given:
             raise ConfigError(

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from ..adapters.base_sample import CHANNELS, wan_sample
-from ..adapters.miva import MIVA
+from ..adapters.miva import MIVA, check_masked
 from ..data.clips import ClipCollection
-from ..data.encoders import Encoders, TextEntry, saved_texts, wan_encoders
+from ..data.encoders import Encoders, TextEntry, mask_cell, saved_texts, wan_encoders
 from ..data.latent_dataset import LatentDataset, OnStep, build_latent_dataset
 from ..data.windows import WindowConfig
 from ..errors import ConfigError
@@ -69,6 +69,8 @@ class WanJob:
     def check_clips(self, clips: ClipCollection) -> None:
         """See `JobModel`."""
         captions = {clip.caption: clip.name for clip in reversed(clips.clips)}
+        if self.config.adapter.masked:
+            clips.check_masks()
         if self.prompts is not None:
             self.prompts.check_holds(captions)
         for caption in captions if self.small is not None else ():
@@ -83,6 +85,7 @@ class WanJob:
         return replace(
             encoders, encode_frames=lambda video: encode(video.to(self.device)),
             encode_beside=beside and (lambda video: beside(video.to(self.device))),
+            mask_cell=mask_cell(self.spec) if self.config.adapter.masked else 0,
         )  # fmt: skip
 
     def dataset(self, clips: ClipCollection, on_step: OnStep) -> LatentDataset:
@@ -130,6 +133,8 @@ class WanJob:
         blocks, away = self.spec.config.num_layers, config.loop.blocks_on_cpu
         if away > blocks:
             raise ConfigError(f"blocks_on_cpu is {away}; this model has {blocks} blocks, so 0 to {blocks} is needed")
+        if config.adapter.masked:
+            check_masked(self.spec.config)
         if not self._is_motion:
             chosen_targets(config.adapter.targets, WanDiT(self.spec.config, device="meta"), WAN.training.targets)
         if self.spec.config.image_tokens:

@@ -25,6 +25,7 @@ from ..host import checks
 from . import native_wan_adapters, own_adapters
 from .base import architecture_of, spec_of
 from .native_wan import NativeWan, find_native_wan, native_wan, wan_config
+from .native_wan_masks import FirstMask
 from .native_wan_run import TrainedLevels
 
 MAX_WEIGHT = 4.0
@@ -103,7 +104,8 @@ def describe(file: AdapterFile | MIVAFile) -> str:
         lines = [f"LoRA beside {len(file.layers)} layers, rank {_span(ranks)}"]
     else:
         count = sum(value.numel() for value in file.tensors.values())
-        lines = [f"{KINDS[file.kind]}: {count:,} numbers, rank {file.config.rank}",
+        kind = ("masked " if file.config.masked else "") + KINDS[file.kind]
+        lines = [f"{kind}: {count:,} numbers, rank {file.config.rank}",
                  f"motion: {told.get('motion') or Path(file.source).stem}"]  # fmt: skip
     base = told.get("base_model", "")
     network = getattr(file, "network", {})
@@ -126,10 +128,11 @@ def _span(values: list[int]) -> str:
     return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
-def put_on(model, listed: Listed, form: str) -> tuple[object, str]:
+def put_on(model, listed: Listed, form: str, first: FirstMask | None = None) -> tuple[object, str]:
     """A copy of a MODEL with these adapters, in place of earlier ones, and lines on them.
 
-    Raises CheckpointError for adapters of another base, ConfigError for MODELs and forms that are not known.
+    first: of a masked adapter. Raises CheckpointError for adapters of another base, ConfigError for MODELs and forms
+    that are not known, and for a masked adapter without `first`.
     """
     entries, notes = [], []
     wan = None if architecture_of(model) is not None else find_native_wan(model) or native_wan(model)
@@ -144,11 +147,13 @@ def put_on(model, listed: Listed, form: str) -> tuple[object, str]:
     if wan is not None:
         levels = [TrainedLevels(entry, item.name, trained_levels(item.file.metadata))
                   for entry, item in zip(entries, listed)]  # fmt: skip
-        copy = native_wan_adapters.attach(model, stack, clean_first_frame=_begins_clean(stack, wan), levels=levels)
+        copy = native_wan_adapters.attach(
+            model, stack, clean_first_frame=_begins_clean(stack, wan), levels=levels, first=first
+        )
     else:
         copy = own_adapters.attach(model, stack)
     lines = [f"{item.name}: {item.how_much()}" for item in listed] or ["no adapters: the model as it is"]
-    return copy, "\n".join([*lines, *_sum_line(listed), *_twice(listed), *notes])
+    return copy, "\n".join([*lines, *_sum_line(listed), *_twice(listed), *_beside_masked(listed, first), *notes])
 
 
 def _built(item: ListedAdapter, network, wan: NativeWan | None):
@@ -197,6 +202,17 @@ def _twice(listed: Listed) -> list[str]:
     sources = [item.file.source for item in whole]
     again = dict.fromkeys(item.name for number, item in enumerate(whole) if item.file.source in sources[:number])
     return [f"{name} is in the stack twice; its weights add up" for name in again]
+
+
+def _beside_masked(listed: Listed, first: FirstMask | None) -> list[str]:
+    """What masks are made for, of adapters some of which know masks."""
+    inside = [item for item in listed if isinstance(item.file, MIVAFile)]
+    masked = [item.name for item in inside if item.file.config.masked]
+    if not masked:
+        return [] if first is None else ["first_frame_mask has no effect: no adapter here was trained with masks"]
+    plain = [item.name for item in inside if not item.file.config.masked and item.mask is None]
+    steered = f"{masked[0]} follows its subject from first_frame_mask on"
+    return [steered + (f"; {', '.join(plain)} knows no masks and acts everywhere" if plain else "")]
 
 
 def same_share(listed: Listed, share: float, name: str) -> Listed:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...motion.errors import ConfigError
 from ...motion.models.block_adapters import BlockAdapters
 from ...motion.models.module_weights import is_untouched
+from ...motion.models.subject_masks import SubjectMasks
 from ...motion.models.wan.block_run import BlockCalls, WanAround, run_wan_block
 from ...motion.models.wan.rotary import WanRotary
 
@@ -27,6 +28,7 @@ class WanCall(NamedTuple):
     embedding: Tensor  # (b, t or 1, d), of the timestep
     grid: tuple[int, int]  # height, width in tokens
     image_tokens: int | None  # of CLIP vision, in front of the text
+    masks: SubjectMasks | None = None  # of the subject
 
 
 def block_patch(index: int, before: Callable | None) -> Callable:
@@ -114,7 +116,8 @@ def _run_by_layers(index: int, block: nn.Module, given: dict, told: WanCall) -> 
         attended=attended if _calls(host.WanSelfAttention, "attn1_patch") else None,
         read=read if _calls(host.WanAttentionBlock, "attn2_patch") else None,
     )  # fmt: skip
-    around = WanAround(told.embedding, told.grid, WanRotary(places[..., 0], places[..., 1]), "torch", index)
+    rotary = WanRotary(places[..., 0], places[..., 1])
+    around = WanAround(told.embedding, told.grid, rotary, "torch", index, told.masks)
     return run_wan_block(block, given["img"].contiguous(), given["vec"], calls, told.adapters, around)
 
 

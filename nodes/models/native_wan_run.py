@@ -15,12 +15,14 @@ from ...motion.adapters.notes import largest_sum, levels_note, motion_entries, r
 from ...motion.adapters.stack import AdapterStack, StackEntry
 from ...motion.errors import ConfigError, ShapeError
 from ...motion.models.block_adapters import BlockAdapters
+from ...motion.models.subject_masks import SubjectMasks
 from ..host import devices
 from ..host.conditions import read
 from .as_trained import say, too_strong, twice_the_time
 from .base import check_latents, first_latent_of
 from .native_wan import SPACE, native_wan, refuse_context_windows
 from .native_wan_blocks import KEY, WanCall, lend_our_blocks, refuse_patches_over_ours
+from .native_wan_masks import MASKS, FirstMask, around_a_step, begun, masked_adapter, refuse_run
 
 SHIFT = f"{KEY}_shift"  # in transformer_options: of the schedule that this run samples with
 MORE_FRAMES = {  # keys of prompts that put frames beside the video's, and what a message calls them
@@ -37,16 +39,22 @@ class TrainedLevels(NamedTuple):
     levels: tuple[float, float]
 
 
-def around_a_run(stack: AdapterStack, clean_first_frame: bool, levels: Sequence[TrainedLevels] = ()) -> Callable:
+def around_a_run(
+    stack: AdapterStack, clean_first_frame: bool, levels: Sequence[TrainedLevels] = (), first: FirstMask | None = None
+) -> Callable:
     """OUTER_SAMPLE wrapper. clean_first_frame: the start image stands clean in frame 1 at every call.
 
-    levels: those whose noise levels are looked at; a run beside them is told.
+    levels: those whose noise levels are looked at; a run beside them is told. first: what a masked adapter needs.
 
     Raises ConfigError and ShapeError before the host loads the model.
     """
 
-    def wrapper(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        guider, given = executor.class_obj, (noise, latent_image, sampler, sigmas, *args)
+    def wrapper(
+        executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None,
+        *args, **kwargs,
+    ):  # fmt: skip
+        given = (noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, *args)
+        guider = executor.class_obj
         options = guider.model_options["transformer_options"]
         refuse_context_windows(guider.model_options)
         wan = native_wan(guider.model_patcher)
@@ -59,14 +67,18 @@ def around_a_run(stack: AdapterStack, clean_first_frame: bool, levels: Sequence[
         say(_notes(guider, _sampled(stack, options), options, noise.shape) + [note for note in beside if note])
         if not clean_first_frame:
             return executor(*given, **kwargs)
-        first = _start_latent(guider.conds, noise)
-        shown = guider.model_patcher.model.process_latent_in(first)
-        _add_step_wrapper(options, hold_first_frame(shown))
+        start, masked = _start_latent(guider.conds, noise), masked_adapter(stack)
+        model = guider.model_patcher.model
+        steps = [hold_first_frame(model.process_latent_in(start))]
+        if masked is not None:
+            refuse_run(options, sampler, len(noise))
+            steps.append(around_a_step(begun(masked, first, model, sigmas, noise.shape, seed)))
+        _add_step_wrappers(options, steps)
         ends_clean = float(sigmas[-1]) == 0  # asked now: uni_pc writes into the sigmas
         out = executor(*given, **kwargs)
         if not ends_clean:  # noise is left for another expert: frame 1 must have its share of it
             return out
-        return torch.cat((first.to(out).expand(len(out), -1, -1, -1, -1), out[:, :, 1:]), dim=2)
+        return torch.cat((start.to(out).expand(len(out), -1, -1, -1, -1), out[:, :, 1:]), dim=2)
 
     return wrapper
 
@@ -103,15 +115,17 @@ def around_a_call(stack: AdapterStack) -> Callable:
         size = _size(x.shape)
         level = (t if t.ndim == 1 else t.amax(1)).double() / 1000  # a clean frame has 0
         devices.bring((value for entry in stack.entries for value in entry.adapter.parameters().values()), x.device)
-        with _sampled(stack, options).attached(network, sigma=level, **size) as adapters:
-            options = {**lend_our_blocks(options), KEY: call_of(network, adapters, x, t, clip_fea)}
+        masks = options.get(MASKS)
+        with _heard(_sampled(stack, options), masks).attached(network, sigma=level, **size) as adapters:
+            options = {**lend_our_blocks(options), KEY: call_of(network, adapters, x, t, clip_fea, masks)}
             return executor(x, t, context, clip_fea, time_dim_concat, options, **more)
 
     return wrapper
 
 
 def call_of(
-    network: nn.Module, adapters: BlockAdapters | None, x: Tensor, t: Tensor, clip_fea: Tensor | None
+    network: nn.Module, adapters: BlockAdapters | None, x: Tensor, t: Tensor, clip_fea: Tensor | None,
+    masks: SubjectMasks | None = None,
 ) -> WanCall:  # fmt: skip
     """What the blocks are told of one call of the host's network with these arguments."""
     from comfy.ldm.wan.model import sinusoidal_embedding_1d
@@ -119,7 +133,16 @@ def call_of(
     features = sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(x.dtype)
     embedding = network.time_embedding(features).unflatten(0, (t.shape[0], -1))
     image_tokens = None if clip_fea is None else clip_fea.shape[-2]
-    return WanCall(network, adapters, embedding, _size(x.shape)["grid"], image_tokens)
+    return WanCall(network, adapters, embedding, _size(x.shape)["grid"], image_tokens, masks)
+
+
+def _heard(stack: AdapterStack, masks: SubjectMasks | None) -> AdapterStack:
+    """Of a call on a video of masks, those that know what it is, and LoRAs, which are a part of the model."""
+    if masks is None or not masks.are_shown:
+        return stack
+    return replace(stack, entries=tuple(
+        entry for entry in stack.entries if entry.adapter.slots is None or entry.adapter.slots.knows_masks
+    ))  # fmt: skip
 
 
 def _sampled(stack: AdapterStack, options: Mapping) -> AdapterStack:
@@ -133,9 +156,9 @@ def _size(shape) -> dict:
     return {"num_frames": (f - 1) * SPACE.temporal_ratio + 1, "grid": (-(-h // 2), -(-w // 2))}
 
 
-def _add_step_wrapper(options: dict, wrapper: Callable) -> None:
-    """Put an APPLY_MODEL wrapper into the options of this run, in place of an earlier one of ours."""
-    options.setdefault("wrappers", {}).setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = [wrapper]
+def _add_step_wrappers(options: dict, wrappers: list[Callable]) -> None:
+    """Put APPLY_MODEL wrappers, the outermost first, into the options of this run, in place of earlier ones of ours."""
+    options.setdefault("wrappers", {}).setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = wrappers
 
 
 def _start_latent(conds: Mapping, noise: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class NativeSession:
         options = overridden({}, _torch_attention)
         length, patches, blocks = None if image is None else image.shape[1], {}, range(len(self.wan.blocks))
         if self._inside is not None:
-            options[KEY] = call_of(self.network, self._inside, x, timestep, image)
+            options[KEY] = call_of(self.network, self._inside, x, timestep, image, conditions.masks)
         if self.checkpointing or self._inside is not None:
             patches = {(PLACE, index): _block_patch(self._block(index, length), twice=self.checkpointing)
                        for index in blocks}  # fmt: skip

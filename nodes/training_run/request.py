@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from ...motion.adapters.lora import LoRA
-from ...motion.adapters.miva import MIVA
+from ...motion.adapters.miva import MIVA, check_masked
 from ...motion.choices import HIGH_NOISE, LOW_NOISE, WHOLE
 from ...motion.data.clips import ClipCollection
 from ...motion.data.windows import WindowConfig
@@ -87,6 +87,9 @@ def read_request(model, clip, vae, clips, settings: dict, *, adapter: str = LoRA
             f"more_settings says adapter = {read.config.adapter.adapter}; a LoRA is trained by Train Motion Model, a "
             "motion adapter by Train Motion Adapter: take the line out, or use the other node"
         )
+    if read.config.adapter.masked:
+        check_masked(spec.config)
+        clips.check_masks()
     if wan is not None:
         read = for_expert(read, expert, spec.config)
         _check_wan(wan, read.config.adapter.mode, clip_vision)

@@ -1,7 +1,7 @@
 """A training run inside the host: what the user connected as a plan, and the outputs of the node from what is left."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...motion.adapters.lora import LoRA
 from ...motion.adapters.miva import MIVA
+from ...motion.data.encoders import mask_cell
 from ...motion.data.latent_dataset import LatentDataset, build_latent_dataset
 from ...motion.io.files.atomic import new_output
 from ...motion.models.architectures import ARCHITECTURES
@@ -73,7 +74,9 @@ class _InsideHost:
             own = ARCHITECTURES.of(request.spec).training.targets
             chosen_targets(request.config.adapter.targets, request.model.model.diffusion_model, own)
         captions = {clip.caption: clip.name for clip in reversed(request.clips.clips)}
-        self.encoders = host_encoders(request.vae, request.clip, request.spec, captions, request.clip_vision)
+        encoders = host_encoders(request.vae, request.clip, request.spec, captions, request.clip_vision)
+        cell = mask_cell(request.spec) if request.config.adapter.masked else 0
+        self.encoders = replace(encoders, mask_cell=cell)
         empty = self.encoders.encode_text("")
         text = self.encoders.encode_text(request.sample_text or request.clips.clips[0].caption)
         prepare(request.folders)

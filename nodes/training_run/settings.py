@@ -13,7 +13,7 @@ from ..host import checks
 
 SAME_NAME = (
     "mode", "batch_size", "learning_rate", "rank", "seed", "sample_every", "save_every", "caption_dropout", "ema_decay",
-    "precision", "gradient_checkpointing", "sigma_sampling", "file_precision",
+    "precision", "gradient_checkpointing", "sigma_sampling", "file_precision", "masked",
 )  # fmt: skip
 WINDOW_NAMES = ("num_frames", "stride_min", "stride_max", "windows_per_clip", "resolution", "seed")
 MAX_TEXT = 20_000

@@ -1,12 +1,14 @@
 """A folder of video files as clips of one frame rate; unusable ones are skipped by a stated rule and counted."""
 
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from torch import Tensor
 
 from ...errors import ConfigError
 from ...io.media.video import check_fps
-from ..clips import SHOWN, Clip, ClipCollection, digest
+from ..clips import MASK_MARK, SHOWN, Clip, ClipCollection, digest
 from ..resampling import RULE_VERSION, slow_notes, some_of, too_short
 from .captions import LIST_NAME, read_captions
 from .video_container import UnusableVideo, pyav_version
@@ -22,6 +24,7 @@ def open_clip_folder(
     """The videos of a folder and its sub-folders, by name, each resampled by its own time stamps to `fps`; 0 leaves
     each at its own times, for whoever uses the clips to resample.
 
+    bird.mask.mp4 beside bird.mp4 holds its masks, white on the subject, with as many frames, and is no clip itself.
     Captions: see `read_captions`; default_caption stands in for missing ones, None refuses them. Files that cannot be
     read, are cut off or have fewer than min_frames frames are skipped, with the reason in the summary.
     on_step(done, total) is called after every file, check() often while one is read, also later when frames are
@@ -29,11 +32,15 @@ def open_clip_folder(
     Raises ConfigError for a folder that is not there or has no usable clip, and for missing captions.
     """
     folder, fps = Path(folder), check_fps(fps) if fps else 0.0
-    names, skipped = find_videos(folder)
-    videos, places = {}, {}
+    found, skipped = find_videos(folder)
+    names, masks_of = _apart(found)
+    videos, places, masks = {}, {}, {}
     for done, name in enumerate(names, 1):
         try:
-            videos[name], places[name] = _usable(folder / name, fps, min_frames, check)
+            video, kept = _usable(folder / name, fps, min_frames, check)
+            if name in masks_of:
+                masks[name] = _masks(folder / masks_of[name], video, check)
+            videos[name], places[name] = video, kept
         except UnusableVideo as error:
             skipped.append((name, str(error)))
         if on_step is not None:
@@ -49,7 +56,8 @@ def open_clip_folder(
             f"beside clip.mp4 or lines in {LIST_NAME}, or give a default caption"
         )
     clips = tuple(
-        _clip(name, captions.get(name, default_caption), video, places[name], fps) for name, video in videos.items()
+        _clip(name, captions.get(name, default_caption), video, places[name], fps, masks.get(name))
+        for name, video in videos.items()
     )
     notes = tuple(_notes(videos, fps, missing, default_caption, unknown))
     return ClipCollection(clips, tuple(skipped), fps, notes, decoder=pyav_version())
@@ -87,13 +95,39 @@ def _usable(path: Path, fps: float, min_frames: int, check: Callable[[], None]) 
     return video, places
 
 
-def _clip(name: str, caption: str, video: VideoFile, places: list[int], fps: float) -> Clip:
+def _apart(found: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Names of clips, and of the videos that hold their masks by them."""
+    clips = {str(PurePosixPath(name).with_suffix("")): name for name in found}
+    masks_of = {clips[stem.removesuffix(MASK_MARK)]: name for stem, name in clips.items()
+                if stem.endswith(MASK_MARK) and stem.removesuffix(MASK_MARK) in clips}  # fmt: skip
+    return [name for name in found if name not in masks_of.values()], masks_of
+
+
+def _masks(path: Path, video: VideoFile, check: Callable[[], None]) -> VideoFile:
+    """The video of a clip's masks. Raises UnusableVideo for one that does not fit the clip."""
+    masks, _ = _usable(path, 0.0, 1, check)
+    sizes = [(len(each.times), each.width, each.height) for each in (masks, video)]
+    if sizes[0] != sizes[1]:
+        told = [f"{count} frames of {width}x{height}" for count, width, height in sizes]
+        raise UnusableVideo(f"its masks {path.name} have {told[0]}, the clip {told[1]}; they must be alike")
+    return masks
+
+
+def _clip(
+    name: str, caption: str, video: VideoFile, places: list[int], fps: float, masks: VideoFile | None = None
+) -> Clip:
+    def grey(indices: Sequence[int]) -> Tensor:
+        return masks.read(indices).mean(1)
+
+    marks = [video.fingerprint] if masks is None else [video.fingerprint, "masks", masks.fingerprint]
     if not fps:
-        own = (len(video.times), video.fps, video.height, video.width, video.fingerprint, video.read)
-        return Clip(name, caption, *own, times=video.times)
-    mark = digest("file", str(RULE_VERSION), video.fingerprint, str(fps))
+        mark = marks[0] if masks is None else digest("file", *marks)
+        own = (len(video.times), video.fps, video.height, video.width, mark, video.read)
+        return Clip(name, caption, *own, times=video.times, masks=masks and grey)
+    mark = digest("file", str(RULE_VERSION), *marks, str(fps))
     return Clip(name, caption, len(places), fps, video.height, video.width, mark,
-                lambda indices: video.read([places[index] for index in indices]))  # fmt: skip
+                lambda indices: video.read([places[index] for index in indices]),
+                masks=masks and (lambda indices: grey([places[index] for index in indices])))  # fmt: skip
 
 
 def _notes(videos: dict[str, VideoFile], fps: float, missing: list[str], default: str | None, unknown: list[str]):

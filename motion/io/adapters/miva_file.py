@@ -2,6 +2,7 @@
 
     blocks.{i}.cfa.{q,o}.{down,up}  .cfa.lam.{weight,bias}    blocks.{i}.ca.{down,up}  .ca.norm.{weight,bias}
     blocks.{i}.tsa.{q,k,v,o}.{down,up}                        metadata: family miva, adapter_config, network
+    masked: blocks.{i}.cfa_m.{q,o}.{down,up}  blocks.{i}.ca_bg as ca  mask_reader
 """
 
 import json

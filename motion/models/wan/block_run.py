@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..block_adapters import AttentionSite, BlockAdapters, LayerAtSite, PairWeights, TokenSite
+from ..subject_masks import SubjectMasks
 from .pair_weights import weighed_softmax
 from .rotary import WanRotary
 
@@ -47,6 +48,7 @@ class WanAround(NamedTuple):
     rotary: WanRotary
     kernels: str
     block: int
+    masks: SubjectMasks | None = None
 
 
 class BlockRows(NamedTuple):

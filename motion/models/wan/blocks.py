@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..block_adapters import BlockAdapters
 from ..module_weights import is_untouched
+from ..subject_masks import SubjectMasks
 from .block_run import BlockCalls, WanAround, run_wan_block
 from .config import EPS, WanConfig
 from .rotary import WanRotary, turned
@@ -32,11 +33,12 @@ class WanInputs(NamedTuple):
     kernels: str = "auto"
     adapters: BlockAdapters | None = None
     block: int = 0  # index of the block that is running; kept up to date where there are adapters
+    masks: SubjectMasks | None = None
 
     @property
     def site(self) -> WanAround:
         """What adapters are told of the call."""
-        return WanAround(self.embedding, self.grid[1:], self.rotary, self.kernels, self.block)
+        return WanAround(self.embedding, self.grid[1:], self.rotary, self.kernels, self.block, self.masks)
 
 
 def drawn_rows(rows: int, config: WanConfig, *, dtype=None, device=None) -> nn.Parameter:

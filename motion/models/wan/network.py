@@ -132,7 +132,9 @@ class WanDiT(nn.Module):
         text = self.text_embedding(conditions.context.to(latents.dtype))
         image = None if self.img_emb is None else self.img_emb(conditions.image_tokens.to(latents.dtype))
         rotary = self.places(conditions.frame_indices, grid, latents)
-        around = WanInputs(embedding, modulation, text, image, rotary, grid, self.kernels, adapters)
+        around = WanInputs(
+            embedding, modulation, text, image, rotary, grid, self.kernels, adapters, masks=conditions.masks
+        )
         for index, block in enumerate(self.blocks):
             if adapters is not None:
                 around = around._replace(block=index)

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from ...adapters.lora import LoRA, target_names
 from ...adapters.miva import MIVA, MIVAConfig
 from ...adapters.protocol import Adapter
+from ...adapters.score_reader import fit_reader
 from ...data.latent_dataset import LatentDataset, TextEntry
 from ...errors import ConfigError
 from ..config import AdapterConfig, TrainingConfig
+from ..objectives.masked_streams import PROGRESS
 from ..objectives.objective import Objective
-from ..objectives.table import motion_objective, own_objective
+from ..objectives.table import masked_objective, motion_objective, own_objective
 from ..optimizers import block_matrices
 from ..task import SampleKey
 from ..trainee import Trainee
@@ -33,16 +35,17 @@ class AdapterTask:
 
     adapter: is trained while the network stays frozen, where it lies and as it is; None trains the network itself.
     caption_dropout: share of samples that are trained with the empty prompt. notes: lines on what was chosen for it.
+    num_steps: of the run, for objectives that change with it.
     Raises ConfigError for parts that do not fit together.
     """
 
     def __init__(
         self, trainee: Trainee, adapter: Adapter | None, dataset: LatentDataset, objective: Objective, *,
-        caption_dropout: float = 0.1, notes: tuple[str, ...] = (),
+        caption_dropout: float = 0.1, notes: tuple[str, ...] = (), num_steps: int = 1,
     ):  # fmt: skip
         check_fit(trainee, dataset, objective)
         self.trainee, self.adapter, self.dataset, self.objective = trainee, adapter, dataset, objective
-        self.caption_dropout, self.notes = caption_dropout, notes
+        self.caption_dropout, self.notes, self.num_steps = caption_dropout, notes, num_steps
         self._shapes = tuple(dataset.shapes.items())
         self._fingerprint = {
             **trainee.fingerprint(with_weights=adapter is not None), "data": dataset.record(),
@@ -124,6 +127,8 @@ class AdapterTask:
         info = self.dataset.samples[index]
         dropped = float(torch.rand((), generator=generator)) < self.caption_dropout
         sample, text = self.dataset.sample(index), self.dataset.text("" if dropped else info.caption)
+        if getattr(self.objective, "reads_progress", False):
+            sample[PROGRESS] = torch.tensor(key.step / self.num_steps)
         return info.name, sample | self.objective.draw(sample, generator), text
 
 
@@ -139,17 +144,32 @@ def adapter_task(
         raise ConfigError("an adapter is given but mode is full; use mode lora")
     dropout = config.objective.caption_dropout
     if adapter is None and told.mode == "lora" and told.adapter == MIVA.kind:
-        settings = MIVAConfig(rank=told.rank, alpha=told.alpha)
+        settings = MIVAConfig(rank=told.rank, alpha=told.alpha, masked=told.masked)
         adapter = MIVA(trainee.module, settings, seed=config.loop.seed, device=getattr(trainee, "device", None),
                        sizes=trainee.spec.config)  # fmt: skip
         notes, dropout = ("captions are not read: this adapter stands in place of the prompt",), 1.0
+        if told.masked:
+            notes += (_fit_reader(adapter, dataset),)
     elif adapter is None and told.mode == "lora":
         targets, notes = chosen_targets(told.targets, trainee.module, trainee.own_targets)
         adapter = LoRA(trainee.module, targets=targets, rank=told.rank, alpha=told.alpha, seed=config.loop.seed,
                        device=getattr(trainee, "device", None))  # fmt: skip
     of_motion = adapter is not None and adapter.kind == MIVA.kind
-    objective = (motion_objective if of_motion else own_objective)(trainee, config.objective)
-    return AdapterTask(trainee, adapter, dataset, objective, caption_dropout=dropout, notes=notes)
+    if of_motion and adapter.config.masked:
+        objective = masked_objective(trainee, config.objective, adapter.scores)
+    else:
+        objective = (motion_objective if of_motion else own_objective)(trainee, config.objective)
+    return AdapterTask(
+        trainee, adapter, dataset, objective, caption_dropout=dropout, notes=notes, num_steps=config.loop.num_steps
+    )
+
+
+def _fit_reader(adapter: MIVA, dataset: LatentDataset) -> str:
+    """Fit what reads scores off masks, on all of a data set, and a line on how well it does. Raises ConfigError."""
+    pairs = (dataset.sample(index) for index in range(len(dataset)))
+    reader, error = fit_reader(((one["mask_latents"], one["mask_scores"]) for one in pairs), adapter.sizes.patch_size)
+    adapter.reader.copy_(reader)
+    return f"masks are read off latents, {error:.2g} off in the mean of 0 to 1"
 
 
 def chosen_targets(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pack.motion.errors import ShapeError
 from pack.motion.models.conditions import Conditions
+from pack.motion.models.subject_masks import SubjectMasks
 from pack.motion.sampling.denoiser import MotionDenoiser
 
 PLACES = torch.tensor([[0.0, 0.5, 1.0, 1.5, 2.0], [0, 1, 2, 2, 2]])
@@ -38,11 +39,14 @@ def test_one_row_stands_for_all_and_other_counts_are_named():
 
 def test_a_number_type_is_that_of_text_and_image_alone():
     told, half = whole(), whole().to("cpu", torch.bfloat16)
-    kinds = {item.name: getattr(half, item.name).dtype for item in fields(half) if item.name != "curve"}
+    kinds = {item.name: getattr(half, item.name).dtype for item in fields(half)
+             if item.name not in ("curve", "masks")}  # fmt: skip
     changed = {"context", "pooled", "first_latent", "concat_latents", "image_tokens"}
     assert {name for name, kind in kinds.items() if kind == torch.bfloat16} == changed
     assert all(torch.equal(getattr(half, name), getattr(told, name)) for name in kinds.keys() - changed)
     assert all(part.device.type == "meta" for part in (*told.to("meta").curve, told.to("meta").detail_indices))
+    scores = replace(told, masks=SubjectMasks(numbers(1, 2, 3))).to("meta", torch.bfloat16).masks.scores
+    assert scores.device.type == "meta" and scores.dtype == torch.float64
     bare = Conditions(numbers(1, 2, 4)).to("cpu", torch.float16)
     assert bare.context.dtype == torch.float16 and bare.pooled is None
 

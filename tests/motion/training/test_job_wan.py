@@ -5,11 +5,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 from causal_clips import Stopping, same_weights
 from pack.motion.adapters.notes import trained_levels
 from pack.motion.errors import CheckpointError, ConfigError, ShapeError
 from pack.motion.io.adapters.adapter_file import load_adapter, read_adapter
 from pack.motion.io.files.safetensors import read_safetensors
+from pack.motion.io.media.video import write_video
 from pack.motion.io.networks.builtin_names import weights_path
 from pack.motion.io.training.states import list_states
 from pack.motion.models.wan.config import WanConfig
@@ -284,3 +286,43 @@ def test_the_small_wan_of_the_pack_brings_vae_and_words(tmp_path):
     spoken = {**values, "training": {"num_steps": 1}, "output": str(tmp_path / "b.safetensors")}
     with pytest.raises(ConfigError, match="unknown word"):
         run_job(TrainingJob.from_dict(spoken))
+
+
+MASKED = {"adapter": "miva", "masked": True}
+
+
+def put_masks(folder, num_frames=20):
+    """White left halves that grow, beside both clips of `save_clips`."""
+    for name in ("0", "1"):
+        shown = torch.zeros(num_frames, 32, 48, 3)
+        for n in range(num_frames):
+            shown[n, :, : 16 + n] = 1
+        write_video(folder / "clips" / f"{name}.mask.mp4", shown, 16)
+
+
+def test_a_masked_adapter_is_trained_on_clips_with_masks_beside_them(tmp_path):
+    heard, path = Listening(), wan_job(tmp_path, training=MASKED, prompts=None)
+    with pytest.raises(ConfigError, match="0.mp4 and 1 more of 2 clips has no masks, which a masked adapter is"):
+        run_job(read_job(path))
+    put_masks(tmp_path)
+    done = run_job(read_job(path), heard)
+    assert "masks: 2 of 2 clips" in heard.lines
+    assert any(line.startswith("masks are read off latents, ") for line in heard.lines)
+    found = read_adapter(done.path)
+    assert found.config.masked and found.tensors["mask_reader"].any()
+    assert {"cfa_m", "ca_bg"} <= {name.split(".")[2] for name in found.tensors if name.startswith("blocks.")}
+    losses = done.training.losses
+    assert all(loss > 0 for loss in losses) and found.build(WanDiT(T2V)).config.masked
+    kept = sorted((tmp_path / "lora.latents").rglob("*.safetensors"))
+    names = [read_safetensors(file)[0].keys() for file in kept]
+    assert sum({"mask_latents", "mask_scores"} <= set(each) for each in names) == 2, "with the clips' own latents"
+
+
+def test_masks_are_refused_where_the_model_reads_its_start_image_before_anything_is_encoded(tmp_path):
+    path = wan_job(tmp_path, config=CONFIGS["A14B I2V"], training=MASKED, prompts=None, expert="low_noise")
+    with pytest.raises(ConfigError, match="masked motion adapters stand beside Wan text to video.*Wan image to video"):
+        run_job(read_job(path))
+    builtin = wan_job(tmp_path, "builtin.json", training=MASKED, prompts=None, vae=None)
+    job = replace(read_job(builtin), model="motionblocks-tiny")
+    with pytest.raises(ConfigError, match="this is: linear video model; train one without masks"):
+        run_job(job)

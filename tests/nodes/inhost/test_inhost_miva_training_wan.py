@@ -1,6 +1,7 @@
 """Train Motion Adapter on the host's own Wan: as our own Wan to a rounding; files, experts, resume, cancel, memory."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.model_management
@@ -8,6 +9,7 @@ import folder_paths
 import pytest
 import tiny_native_wan as tiny
 import torch
+from masked_data import masked_dataset
 from native_training import (
     TinyText,
     dataset,
@@ -216,3 +218,54 @@ def test_out_of_memory_turns_checkpointing_on_and_then_names_the_estimate():
     assert task.save_memory(batch) == "gradient_checkpointing is on from here"
     with pytest.raises(ConfigError, match="out of memory with gradient_checkpointing on: .* needs about .* GiB"):
         task.save_memory(batch)
+
+
+def with_masks(clips):
+    """The clips with the left half of their frames white, a little more of it with every frame."""
+    def masks_of(clip):
+        def read(indices):
+            shown = torch.zeros(len(indices), clip.height, clip.width)
+            for row, index in enumerate(indices):
+                shown[row, :, : clip.width // 2 + index] = 1
+            return shown
+
+        return replace(clip, masks=read, fingerprint=f"{clip.fingerprint} masks")
+
+    return replace(clips, clips=tuple(map(masks_of, clips.clips)))
+
+
+def test_a_masked_adapter_is_trained_and_applied_at_once(train, ours, core, clips, vae):
+    model = native_model("text")
+    before = seen(model)
+    given = {"masked": True, "clips": with_masks(clips), "clip": None}
+    done = train("masked_wave", model, **given)
+    assert differences(before, seen(model)) == [] and "masks are read off latents, " in done["report"]
+    tensors, told = read_safetensors(done["path"])
+    assert json.loads(told["adapter_config"])["masked"] and tensors["mask_reader"].any()
+    assert tensors["blocks.1.ca_bg.up"].abs().max() > 0 and tensors["blocks.0.cfa_m.o.up"].abs().max() > 0
+    mask = torch.zeros(1, 64, 64)
+    mask[..., :32] = 1
+    acts = ours["ApplyAdapters"].execute(model, done["adapters"], "delta", vae, mask).args[0]
+    first = tiny.first_latent()
+    assert torch.equal(tiny.sample(core, acts, first=first, steps=4)[:, :, :1], first)
+    assert train("masked_wave", model, resume_from="latest", **given)["loss"]["loss"] == done["loss"]["loss"]
+
+
+def test_missing_masks_and_models_that_know_none_are_refused_before_anything_is_encoded(train, clips):
+    with pytest.raises(ConfigError, match="has no masks, which a masked adapter is trained on; give masks to Clips"):
+        train("none", native_model("text"), masked=True)
+    with pytest.raises(ConfigError, match="stand beside Wan text to video.*this is: Wan image to video"):
+        train("image", native_model("expert"), masked=True, clips=with_masks(clips))
+
+
+def test_masked_losses_are_those_beside_our_own_wan_and_checkpointing_changes_no_bit(figure):
+    model, data = native_model("text"), masked_dataset(channels=16, context=4096)
+    config = MIVA.changed(masked=True)
+    runs = [grown(trainer_of(trainee, "text", config, data=data)) for trainee in (
+        native_trainee(model), native_trainee(model, checkpointing=True), own_trainee("text"))]  # fmt: skip
+    for each in runs:
+        each.run()
+    losses = [each.losses for each in runs]
+    off = max(abs(one / two - 1) for one, two in zip(losses[0], losses[2]))
+    figure("M-MIVA beside native Wan: losses, largest relative difference from our own", off)
+    assert losses[0] == losses[1] and off <= 1e-5

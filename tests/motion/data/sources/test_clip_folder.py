@@ -560,3 +560,34 @@ def test_clips_at_their_own_times_are_resampled_once_to_the_same_frames_as_at_on
         assert [whole(clip) for clip in later.clips] == [whole(clip) for clip in once.clips]
         assert dict(later.skipped) == dict(once.skipped) and "short.mp4" in dict(later.skipped)
         assert later.at_rate(3) is later
+
+
+def put_masks(folder, name="clip.mask.mp4", count=16, height=32, width=48):
+    """Frame n is white from the left up to n columns of 16 px."""
+    shown = torch.zeros(count, height, width, 3)
+    for n in range(count):
+        shown[n, :, : 16 * (n % 4)] = 1
+    write_video(folder / name, shown, 8.0)
+
+
+@pytest.mark.parametrize("fps", [8.0, 0.0])
+def test_a_video_of_masks_beside_a_clip_is_its_masks_and_no_clip(tmp_path, fps):
+    put_clip(tmp_path)
+    before = open_clip_folder(tmp_path, fps=fps).clips[0].fingerprint
+    put_masks(tmp_path)
+    found = open_clip_folder(tmp_path, fps=fps)
+    (clip,) = found.clips
+    masks = clip.at_rate(8.0).mask_frames([0, 3])
+    assert masks.shape == (2, 32, 48) and masks[0].max() < 0.1
+    assert masks[1, :, :40].min() > 0.9 and "masks: 1 of 1 clip" in found.summary()
+    assert clip.fingerprint != before
+    (tmp_path / "clip.mask.mp4").unlink()
+    put_masks(tmp_path, height=16, width=32)
+    with pytest.raises(ConfigError, match="its masks clip.mask.mp4 have 16 frames of 32x16, the clip 16 .* 48x32"):
+        open_clip_folder(tmp_path, fps=fps)
+
+
+def test_a_clip_that_is_only_called_like_masks_is_a_clip(tmp_path):
+    put_clip(tmp_path, "iron.mask.mp4")
+    assert [clip.name for clip in open_clip_folder(tmp_path).clips] == ["iron.mask.mp4"]
+    assert open_clip_folder(tmp_path).clips[0].masks is None

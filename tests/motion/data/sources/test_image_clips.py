@@ -49,3 +49,20 @@ def test_bad_input_is_refused():
         image_clips(FRAMES[:1], fps=8.0)
     with pytest.raises(ShapeError, match="frames are"):
         image_clips(FRAMES[:, :1], fps=8.0)
+
+
+def test_masks_go_with_their_frames_into_the_clips_and_their_fingerprint():
+    frames, masks = torch.rand(8, 3, 6, 4), torch.rand(8, 6, 4)
+    made = image_clips(frames, fps=8.0, frames_per_clip=4, masks=masks)
+    assert torch.equal(made.clips[1].mask_frames([0, 3]), masks[[4, 7]]) and "masks: 2 of 2 clips" in made.summary()
+    plain, other = (image_clips(frames, fps=8.0, frames_per_clip=4, masks=given) for given in (None, 1 - masks))
+    assert len({one.clips[0].fingerprint for one in (made, plain, other)}) == 3
+    with pytest.raises(ConfigError, match="images 1 and 1 more of 2 clips has no masks, .*bird.mask.mp4 beside bird"):
+        plain.check_masks()
+    made.check_masks()
+
+
+def test_masks_of_another_number_or_size_are_refused():
+    for shape in ((7, 6, 4), (8, 4, 6)):
+        with pytest.raises(ShapeError, match="masks are .*; .8, 6, 4. is needed: a mask for each frame, of its size"):
+            image_clips(torch.rand(8, 3, 6, 4), fps=8.0, masks=torch.rand(shape))
