@@ -50,13 +50,13 @@ class MaskStream:
         return self._latents
 
     def take(self, clean: Tensor) -> None:
-        """Go on with the network's estimate of clean masks, (1, c, t, h, w)."""
-        clean = self._begun(clean.to(self._latents))
+        """Go on with the network's estimate of clean masks, (1, c, t, h, w), where that lies."""
+        clean = self._begun(clean)
         scores = self.scores_of(clean)
         self.masks = SubjectMasks(torch.cat((self.known.unsqueeze(1).to(scores), scores[:, 1:]), dim=1))
         now = self.sigmas[self._due.pop(0)]
         if self._due:
-            self._latents = self._begun(clean + self.sigmas[self._due[0]] / now * (self._latents - clean))
+            self._latents = self._begun(clean + self.sigmas[self._due[0]] / now * (self._latents.to(clean) - clean))
 
     def _step_at(self, sigma: float) -> int:
         """The step of the run whose noise level is nearest."""

@@ -16,7 +16,7 @@ from pack.motion.io.adapters.adapter_file import load_adapter, save_adapter
 from pack.motion.models.conditions import Conditions
 from pack.motion.models.subject_masks import SubjectMasks
 from pack.motion.models.wan.network import WanDiT
-from pack.motion.sampling.mask_stream import MaskStream, mask_steps
+from pack.motion.sampling.mask_stream import MaskStream
 from pack.nodes.host import page
 from pack.nodes.models.native_wan_blocks import KEY
 from pack.nodes.models.native_wan_masks import MASKS, SEED_MARK, FirstMask
@@ -299,9 +299,3 @@ def test_a_masked_adapter_is_refused_on_image_to_video_and_on_a_linear_model(our
     for model in (base("expert"), ours["LoadBuiltin"].execute("motionblocks-tiny").args[0]):
         with pytest.raises((ConfigError, ValueError)):
             ours["ApplyAdapters"].execute(model, listed, "delta", vae(), first_mask())
-
-
-@pytest.mark.parametrize(("steps", "found"), [(50, range(0, 40, 5)), (30, range(0, 24, 3)), (10, range(8)),
-                                              (4, range(3)), (1, [0])])  # fmt: skip
-def test_masks_are_made_at_eight_tenths_of_the_way(steps, found):
-    assert mask_steps(steps) == tuple(found)
