@@ -111,9 +111,9 @@ def _file_precision():
 def _masked():
     return inp(
         io.Boolean.Input, "masked", default=False, **MORE,
-        tooltip="Wan text to video only: also learn where the subject is, so that the ground keeps still. Clips need "
-        "masks: those of Clips from Images, or videos beside Load Clips' own, such as bird.mask.mp4 beside bird.mp4. "
-        "Takes about twice the memory and time.",
+        tooltip="Wan text to video only: also learn where the subject is, which is meant to keep the motion to it. "
+        "Clips need masks: those of Clips from Images, or videos beside Load Clips' own, such as bird.mask.mp4 beside "
+        "bird.mp4. Takes about twice the memory and time.",
     )  # fmt: skip
 
 

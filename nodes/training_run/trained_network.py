@@ -65,8 +65,9 @@ class NativeNetwork:
 
     def trainee(self, dataset: LatentDataset) -> Trainee:
         """See `CopiedNetwork`."""
-        size = self.request.config.loop.batch_size
-        self._trainee.expect((size, *shape) for shape in dataset.shapes)
+        config = self.request.config
+        videos = config.loop.batch_size * (2 if config.adapter.masked else 1)  # masks are a video beside each
+        self._trainee.expect((videos, *shape) for shape in dataset.shapes)
         self._open.enter_context(self._trainee.native.held())
         return self._trainee
 

@@ -82,8 +82,9 @@ class AdapterTask:
 
     def save_memory(self, batch: Batch) -> str:
         """What is done so that a batch may fit after all; "" where nothing can be done. See `Task`."""
-        of_trainee = getattr(self.trainee, "save_memory", None)
-        return of_trainee(tuple(batch.tensors["latents"].shape)) if of_trainee else ""
+        of_trainee, (b, *size) = getattr(self.trainee, "save_memory", None), batch.tensors["latents"].shape
+        videos = 2 * b if "mask_latents" in batch.tensors else b  # masks are a video beside each
+        return of_trainee((videos, *size)) if of_trainee else ""
 
     def draw(self, keys: list[SampleKey]) -> Batch:
         """One batch of one size; the step's key chooses the size, as often as it has samples."""

@@ -234,11 +234,16 @@ def with_masks(clips):
     return replace(clips, clips=tuple(map(masks_of, clips.clips)))
 
 
-def test_a_masked_adapter_is_trained_and_applied_at_once(train, ours, core, clips, vae):
+def test_a_masked_adapter_is_trained_and_applied_at_once(train, ours, core, clips, vae, monkeypatch):
+    from pack.nodes.training_run.native_trainee import NativeWanTrainee
+
+    expected = []
+    monkeypatch.setattr(NativeWanTrainee, "expect", lambda trainee, shapes: expected.extend(shapes))
     model = native_model("text")
     before = seen(model)
     given = {"masked": True, "clips": with_masks(clips), "clip": None}
     done = train("masked_wave", model, **given)
+    assert expected[0][:2] == (2, 16), "room is kept for a clip and for its masks"
     assert differences(before, seen(model)) == [] and "masks are read off latents, " in done["report"]
     tensors, told = read_safetensors(done["path"])
     assert json.loads(told["adapter_config"])["masked"] and tensors["mask_reader"].any()

@@ -126,6 +126,16 @@ def test_a_masked_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
     assert same_weights(whole.path, resumed.path)
 
 
+def test_a_step_that_does_not_fit_counts_the_masks_as_videos_too():
+    for settings, videos in ((SETTINGS, 4), (SETTINGS.changed(masked=False), 2)):
+        task = wan_task(settings=settings)
+        batch = task.draw(keys(2))
+        if not settings.adapter.masked:
+            batch = replace(batch, tensors={name: value for name, value in batch.tensors.items() if "mask" not in name})
+        with pytest.raises(ConfigError, match=f"out of memory: a step on {videos} videos of 9 frames"):
+            task.save_memory(batch)
+
+
 def test_masks_that_say_nothing_are_refused():
     with pytest.raises(ConfigError, match="the masks of the clips are white on 0 % of their area"):
         wan_task(masked_dataset(flat=0.0))
