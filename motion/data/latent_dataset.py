@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...kernels.foreign_text import safe_text
 from ..adapters.masks import token_mask
-from ..errors import CheckpointError, ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError
 from ..io.training.latent_cache import LatentCache
 from ..layers.block_dct import APPEARANCE_CHANNELS
 from ..layers.letterbox import fit_square
@@ -32,12 +32,12 @@ from .clips import SHOWN, Clip, ClipCollection, digest
 from .dataset_record import dataset_record, record_differences, record_remarks
 from .encoders import Encoders, TextEntry, builtin_encoders
 from .grid_flow import FLOW_VERSION, estimate_grid_flow
+from .sample_store import SampleStore
 from .windows import Window, WindowConfig, cut_windows
 
 __all__ = ["Encoders", "LatentDataset", "SampleInfo", "TextEntry", "WindowConfig", "build_latent_dataset",
            "builtin_encoders", "resize_short_side"]  # fmt: skip
 ENTRY_VERSION = 1  # of what is stored for a window; part of every fingerprint
-KEEP_BYTES = 1 << 30  # latents up to this much stay in memory, more are read from the cache one by one
 OnStep = Callable[[int, int], None]  # (done, total)
 SCALED = ("latents", "mask_latents")  # of a stored sample
 
@@ -138,7 +138,7 @@ def build_latent_dataset(
         store = _Store(cache, spec.space)
         samples = []
         for done, window in enumerate(cut, 1):
-            samples.append(store.add(window, _window_key(window, spec, encoders, windows), spec, encoders, windows))
+            samples.append(store.take(window, _window_key(window, spec, encoders, windows), spec, encoders, windows))
             if on_step is not None:
                 on_step(done, len(cut))
     made_by = " ".join(filter(None, (encoders.fingerprint, encoders.text_fingerprint)))
@@ -157,46 +157,28 @@ def _resampled(collection: ClipCollection, fps: float, min_frames: int) -> tuple
     return made, tuple(map(safe_text, lines))
 
 
-class _Store:
-    """Latents of the samples in order, in memory while they are few, else by their place in the cache."""
+class _Store(SampleStore):
+    """Windows as samples; latents are kept as the VAE gave them."""
 
     def __init__(self, cache: LatentCache | None, space: LatentSpace):
-        self.cache, self.space = cache, space
-        self.keys: list[str] = []
-        self.num_reused = 0
-        self._kept: dict[int, dict[str, Tensor]] = {}
-        self._bytes = 0
+        super().__init__(cache)
+        self.space = space
 
-    def add(self, window: Window, key: str, spec, encoders, windows) -> SampleInfo:
+    def take(self, window: Window, key: str, spec, encoders, windows) -> SampleInfo:
         """Take the window from the cache, or encode it and put it there."""
-        found = self.cache.get(key) if self.cache is not None else None
+        found = self.find(key)
         if found is not None and _is_sample(*found, spec):
             tensors, bucket = found[0], int(found[1]["bucket"])
-            self.num_reused += 1
+            self.add(key, tensors)
         else:
             tensors, bucket = _encode(window, spec, encoders, windows)
-            if self.cache is not None:
-                self.cache.put(key, tensors, {"bucket": str(bucket), "name": window.name})
-        self._bytes += sum(value.numel() * value.element_size() for value in tensors.values())
-        if self.cache is None or self._bytes <= KEEP_BYTES:
-            self._kept[len(self.keys)] = tensors
-        self.keys.append(key)
+            self.add(key, tensors, {"bucket": str(bucket), "name": window.name})
         return SampleInfo(window.name, window.clip.caption, bucket, tuple(tensors["latents"].shape))
 
     def load(self, index: int) -> dict[str, Tensor]:
-        """A sample's tensors as `LatentDataset.sample` gives them, without the bucket.
-
-        Raises CheckpointError when the cache was changed since.
-        """
-        stored = self._kept.get(index)
-        if stored is None:
-            found = self.cache.get(self.keys[index])
-            if found is None:
-                raise CheckpointError(
-                    f"{self.cache.path(self.keys[index])}: changed or gone since it was made; build the data set again"
-                )
-            stored = found[0]
-        return {name: self.space.scaled(value) if name in SCALED else value.clone() for name, value in stored.items()}
+        """A sample's tensors as `LatentDataset.sample` gives them, without the bucket."""
+        return {name: self.space.scaled(value) if name in SCALED else value
+                for name, value in super().load(index).items()}  # fmt: skip
 
 
 def _is_sample(tensors: dict[str, Tensor], metadata: dict[str, str], spec: ModelSpec) -> bool:
@@ -332,7 +314,4 @@ def _report(
         lines.append(f"{len(lowered)} clips are too short for a stride of {windows.stride_min}; theirs was lowered")
     if short:
         lines.append(f"{len(short)} clips are shorter than {windows.num_frames} frames; their windows are shorter")
-    if store.cache is not None:
-        damaged = f", {store.cache.num_damaged} damaged and made again" if store.cache.num_damaged else ""
-        lines.append(f"cache: {store.num_reused} samples found, {len(samples) - store.num_reused} made{damaged}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [store.reused()])])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pack.motion.builtin_model import load_builtin
-from pack.motion.data import latent_dataset
+from pack.motion.data import sample_store
 from pack.motion.data.clips import Clip, ClipCollection, digest
 from pack.motion.data.latent_dataset import (
     Encoders,
@@ -340,7 +340,7 @@ def test_two_builds_in_one_folder_keep_each_others_entries(tmp_path):
 
 def test_large_data_sets_are_read_from_the_cache_and_say_when_it_was_emptied(tmp_path, monkeypatch):
     truth = build([sliding_clip()])
-    monkeypatch.setattr(latent_dataset, "KEEP_BYTES", 0)
+    monkeypatch.setattr(sample_store, "KEEP_BYTES", 0)
     data = build([sliding_clip()], tmp_path)
     assert all(torch.equal(data.sample(i)["latents"], truth.sample(i)["latents"]) for i in range(3))
     for path in tmp_path.glob("*.safetensors"):
