@@ -22,6 +22,11 @@ class TextEntry:
     attention_mask: Tensor | None = None  # (m,), 1 where a key counts
     pooled: Tensor | None = None  # (d,)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with every number."""
+        return digest(*(f"{name} {digest_bits(value)}" for name, value in vars(self).items() if value is not None))
+
 
 @dataclass(frozen=True)
 class Encoders:
@@ -37,6 +42,12 @@ class Encoders:
     # Samples also hold "mask_latents" (c, t, h, w), unscaled, of the clips' masks as grey videos, and "mask_scores"
     # (t, rows, columns) of tokens that are so many px a side; 0: nothing of masks.
     mask_cell: int = 0
+
+
+def digest_bits(value: Tensor) -> str:
+    """A fingerprint of a tensor's shape and of every bit of it in float32."""
+    raw = value.detach().to("cpu", torch.float32).contiguous()
+    return digest(str(tuple(raw.shape)), raw.numpy().tobytes())
 
 
 def builtin_encoders(model) -> Encoders:

@@ -89,7 +89,7 @@ class MotionClip:
         def load(index: int) -> dict[str, Tensor]:
             return {name: value.clone() for name, value in tensors[index].items()}
 
-        told = digest(*(f"{name} {_bits(value)}" for name, value in vars(text).items() if value is not None))
+        told = text.fingerprint
         record = {
             "fingerprint": digest(self.fingerprint, told),
             "clips": [{"name": self.name, "caption": self.caption, "fingerprint": self.fingerprint}],
@@ -164,8 +164,3 @@ def _latents(video: Tensor, encoders: Encoders, space: LatentSpace) -> Tensor:
     if not latents.isfinite().all():
         raise ShapeError("the VAE gave NaN or infinity; use it in float32 or bfloat16")
     return space.scaled(latents.detach().to("cpu", torch.float32))[0].clone()
-
-
-def _bits(value: Tensor) -> str:
-    raw = value.detach().to("cpu", torch.float32).contiguous()
-    return digest(str(tuple(raw.shape)), raw.numpy().tobytes())
