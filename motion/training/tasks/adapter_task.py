@@ -36,20 +36,23 @@ class AdapterTask:
     adapter: is trained while the network stays frozen, where it lies and as it is; None trains the network itself.
     caption_dropout: share of samples that are trained with the empty prompt. notes: lines on what was chosen for it.
     num_steps: of the run, for objectives that change with it.
+    settings: by the name of a kind of task, plain JSON values of its own that a resumed run must share.
     Raises ConfigError for parts that do not fit together.
     """
 
     def __init__(
         self, trainee: Trainee, adapter: Adapter | None, dataset: LatentDataset, objective: Objective, *,
         caption_dropout: float = 0.1, notes: tuple[str, ...] = (), num_steps: int = 1,
+        settings: Mapping[str, dict] | None = None,
     ):  # fmt: skip
         check_fit(trainee, dataset, objective)
         self.trainee, self.adapter, self.dataset, self.objective = trainee, adapter, dataset, objective
         self.caption_dropout, self.notes, self.num_steps = caption_dropout, notes, num_steps
+        self.settings = dict(settings or {})
         self._shapes = tuple(dataset.shapes.items())
         self._fingerprint = {
             **trainee.fingerprint(with_weights=adapter is not None), "data": dataset.record(),
-            **({} if objective.name == trainee.own_objective else {"objective": objective.name}),
+            **({} if objective.name == trainee.own_objective else {"objective": objective.name}), **self.settings,
         }  # fmt: skip
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -73,6 +76,11 @@ class AdapterTask:
         ):  # fmt: skip
             if before.get(name) != self._fingerprint.get(name):
                 lines.append(what)
+        for kind, settings in self.settings.items():
+            was = before.get(kind)
+            was = was if isinstance(was, dict) else {}
+            lines += [f"{name} was {was.get(name)}, is {value}" for name, value in settings.items()
+                      if was.get(name) != value]  # fmt: skip
         return lines
 
     def remarks(self, before: dict) -> list[str]:

@@ -39,8 +39,9 @@ class MotionTask(AdapterTask):
         self.spatial, self.temporal, self.border, self._stage = spatial, temporal, border, None
         self._held = ExitStack()
         adapter = spatial if temporal is None else temporal
-        super().__init__(trainee, adapter, dataset, objective, caption_dropout=0.0, notes=notes)
-        self._fingerprint = {**self._fingerprint, "motion": settings}
+        super().__init__(
+            trainee, adapter, dataset, objective, caption_dropout=0.0, notes=notes, settings={"motion": settings}
+        )
         self._alone = [rows for shape, rows in dataset.shapes.items() if shape[1] == 1]
         self._moving = [rows for shape, rows in dataset.shapes.items() if shape[1] > 1]
         if (spatial is not None and not self._alone) or (temporal is not None and not self._moving):
@@ -53,15 +54,6 @@ class MotionTask(AdapterTask):
     def learnt(self, step: int) -> list[tuple[str, LoRA]]:
         """The LoRAs that have been trained after so many steps, with the names of their stages; the last is for use."""
         return [(name, lora) for name, lora in self._loras() if name == FIRST or step > self.border]
-
-    def differences(self, before: dict) -> list[str]:
-        """See `AdapterTask`."""
-        was = before.get("motion")
-        was = was if isinstance(was, dict) else {}
-        return super().differences(before) + [
-            f"{name} was {was.get(name)}, is {value}" for name, value in self._fingerprint["motion"].items()
-            if was.get(name) != value
-        ]  # fmt: skip
 
     def loss(self, batch: Batch):
         """See `AdapterTask`; the LoRAs of the batch's stage are on from here until the next stage begins."""
