@@ -257,7 +257,7 @@ class TrainMotionLoRA(io.ComfyNode):
         from .training_run.motion_run import motion_output, train_motion
 
         request = read_motion_request(model, motion_clip, positive, settings)
-        return motion_output(cls, request, train_motion(request, unique_id(cls)))
+        return motion_output(cls, request, *train_motion(request, unique_id(cls)))
 
 
 def _train_sockets() -> list:

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -56,11 +57,17 @@ def _with_start(encode_frames, encode_text, fingerprint: str, multiple: int, cli
     beside = start_beside(encode_frames)
     if clip_vision is None:
         return Encoders(encode_frames, encode_text, fingerprint, multiple, beside)
-    seen = _weights_fingerprint(getattr(clip_vision, "patcher", None), "clip vision")
+    see, seen = picture_reader(clip_vision)
     return Encoders(
         encode_frames, encode_text, f"{fingerprint} {seen}", multiple,
-        lambda video: {**beside(video), "image_tokens": _image_tokens(clip_vision, video)},
+        lambda video: {**beside(video), "image_tokens": see(video)},
     )  # fmt: skip
+
+
+def picture_reader(clip_vision) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What CLIP vision says of a video's first frame, (n, 1280), and its fingerprint."""
+    mark = _weights_fingerprint(getattr(clip_vision, "patcher", None), "clip vision")
+    return lambda video: _image_tokens(clip_vision, video), mark
 
 
 def host_encoders(vae, clip, spec: ModelSpec, captions: dict[str, str], clip_vision=None) -> Encoders:

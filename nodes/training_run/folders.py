@@ -44,6 +44,10 @@ def training_root() -> Path:
     return host_folders.output_folder() / "motionblocks" / "training"
 
 
+def latents_folder() -> Path:
+    return host_folders.output_folder() / "motionblocks" / "latents"
+
+
 def listed_states() -> list[str]:
     """Whole states as "NAME/run-0001/state-00000100", the newest first, at most 50."""
     found = []
@@ -61,7 +65,7 @@ def plan_run(file_prefix: str, kind: str, resume_from: str) -> RunFolders:
     name = check_prefix(file_prefix)
     states, resume = _states_and_resume(name, resume_from)
     output = host_folders.output_folder()
-    return RunFolders(states, output / WEIGHT_FOLDERS[kind], output / "motionblocks" / "latents", name, resume)
+    return RunFolders(states, output / WEIGHT_FOLDERS[kind], latents_folder(), name, resume)
 
 
 def check_prefix(name: str, what: str = "file_prefix") -> str:

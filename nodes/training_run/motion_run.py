@@ -1,45 +1,27 @@
 """A training of one clip's motion inside the host, beside its own Wan or a model of ours, and looking at heads."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import comfy.sd
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...motion.analysis.head_map import HeadMap
 from ...motion.choices import SPATIAL
-from ...motion.io.adapters.adapter_file import save_adapter
-from ...motion.io.files.atomic import new_output
-from ...motion.io.networks.base_licence import licence_of
-from ...motion.io.networks.builtin_names import BUILTIN_NAMES
 from ...motion.training.head_classes import classify_heads, map_remarks
 from ...motion.training.motion_transfer import motion_metadata, motion_task
-from ...motion.training.run import TrainingOutcome, TrainingPlan, TrainingRun
+from ...motion.training.run import TrainingOutcome
 from ...motion.training.tasks.motion_task import MotionTask
 from ...motion.training.trainees.wan import padded_text
 from ..host import devices, progress
-from ..host.text_under import text_under
 from . import previews
-from .folders import prepare
-from .live_view import Page, curve_of
+from .live_view import Page
+from .lora_run import LoRAOutcome, LoRARun, last_lines, lora_output, loss_line, train_beside, with_lora
 from .motion_request import MotionRequest, check_motion_clip, wan_prompt_of, wan_with_heads
 from .native_trainee import NativeWanTrainee
-from .trained_network import network_of
 
 SAMPLE_STEPS = 12
-
-
-@dataclass
-class MotionOutcome:
-    """What a finished run leaves. Tensors are on the CPU."""
-
-    done: TrainingOutcome
-    weights: dict[str, Tensor]
-    strips: list[Tensor]
-    report: str
-    head_map: HeadMap | None
 
 
 def look_at_heads(model, motion_clip, positive, **settings) -> tuple[HeadMap, list[str]]:
@@ -64,68 +46,31 @@ def map_of_text(model, text: str, settings: dict) -> tuple[HeadMap, list[str]]:
         return found, [*map_remarks(found, NativeWanTrainee(wan_with_heads(model))), *_one_type(found)]
 
 
-def train_motion(request: MotionRequest, node_id: str | None) -> MotionOutcome:
-    """Train as asked. Whatever ends it early leaves the state and the LoRA so far on the disk and passes on unchanged.
-
-    The host's inference mode is left; the prepared clip and prompts are copies already.
-    """
-    page = Page(node_id, request.config.loop.num_steps)
-    with torch.inference_mode(False), torch.enable_grad():
-        page.say("\n".join((*request.notes, request.clip.plan.text())))
-        inside = _InsideHost(request, page)
-        run = None
-        try:
-            run = TrainingRun(inside.plan(), page)
-            done = run.run()
-            count = sum(value.numel() for value in run.trainer.values)
-            page.curve(list(done.training.losses), request.config.loop.num_steps)
-            report = _report(request, done, inside, count)
-            return MotionOutcome(done, inside.tensors, page.strips, report, inside.head_map)
-        finally:
-            if run is not None:
-                run.close()
-            inside.close()
-            devices.release_memory()
+def train_motion(request: MotionRequest, node_id: str | None) -> tuple[LoRAOutcome, HeadMap | None]:
+    """Train as asked; see `train_beside`. The map of heads is the one that was used."""
+    told = "\n".join((*request.notes, request.clip.plan.text()))
+    outcome, inside = train_beside(request, node_id, MotionRun, told)
+    return outcome, inside.head_map
 
 
-def motion_output(cls, request: MotionRequest, done: MotionOutcome) -> io.NodeOutput:
-    """Model, LoRA, losses, samples, report, path and map; report, strips and loss curve under the node."""
-    trained, _ = comfy.sd.load_lora_for_models(request.model, None, done.weights, request.settings.strength, 0.0)
-    strips = done.strips or [torch.zeros(8, 24, 3)]
-    report, samples, losses = text_under(cls, done.report), torch.stack(strips), list(done.done.training.losses)
-    shown = ui.PreviewImage(samples, cls=cls).as_dict() if done.strips else {}
-    curve = curve_of(losses, request.config.loop.num_steps)
-    return io.NodeOutput(
-        trained, done.weights, {"loss": losses}, samples, report.value, str(done.done.path), done.head_map,
-        ui={**shown, **report.as_dict(), "motionblocks_loss": [curve]},
-    )  # fmt: skip
+def motion_output(cls, request: MotionRequest, outcome: LoRAOutcome, head_map: HeadMap | None) -> io.NodeOutput:
+    """See `lora_output`; the map of heads comes last."""
+    trained = with_lora(request.model, outcome.weights, request.settings.strength)
+    return lora_output(cls, request, outcome, trained, head_map)
 
 
-class _InsideHost:
-    """The host's side of one run: the network of the MODEL, samples, files."""
+class MotionRun(LoRARun):
+    """See `LoRARun`: two LoRAs, of which the one of the motion is for use."""
 
     def __init__(self, request: MotionRequest, page: Page):
-        self.request, self.page = request, page
-        self.network = network_of(request)
-        prepare(request.folders)
-        self.head_map, self.tensors, self.other_path = request.head_map, {}, None
+        super().__init__(request, page)
+        self.head_map, self.other_path = request.head_map, None
 
-    def plan(self) -> TrainingPlan:
-        """The run as the library takes it."""
-        request = self.request
-        about = self.network.metadata()
-        base = _about_linear(request.model, about) if request.wan is None else request.wan.licence()
-        told = {**about, **base, "training_data": request.clip.fingerprint}
-        return TrainingPlan(
-            config=request.config, task=self._task, write=self._write, draw=self._draw if request.vae else None,
-            states=request.folders.states, resume=request.folders.resume, allow_changes=request.allow_changes,
-            metadata=told, keep_unfinished=True,
-        )  # fmt: skip
+    @property
+    def data_mark(self) -> str:
+        return self.request.clip.fingerprint
 
-    def close(self) -> None:
-        self.network.close()
-
-    def _task(self, dataset) -> MotionTask:
+    def task(self, dataset) -> MotionTask:
         request, clip = self.request, self.request.clip
         trainee = self.network.trainee(clip)
 
@@ -139,7 +84,7 @@ class _InsideHost:
         )  # fmt: skip
         return task
 
-    def _draw(self, task: MotionTask, step: int) -> Tensor:
+    def draw(self, task: MotionTask, step: int) -> Tensor:
         """One strip of a video with the LoRA of the motion alone, as it is meant to be used."""
         progress.throw_if_cancelled()
         with self.network.sampling() as network, task.tried_out(self.request.settings.strength):
@@ -167,7 +112,7 @@ class _InsideHost:
             num_steps=SAMPLE_STEPS, clean=whole["latents"].unsqueeze(0) if told.sigma_max < 1 else None,
         )  # fmt: skip
 
-    def _write(self, task: MotionTask, metadata: dict[str, str]) -> Path:
+    def write(self, task: MotionTask, metadata: dict[str, str]) -> Path:
         """Save each LoRA that has been trained under the next free name; the path of the last, which is for use."""
         folders, path = self.request.folders, None
         for stage, lora in task.learnt(int(metadata["training_steps"])):
@@ -178,19 +123,26 @@ class _InsideHost:
             self.tensors = {name: value.detach().to("cpu", copy=True) for name, value in lora.tensors().items()}
         return path
 
+    def report(self, done: TrainingOutcome, count: int) -> str:
+        """The clip, heads, stages, losses, times and paths as lines of text."""
+        request, result = self.request, done.training
+        config, losses = request.config, list(result.losses)
+        border = config.loop.first_stage_steps
+        stages = (("spatial stage", losses[:border]), ("temporal stage", losses[border:]))
+        return "\n".join(filter(None, (
+            request.clip.plan.text(), *request.notes, done.summary,
+            self.head_map.summary() if self.head_map is not None else "",
+            f"{count:,} trained numbers, steps of {config.loop.batch_size}, {result.seconds:.1f} s in this run",
+            *(f"{name}: {len(part)} steps, {loss_line(part)}" for name, part in stages if part),
+            f"motion LoRA: {done.path}, to be used at {request.settings.strength:g}",
+            f"LoRA of the looks: {self.other_path}" if self.other_path else "", *last_lines(done),
+        )))
+
     def _save(self, path: Path, lora, metadata: dict[str, str], stage: str) -> Path:
         request = self.request
         told = motion_metadata(request.clip, request.settings, stage, self.head_map, request.loras,
                                rank=request.config.adapter.rank, spec=request.spec)  # fmt: skip
-        with new_output(path) as output:
-            save_adapter(output.temp, lora, {**metadata, **told})
-        return output.path
-
-
-def _about_linear(model, about: dict[str, str]) -> dict[str, str]:
-    """Name and licence of a MODEL of ours, from what its file said and is called."""
-    name = getattr(model.model, "file_name", "")
-    return ({"base_model": name} if name else {}) | licence_of(about, is_ours=name in BUILTIN_NAMES)
+        return self.save(path, lora, {**metadata, **told})
 
 
 def _one_type(found: HeadMap) -> list[str]:
@@ -198,23 +150,3 @@ def _one_type(found: HeadMap) -> list[str]:
     if count not in (0, total):
         return []
     return [f"all heads are {'temporal' if count else 'spatial'}: nothing to tell apart; set target_fraction to 0.3"]
-
-
-def _report(request: MotionRequest, done: TrainingOutcome, inside: _InsideHost, count: int) -> str:
-    """The clip, heads, stages, losses, times and paths as lines of text."""
-    config, result, losses = request.config, done.training, done.training.losses
-    border, lines = config.loop.first_stage_steps, []
-    for name, part in (("spatial stage", losses[:border]), ("temporal stage", losses[border:])):
-        if part:
-            few = max(1, len(part) // 10)
-            first, last = (sum(values) / len(values) for values in (part[:few], part[-few:]))
-            lines.append(f"{name}: {len(part)} steps, loss {first:.4g} at first, {last:.4g} at last")
-    problem = f"the last state was not saved: {result.problem}" if result.problem else ""
-    return "\n".join(filter(None, (
-        request.clip.plan.text(), *request.notes, done.summary,
-        inside.head_map.summary() if inside.head_map is not None else "",
-        f"{count:,} trained numbers, steps of {config.loop.batch_size}, {result.seconds:.1f} s in this run", *lines,
-        f"motion LoRA: {done.path}, to be used at {request.settings.strength:g}",
-        f"LoRA of the looks: {inside.other_path}" if inside.other_path else "",
-        f"state: {result.state_path}" if result.state_path else "", problem,
-    )))

@@ -105,10 +105,15 @@ class SamplePlan:
         if isinstance(self.vae, BuiltinVAE):
             video = self.vae.codec.decode_onto(latents.cpu(), self.photo[0, :, 0])
             return video[0].movedim(0, -1)
-        with torch.inference_mode():
-            frames = for_video(self.vae).decode(latents.cpu())
-        frames = frames[0] if frames.ndim == 5 else frames
-        return frames.cpu().float().clone()
+        return decoded(self.vae, latents)
+
+
+def decoded(vae, latents: Tensor) -> Tensor:
+    """Unscaled latents (1, c, t, h, w) of a VAE of video or pictures -> frames (t, h, w, 3) on the CPU."""
+    with torch.inference_mode():
+        frames = for_video(vae).decode(latents.cpu())
+    frames = frames[0] if frames.ndim == 5 else frames
+    return frames.cpu().float().clone()
 
 
 def sample_photo(photo: Tensor, spec: ModelSpec, resolution: int, multiple: int) -> Tensor:
