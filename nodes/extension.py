@@ -30,6 +30,7 @@ FAMILIES = {
     "pose_detecting": ("ExtractPoses",),
     "pose_drawing": ("RetargetPoses", "DrawPoses"),
     "pose_video": ("PoseVideo", "DecodePoseVideo"),
+    "pose_training": ("BuildPoseDataset", "TrainPoseLoRA"),
 }
 
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..motion.errors import ConfigError, ShapeError
 from .host import checks, devices, pixels, progress
 from .host.compat import inp, out, schema
-from .host.poses import MAX_SIDE, POSE_KEYPOINT, confidence_input, given_size, read
+from .host.poses import MAX_SIDE, POSE_KEYPOINT, canvas_of, confidence_input, given_size, read
 from .host.text_under import text_under
 
 CATEGORY = "MotionBlocks/poses"
@@ -88,7 +88,7 @@ class RetargetPoses(io.ComfyNode):
         checks.in_range("calibration_frame", calibration_frame, -1, MAX_FRAME)
         photo = None if picture is None else pixels.start_photo(picture, "picture")[0]
         driving = read(poses, None, min_confidence)
-        found = read(reference, None if photo is None else _canvas_of(reference, photo), min_confidence)
+        found = read(reference, None if photo is None else canvas_of(reference, photo), min_confidence)
         first = Poses(found.points[:1], found.width, found.height)
         if photo is not None and photo.shape[:2] != (first.height, first.width):
             raise ShapeError(
@@ -179,15 +179,6 @@ class DrawPoses(io.ComfyNode):
         shown = text_under(cls, text)
         pictures = ui.PreviewImage(frames[spread(len(frames), PREVIEW)], cls=cls).as_dict() | shown.as_dict()
         return io.NodeOutput(frames, style, ui=pictures)
-
-
-def _canvas_of(reference, photo) -> tuple[int, int] | None:
-    """The picture's size, for a reference that does not say its own."""
-    frames = [reference] if isinstance(reference, dict) else reference
-    told = isinstance(frames, (list, tuple)) and any(
-        isinstance(frame, dict) and frame.get("canvas_width") for frame in frames
-    )
-    return None if told else (photo.shape[1], photo.shape[0])
 
 
 def _overlay(photo, reference, done):

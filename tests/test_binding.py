@@ -43,6 +43,7 @@ from pack.motion.models.latent_spaces import LatentSpace
 from pack.motion.models.module_weights import is_untouched
 from pack.motion.pipeline import animate_frames
 from pack.motion.pose.keypoints import read_poses
+from pack.motion.pose.renderer import draw_people
 from pack.motion.pose.smoothing import jitter
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
@@ -122,6 +123,7 @@ BOUND_BY = {
     read_pose_file: "test_pose_files.py",
     write_pose_file: "test_pose_files.py",
     read_poses: "test_keypoints.py",
+    draw_people: "test_pose_renderer.py",
     jitter: "test_smoothing.py",
     make_noise: "test_draw.py",
     shift_sigma: "test_schedules.py",

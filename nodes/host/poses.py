@@ -40,6 +40,15 @@ def given_size(width: int, height: int) -> tuple[int, int] | None:
     return width, height
 
 
+def canvas_of(poses, picture) -> tuple[int, int] | None:
+    """The size of the picture (h, w, 3) that poses were detected in, for those that do not say it; None for others."""
+    frames = [poses] if isinstance(poses, dict) else poses
+    told = isinstance(frames, (list, tuple)) and any(
+        isinstance(frame, dict) and frame.get("canvas_width") for frame in frames
+    )
+    return None if told else (picture.shape[1], picture.shape[0])
+
+
 def read(poses, size=None, min_confidence: float = 0.3):
     """POSE_KEYPOINT of any tool as the library's Poses. Raises ConfigError, ShapeError."""
     from ...motion.pose.keypoints import read_poses

@@ -27,6 +27,7 @@ from .base import architecture_of, spec_of
 from .native_wan import NativeWan, find_native_wan, native_wan, wan_config
 from .native_wan_masks import FirstMask
 from .native_wan_run import TrainedLevels
+from .trained_sequences import tell_last
 
 MAX_WEIGHT = 4.0
 KINDS = {MIVA.kind: "motion adapter"}  # what texts call an adapter's kind; others by their own name
@@ -152,6 +153,7 @@ def put_on(model, listed: Listed, form: str, first: FirstMask | None = None) -> 
         )
     else:
         copy = own_adapters.attach(model, stack)
+    tell_last(copy, (item.file.metadata for item in listed if item.weight))
     lines = [f"{item.name}: {item.how_much()}" for item in listed] or ["no adapters: the model as it is"]
     return copy, "\n".join([*lines, *_sum_line(listed), *_twice(listed), *_beside_masked(listed, first), *notes])
 

@@ -24,7 +24,7 @@ IDS = {
     "LoadAdapter", "AddToStack", "CombineAdapters", "ApplyAdapters", "AdapterNoise", "MatchFirstFrame",
     "EmptyPrompt", "TrainAdapter", "ClipsFromImages", "ExtractPoses", "MakeCameraClips", "PrepareMotionClip",
     "ClassifyHeads", "TrainMotionLoRA", "MeasureMotionTransfer",
-    "RopeTimeScale",
+    "RopeTimeScale", "BuildPoseDataset", "TrainPoseLoRA",
 }  # fmt: skip
 BUDGET = 0.050
 NOT_OURS = ("torch._dynamo", "torch._inductor", "diffusers", "cv2", "triton", "transformers", "scipy", "av")
