@@ -40,8 +40,8 @@ def _train(options) -> None:
         watcher = Terminal(str(job.states), check, silent=options.quiet or world.rank > 0)
         done = run_job(job, watcher, check=lambda: check(NOTHING_TRAINED), world=world)
     told = job.training.adapter
-    what = "motion LoRA" if job.motion else "model" if told.mode == "full" else NAMES[told.adapter]
-    report_training(done, what)
+    kinds = ("motion LoRA", job.motion), ("pose LoRA", job.pose), ("model", told.mode == "full")
+    report_training(done, next((what for what, asked in kinds if asked), NAMES[told.adapter]))
 
 
 def report_training(done, what: str) -> None:

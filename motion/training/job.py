@@ -26,6 +26,7 @@ from .config import TrainingConfig
 from .job_file import TrainingJob, read_job
 from .job_linear_video import LinearVideoJob
 from .job_motion import run_motion_job
+from .job_pose import run_pose_job
 from .job_wan import WanJob
 from .processes import OneProcess, World
 from .run import TrainingOutcome, TrainingPlan, TrainingRun, Watcher
@@ -76,6 +77,8 @@ def run_job(
     _check_places(job, world)
     if job.motion is not None:
         return run_motion_job(job, watcher, check=check, world=world)
+    if job.pose is not None:
+        return run_pose_job(job, watcher, check=check, world=world)
     device = pick_device(job.device if job.device is not None else getattr(world, "device", None))
     model = open_job_model(job, device)
     clips = _open_clips(job, model.fps, check)

@@ -51,6 +51,23 @@ class MotionOfClip:
 
 
 @dataclass(frozen=True)
+class PoseOfClips:
+    """What `pose` may hold: a training that makes a Wan follow poses. None and 0 leave a number to the preset."""
+
+    preset: str | None = None  # paper, low memory or tiny; None: tiny for the small Wan, paper for all others
+    num_frames: int = 0  # of a sample, at 16 a second
+    width: int = 0  # px
+    height: int = 0  # px
+    mode: str | None = None  # joint or separate: passes of the VAE over reference, skeletons and frames
+    samples_per_clip: int = 1  # other stretches, other references
+    reference_anywhere: bool = True  # in the clip; false: the first frame that is made
+    change_bodies: bool = False  # skeletons of half of the samples have another size and place
+    known_start: bool = False  # also learn to go on from first frames that are known
+    clean_timestep: bool = False  # tell the network noise level 0 of reference and skeletons
+    include_cross_attn: bool = True  # LoRAs also beside the layers that read the text
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """One job. Paths are taken from the folder the command is run in."""
 
@@ -73,6 +90,7 @@ class TrainingJob:
     expert: str | None = None  # Wan 2.2 A14B: high_noise or low_noise, where no name of file or folder says it
     dtype: str | None = None  # Wan: what the base computes in, float32 or bfloat16; None follows the file
     motion: MotionOfClip | None = None  # learn how one clip moves: clips is a video file, or the first counts
+    pose: PoseOfClips | None = None  # learn to follow poses: each clip has its poses beside it, clip.json
     said: frozenset[str] = field(default=frozenset(), repr=False, compare=False)  # names that the file gives, dotted
 
     def __post_init__(self):
@@ -81,6 +99,8 @@ class TrainingJob:
             problems.append("either clips (a folder) or generate (what to draw) is needed, and not both")
         if not str(self.output).endswith(".safetensors"):
             problems.append(f"output is {self.output!r}; it must end with .safetensors")
+        if self.motion is not None and self.pose is not None:
+            problems.append("motion and pose are both given; a job learns one of the two")
         if self.generate is not None:
             problems += _unknown("generate", self.generate, [item.name for item in fields(Drawing)])
             problems += [] if problems else _untyped(self.generate)
@@ -111,7 +131,8 @@ class TrainingJob:
         if not isinstance(values, dict):
             raise ConfigError(f"the job is a {type(values).__name__}; names and values are needed, such as 'output: …'")
         problems = _unknown("the job", values, [item.name for item in fields(cls) if item.name != "said"])
-        parts = {"training": TrainingConfig, "windows": WindowConfig, "motion": MotionOfClip}
+        records = {"motion": MotionOfClip, "pose": PoseOfClips}
+        parts = {"training": TrainingConfig, "windows": WindowConfig, **records}
         known = {"training": [*WRITTEN, *PARTS]} | {
             name: [item.name for item in fields(kind)] for name, kind in parts.items() if name != "training"
         }
@@ -122,8 +143,8 @@ class TrainingJob:
         if "output" not in values:
             raise ConfigError("output is missing; name the .safetensors file that will hold the result")
         given = {name: values[name] for name in parts if values.get(name) is not None}
-        made = {name: parts[name].from_dict(value) for name, value in given.items() if name != "motion"}
-        made |= {"motion": MotionOfClip(**check_fields(MotionOfClip, given["motion"]))} if "motion" in given else {}
+        made = {name: records[name](**check_fields(records[name], value)) if name in records
+                else parts[name].from_dict(value) for name, value in given.items()}  # fmt: skip
         plain = {name: value for name, value in values.items() if name not in parts}
         said = frozenset([*plain, *(f"windows.{name}" for name in values.get("windows") or {}),
                           *(f"training.{name}" for name in flat_settings(values.get("training") or {}))])  # fmt: skip
