@@ -73,7 +73,7 @@ PRESETS = {
     ),
     "tiny": PosePreset(
         {"num_frames": 17, "width": 96, "height": 96, "mode": SEPARATE},
-        {"num_steps": 300, "rank": 32, "learning_rate": 3e-3, "batch_size": 4, "shift": 3.0},
+        {"num_steps": 300, "rank": 32, "learning_rate": 5e-3, "batch_size": 4, "shift": 3.0},
     ),
 }  # fmt: skip
 
