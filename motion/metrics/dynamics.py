@@ -53,13 +53,29 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     Raises ShapeError for shapes that differ, integer or non-finite values, sides below 11 px.
     Source: Wang et al. 2003, Eq. 7. Differs: an odd last row or column is averaged over the pixels that exist.
     """
+    return _similarity_in_parts(_pairs(a, b))[:, 0]
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of two batches of images, at their own scale alone.
+
+    a, b: (b, c, h, w), floating point, in [0, 1]. Returns (b,), 1 = equal; mean over channels and over where the whole
+    11x11 Gaussian of sigma 1.5 fits. Raises ShapeError as `ms_ssim` does. Source: Wang et al. 2004, Eq. 13.
+    """
+    pairs = _pairs(a, b)
+    num_scales(*pairs.shape[-2:])
+    return torch.cat([_terms(part)[0].mean((1, 2)) for part in pairs.split(max(1, CHUNK_ELEMENTS // pairs[0].numel()))])
+
+
+def _pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Two batches of images as (b, 2, c, h, w). Raises ShapeError."""
     if a.shape != b.shape or a.ndim != 4:
         raise ShapeError(
             f"images are {tuple(a.shape)} and {tuple(b.shape)}; two equal (b, c, h, w) are needed; resize or crop one"
         )
     frames = torch.stack((a, b), dim=1)
     _check_values(frames)
-    return _similarity_in_parts(_as_float(frames))[:, 0]
+    return _as_float(frames)
 
 
 def dynamics_degree(frames: Tensor, *, measure_size: int = 256) -> Tensor:
