@@ -2,7 +2,8 @@
 
 A puppet of the generator walks and another dances, with hands, faces and feet, as a detector would see them: with
 jitter, and points lost for a few frames. The character is a third puppet, of other proportions, drawn large on grass;
-its pose is the reference that clips are fitted to. Everything is drawn from one seed.
+its pose is the reference that clips are fitted to. Two more are for the small Wan that follows poses: a square picture
+of a puppet, and a slow dance of another. Everything is drawn from one seed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ NUM_FRAMES = 40
 JITTER = 1.2  # px
 STEPS = 26  # frames for a left and a right step
 LEFT_WRIST, RIGHT_ANKLE = 7, 10
+SIDE, SLOW_FRAMES, DANCER = 192, 33, 59  # of what is for the small Wan
 
 
 def main() -> None:
@@ -41,6 +43,10 @@ def main() -> None:
         points = np.round(points, 1) + 0.0  # a tenth of a pixel; no minus zeros
         print(write_pose_file(options.output / f"{name}.json", Poses(points[:, None], WIDTH, HEIGHT)))
     print(_save(options.output.parent / "drawn_character.jpg", picture))
+    puppet, dance, picture = _small(options.seed)
+    for name, points in {"puppet": puppet, "slow_dance": dance}.items():
+        print(write_pose_file(options.output / f"{name}.json", Poses(points[:, None], SIDE, SIDE)))
+    print(_save(options.output.parent / "puppet.png", picture))
 
 
 def _walk(seed: int) -> np.ndarray:
@@ -109,6 +115,21 @@ def _character(seed: int) -> tuple[np.ndarray, torch.Tensor]:
         girth=clip.girth * 2.1, head=clip.head * 2.1,
     ).render()[0][:, 0]  # fmt: skip
     return whole(joints[None]), picture
+
+
+def _small(seed: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    """Pose (1, 136, 3) and picture (3, h, w) of a puppet, and a dance (t, 136, 3) of another; bodies alone."""
+    from pack.motion.data.procedural.puppets import PuppetSource
+
+    who = PuppetSource(SIDE, SIDE, acts=("waves",), grounds=("sand",), num_frames=1)
+    clip = who.draw(torch.Generator().manual_seed(seed + 9))
+    other = PuppetSource(SIDE // 2, SIDE // 2, acts=("dances",), num_frames=SLOW_FRAMES)
+    points = []
+    for joints in (clip.joints, 2 * other.draw(torch.Generator().manual_seed(seed + DANCER)).joints):
+        body = np.zeros((len(joints), 136, 3))
+        body[:, :18, :2], body[:, :18, 2] = np.round(joints.double().numpy(), 1) + 0.0, 1.0
+        points.append(body)
+    return *points, clip.render()[0][:, 0]
 
 
 def _down(angle: np.ndarray) -> np.ndarray:
