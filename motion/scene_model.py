@@ -158,18 +158,24 @@ def check_drawn(num_frames: int, width: int, height: int) -> None:
                          f"{MAX_FRAMES} frames with sides of {SIDES[0]} to {SIDES[1]} px")  # fmt: skip
 
 
-def fit_picture(photo: Tensor, size: tuple[int, int] | None) -> Tensor:
+def fit_picture(photo: Tensor, size: tuple[int, int] | None, *, short: int = SIDES[0]) -> Tensor:
     """A picture (3, h, w) as a model of drawn clips sees it, (1, 3, height, width): the middle, made small.
 
-    size: width and height in px; None: the short side is 64 px, and the long one as long as it may be.
+    size: width and height in px; None: the short side has `short` px, and the long one is as long as it may be.
     """
     h, w = photo.shape[1:]
     if size is None:
-        long = min(SIDES[1], round(SIDES[0] * max(h, w) / min(h, w) / SPACE.multiple) * SPACE.multiple)
-        size = (long, SIDES[0]) if w > h else (SIDES[0], long)
+        long = min(SIDES[1], round(short * max(h, w) / min(h, w) / SPACE.multiple) * SPACE.multiple)
+        size = (long, short) if w > h else (short, long)
     width, height = size
-    scale = max(width / w, height / h)
-    rows, columns = (min(side, max(1, round(wanted / scale))) for side, wanted in ((h, height), (w, width)))
-    top, left = (h - rows) // 2, (w - columns) // 2
+    top, left, rows, columns = fitted_part((h, w), (height, width))
     middle = photo[None, :, top : top + rows, left : left + columns].float()
     return functional.interpolate(middle, size=(height, width), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def fitted_part(photo: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The middle of a picture that has the shape of `size`: top, left, rows and columns; both are height, width."""
+    (h, w), (height, width) = photo, size
+    scale = max(width / w, height / h)
+    rows, columns = (min(side, max(1, round(wanted / scale))) for side, wanted in ((h, height), (w, width)))
+    return (h - rows) // 2, (w - columns) // 2, rows, columns

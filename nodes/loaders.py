@@ -103,7 +103,8 @@ class LoadBuiltin(io.ComfyNode):
             "the picture (pan, zoom, rotate, still); motionblocks-small also moves one object or a part of it (slide, "
             "bounce, orbit, swing, clouds, sway, rain, snow and more): cfg 1.0 and about 8 steps. motionblocks-wan is "
             "a small Wan that draws plain shapes from words, motionblocks-wan-i2v one that goes on from a drawing of "
-            "them: cfg 2.0 and 20 steps. Nodes for Wan take both.",
+            "them: cfg 2.0 and 20 steps; motionblocks-wan-pose has a drawn puppet follow poses, behind Pose Video: cfg "
+            "1.0 and 20 steps. Nodes for Wan take all three.",
             search_aliases=["motionblocks", "tiny model", "small model", "animate photo", "rain", "snow", "tiny wan"],
             inputs=[
                 inp(
@@ -126,7 +127,7 @@ class LoadBuiltin(io.ComfyNode):
     def execute(cls, model_name, kernels="auto") -> io.NodeOutput:
         import torch
 
-        from ..motion.io.networks.builtin_names import ALL_NAMES, SCENE_NAMES, builtin_path
+        from ..motion.io.networks.builtin_names import ALL_NAMES, WAN_NAMES, builtin_path
         from ..motion.io.networks.linear_video import read_linear_video
         from ..motion.models.heads.flow_codec import FlowCodec
         from .models.builtin_wan import load_scene
@@ -137,7 +138,7 @@ class LoadBuiltin(io.ComfyNode):
         path = str(builtin_path(checks.choose("model_name", model_name, ALL_NAMES)))
         kernels = chosen_kernels(kernels)
         with torch.inference_mode(False):
-            if model_name in SCENE_NAMES:
+            if model_name in WAN_NAMES:
                 return io.NodeOutput(*load_scene(path))
             file = read_linear_video(path)
             clip = build_clip(file.text_encoder or {}, file.metadata)

@@ -70,6 +70,7 @@ class PoseClip:
     target: Tensor
     joints: Tensor  # (t, 18, 2), px
     ground: str
+    puppet: PuppetClip  # as it was drawn, before it was made small
 
 
 class PoseSource:
@@ -97,7 +98,7 @@ class PoseSource:
         sure = torch.ones(len(joints[0]), 1)
         skeletons = [draw_bodies([torch.cat((row, sure), 1)], self.height, self.width) for row in joints]
         reference, target = (self._fitted(each.render()[0]) for each in (still, clip))
-        return PoseClip(reference, torch.stack(skeletons, 1), target, joints, ground)
+        return PoseClip(reference, torch.stack(skeletons, 1), target, joints, ground, clip)
 
     def _glide(self, clip: PuppetClip, chance: float) -> Tensor:
         """How far the puppet has gone sideways in every frame, (t, 1, 2) px: about the middle, within the picture."""

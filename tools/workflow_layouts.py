@@ -35,6 +35,8 @@ NODE_SIZES = {
     "MotionBlocksRetargetPoses": (560, 960),
     "MotionBlocksDrawPoses": (480, 860),
     "MotionBlocksPoseReport": (700, 760),
+    "MotionBlocksPoseVideo": (400, 470),
+    "MotionBlocksDecodePoseVideo": (320, 150),
     "MotionBlocksSavePoses": (460, 640),
 }
 NODE_WIDTH = 320
@@ -468,6 +470,25 @@ drives the large ones.
     (520, 330),
 )
 
+FOLLOW_NOTE = note(
+    "Start here",
+    """
+# A picture follows poses
+
+Press **Run**: under a minute on a CPU. A drawn puppet takes up the poses of a dance it has never seen. The model is a
+small Wan that comes with the pack; picture, skeletons and video are one sequence for it, as in FramePrompt.
+
+1. **Poses to follow**: choose `walk.json` or `dance.json`, or your own (*SDPose*, *DWPose*, OpenPose files). Fast ones
+   blur: what moves more than 3 px a frame is more than this model can draw.
+2. **The picture** and **its pose**: another puppet needs its own pose file. The model knows drawn puppets of this kind,
+   not photographs.
+3. **The first 17**: as many frames as the model was trained on.
+4. **Picture and poses before the video** says what stands where. The same graph drives the large Wan with a LoRA of
+   *Train Pose LoRA*; nobody has published one yet.
+""",
+    (560, 440),
+)
+
 MOTION_NOTE = note(
     "Start here",
     """
@@ -581,6 +602,13 @@ LAYOUTS = {
         [group("Clean", BLUE, ["2"]), group("Picture", GREEN, ["3", "4"])],
         [group("Fit", PURPLE, ["5"]), group("Before and after", GREY, ["9"])],
         [group("Draw", PURPLE, ["6"]), group("Video", YELLOW, ["7", "8"])],
+    ],
+    "follow_poses": [
+        [group("Read me", GREY, [FOLLOW_NOTE]), group("Model", GREEN, ["1", "9"])],
+        [group("Picture", GREEN, ["2", "8"]), group("Poses", GREEN, ["3", "4"])],
+        [group("Fit and draw", BLUE, ["5"], ["6", "7"])],
+        [group("Sequence and sampling", PURPLE, ["10", "11", "12"])],
+        [group("Video", YELLOW, ["13", "14", "15", "16"])],
     ],
     "sdpose_to_poses": [
         [group("Read me", GREY, [SDPOSE_NOTE]), group("Video and picture", GREEN, ["1", "2", "8"])],

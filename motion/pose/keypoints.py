@@ -48,6 +48,17 @@ class Poses:
         """Who is in which frame: (num_frames, num_people), bool."""
         return (self.points[..., 2] > 0).any(-1)
 
+    def in_part(self, part: tuple[int, int, int, int], size: tuple[int, int]) -> "Poses":
+        """Poses in a part of the canvas, shown at another size; points beyond it stay, outside.
+
+        part: top, left, rows and columns, px. size: width and height, px.
+        """
+        top, left, rows, columns = part
+        points, (width, height) = self.points.copy(), size
+        moved = (points[..., :2] - (left, top)) * (width / columns, height / rows)
+        points[..., :2] = np.where(points[..., 2:] > 0, moved, 0.0)
+        return Poses(points, width, height)
+
     def to_frames(self, *, binary: bool = False) -> list[dict]:
         """POSE_KEYPOINT: all five lists of everybody who is in a frame, pixels, zeros for what is missing.
 

@@ -8,6 +8,7 @@ from ..choices import CROP, EDGES, LONGER, SAME_MOVE
 from ..errors import ConfigError
 from .adapters import adapter_files, adapter_stack, lora_on
 from .console import say
+from .pose_video import draw_pose_video
 from .scenes import draw_scene
 
 FRAMES = 16  # of a photo animated without a word on it
@@ -47,6 +48,8 @@ def add_animate(commands) -> None:
     add("--kernels", default="auto", help="auto, torch or triton: backend of the fast operators (default: %(default)s)")
     add("--prompt", help='draw from words, such as "red ball, on sand, moves left", or with a picture go on from it')
     add("--size", metavar="WxH", help="with --prompt: width and height in px (default: 64x64, or the picture's shape)")
+    add("--poses", metavar="FILE", help="pose file that the picture of a drawn puppet follows (motionblocks-wan-pose)")
+    add("--pose-reference", metavar="FILE", help="with --poses: pose file of the picture, to fit them to its body")
     add("--overwrite", action="store_true", help="replace an existing output file")
     add("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_animate)
@@ -56,6 +59,11 @@ def _animate(options) -> None:
     from ..io.media.photo import read_mask
     from ..io.media.video import check_fps, check_output, read_photo
 
+    if options.poses is not None:
+        draw_pose_video(options)
+        return
+    if options.pose_reference is not None:
+        raise ConfigError("--pose-reference fits the poses of --poses to a picture; give both, or leave it out")
     if options.prompt is not None:
         draw_scene(options)
         return

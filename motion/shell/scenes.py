@@ -29,7 +29,7 @@ def draw_scene(options) -> None:
     from ..io.networks.builtin_names import weights_path
     from ..scene_model import DRAWINGS_ONLY, fit_picture, load_scene_model
 
-    _refuse_what_is_for_photos(options)
+    refuse_what_is_for_photos(options, "--prompt")
     output = options.output or f"{'scene' if options.photo is None else Path(options.photo).stem}.mp4"
     check_output(output, overwrite=options.overwrite)
     size = None if options.size is None else parse_size(options.size)
@@ -40,6 +40,8 @@ def draw_scene(options) -> None:
     model = load_scene_model(weights_path(name), device=pick_device(options.device))
     stack = adapter_stack(files, model.dit, model.spec)
     lora = lora_on(options, model.dit)
+    if model.sequences is not None:
+        raise ConfigError(f"{name[:60]} has a picture follow poses; say which with --poses, or use another model")
     if begins_clean and photo is None:
         raise ConfigError("these motion adapters begin with a picture, and none is given: name one before --prompt")
     if not begins_clean and model.starts_from_image != (photo is not None):
@@ -83,8 +85,8 @@ def _other_model(name: str, has_photo: bool) -> str:
     return f"{name[:60]} goes on from a picture; give one, or use --model {SCENE_NAMES[0]}"
 
 
-def _refuse_what_is_for_photos(options) -> None:
-    """Refuse options that would do nothing. Raises ConfigError."""
+def refuse_what_is_for_photos(options, where: str) -> None:
+    """Refuse options that would do nothing beside the option `where`. Raises ConfigError."""
     given = [f"--{name.replace('_', '-')}" for name, usual in OF_PHOTOS.items() if getattr(options, name) != usual]
     if given:
-        raise ConfigError(f"{', '.join(given)}: for models that animate a photo; leave it out where --prompt is given")
+        raise ConfigError(f"{', '.join(given)}: for models that animate a photo; leave it out where {where} is given")

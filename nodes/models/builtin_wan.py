@@ -12,11 +12,14 @@ from ...motion.io.networks.builtin_names import VAE
 from ...motion.io.networks.builtin_wan import read_builtin_wan
 from ...motion.io.vaes.small_vae import read_small_vae
 from ...motion.scene_model import check_drawn
+from ...motion.sequence.trained_as import TrainedAs
 from ..text_encoders.prompts import settle_prompts
 from ..text_encoders.scene_words import build_scene_clip
 from ..vaes_on_socket.small import SmallMotionVAE
 from .as_trained import say, too_strong
 from .native_wan import SCENE, SPACE, find_native_wan
+from .pose_sequence import LENGTH, TRAINED
+from .prefix import KEY as PREFIX
 
 START_IMAGE = "concat_latent_image"  # the host's key of a prompt
 MUCH = 4.0  # cfg above which colours burn
@@ -31,6 +34,10 @@ def load_scene(path: str):
     model = comfy.sd.load_diffusion_model(path)
     (model,) = ModelSamplingSD3().patch(model, file.spec.sampling.shift)
     model.set_attachments(SCENE, file.spec)
+    sequences = TrainedAs.of(file.metadata)
+    if sequences is not None:
+        model.set_attachments(TRAINED, sequences.to_metadata())
+        model.set_attachments(LENGTH, file.spec.sampling.num_frames)
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, SCENE, sample_as_drawn)
     clip = build_scene_clip(file.vocabulary, file.spec.config.caption_channels)
     return model, clip, SmallMotionVAE(read_small_vae(VAE))
@@ -48,6 +55,10 @@ def sample_as_drawn(executor, noise, *args, **kwargs):
     check_drawn((frames - 1) * group + 1, width * cell, height * cell)
     told = settle_prompts(guider.conds, one_motion=False)
     wan, positive = find_native_wan(guider.model_patcher), guider.conds.get("positive", ())
+    follows, is_behind = (guider.model_patcher.get_attachment(key) is not None for key in (TRAINED, PREFIX))
+    if follows and not is_behind:
+        raise ConfigError("this model has a picture follow poses, and has none; connect Pose Video before the sampler, "
+                          "or load motionblocks-wan-i2v")
     if wan is not None and wan.starts_from_image and all(part.get(START_IMAGE) is None for part in positive):
         raise ConfigError(
             "this model goes on from a picture, and the positive prompt has none; connect Photo to Video "

@@ -17,6 +17,7 @@ PROMISES = {
     "dctinit_versus_plain": (16, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "train_motion_lora": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "fit_poses": (40, 480, 832),
+    "follow_poses": (17, 384, 768),
     "train_motion_adapter": (8, PORTRAIT[0], 2 * PORTRAIT[1] + GAP),
     "motion_adapter": (8, *PORTRAIT),
     "two_motion_adapters": (8, *RACCOON),

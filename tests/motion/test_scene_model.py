@@ -12,8 +12,9 @@ from pack.motion.models.small_vae import SmallVAE, SmallVAEConfig
 from pack.motion.models.wan.config import WanConfig
 from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.spec import WanSpec
-from pack.motion.scene_model import fit_picture, load_scene_model
+from pack.motion.scene_model import fit_picture, fitted_part, load_scene_model
 
+SEPARATE = {"sequence_mode": "separate", "pose_renderer": "1"}
 GROUPS = {"colour": ("red", "blue"), "shape": ("ball",), "motion": ("left", "right")}
 SPEC = WanSpec(
     config=WanConfig(num_layers=1, num_attention_heads=1, hidden_width=16, caption_channels=64),
@@ -21,9 +22,9 @@ SPEC = WanSpec(
 )  # fmt: skip
 
 
-def saved(folder, spec):
+def saved(folder, spec, metadata=None):
     torch.manual_seed(0)
-    save_builtin_wan(folder / "wan.safetensors", spec, WanDiT(spec.config).state_dict(), GROUPS)
+    save_builtin_wan(folder / "wan.safetensors", spec, WanDiT(spec.config).state_dict(), GROUPS, metadata)
     save_small_vae(folder / "vae.safetensors", SmallVAE(SmallVAEConfig(4, 0, 4, 0)))
     return load_scene_model(folder / "wan.safetensors", vae=folder / "vae.safetensors")
 
@@ -112,3 +113,49 @@ def test_the_middle_of_a_picture_is_kept_and_nothing_is_stretched():
     small = fit_picture(ramp, (64, 64))
     assert abs(float(small[..., 31:33].mean()) - 0.5) < 0.01
     assert abs(float(small[..., -1].mean() - small[..., 0].mean()) - 1 / 3) < 0.02
+
+
+@pytest.fixture(scope="module")
+def pose_model(tmp_path_factory):
+    spec = replace(SPEC, config=replace(SPEC.config, concat_channels=20))
+    return saved(tmp_path_factory.mktemp("pose"), spec, SEPARATE)
+
+
+def puppet(count, batch=1, seed=0):
+    made = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, 3, 64, 80, generator=made), torch.rand(batch, 3, count, 64, 80, generator=made)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 7])
+def test_a_picture_follows_as_many_poses_as_there_are(pose_model, count):
+    reference, skeletons = puppet(count, batch=2)
+    video = pose_model.draw_poses(reference, skeletons, seed=3)
+    assert video.shape == (2, count, 64, 80, 3) and 0 <= float(video.min()) and float(video.max()) <= 1
+    alone = pose_model.draw_poses(reference[1:], skeletons[1:], seed=4)
+    torch.testing.assert_close(alone[0], video[1], rtol=0, atol=1e-5)
+
+
+def test_a_pose_video_hangs_on_picture_poses_and_seed(pose_model):
+    reference, skeletons = puppet(5)
+    video = pose_model.draw_poses(reference, skeletons)
+    assert torch.equal(video, pose_model.draw_poses(reference, skeletons))
+    for other in ((1 - reference, skeletons, 0), (reference, skeletons.flip(2), 0), (reference, skeletons, 1)):
+        assert not torch.equal(video, pose_model.draw_poses(*other[:2], seed=other[2]))
+
+
+def test_models_that_know_no_poses_and_sizes_that_are_not_drawn_are_refused(model, image_model, pose_model):
+    reference, skeletons = puppet(5)
+    for other in (model, image_model):
+        with pytest.raises(ConfigError, match="not trained to follow poses; load motionblocks-wan-pose"):
+            other.draw_poses(reference, skeletons)
+    with pytest.raises(ShapeError, match="37 frames of 80x64 px; this model draws up to 33"):
+        pose_model.draw_poses(*puppet(34))
+    with pytest.raises(ShapeError, match="skeletons: .* the size of the reference"):
+        pose_model.draw_poses(reference, skeletons[..., :64])
+
+
+def test_the_middle_of_a_picture_with_another_shape_is_what_is_fitted():
+    assert fitted_part((240, 300), (64, 64)) == (0, 30, 240, 240)
+    assert fitted_part((300, 240), (64, 96)) == (70, 0, 160, 240)
+    assert fit_picture(torch.rand(3, 192, 192), None, short=96).shape == (1, 3, 96, 96)
+    assert fit_picture(torch.rand(3, 480, 832), None, short=96).shape == (1, 3, 96, 160)

@@ -8,9 +8,11 @@ from ..files.kind import shown
 
 BUILTIN_NAMES = ("motionblocks-tiny", "motionblocks-small")  # those that animate a photo
 SCENE_NAMES = ("motionblocks-wan", "motionblocks-wan-i2v")  # small Wan: draws from words; from a picture and words
-ALL_NAMES = BUILTIN_NAMES + SCENE_NAMES
+POSE_NAME = "motionblocks-wan-pose"  # small Wan: a picture of a puppet follows poses
+WAN_NAMES = (*SCENE_NAMES, POSE_NAME)
+ALL_NAMES = BUILTIN_NAMES + WAN_NAMES
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
-VAE = WEIGHTS / "motionblocks-vae.safetensors"  # of SCENE_NAMES
+VAE = WEIGHTS / "motionblocks-vae.safetensors"  # of WAN_NAMES
 
 
 def builtin_path(name: str) -> Path:
