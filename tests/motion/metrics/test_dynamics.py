@@ -14,6 +14,7 @@ from pack.motion.metrics.dynamics import (
     measure_dynamics,
     ms_ssim,
     num_scales,
+    ssim,
 )
 
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
@@ -217,3 +218,21 @@ def test_unusable_settings_are_refused():
             degree_to_bucket(0.5, degree_min=low, degree_max=high)
     with pytest.raises(ShapeError, match="blend alpha"):
         measure_dynamics(torch.zeros(3, 64, 64, 4))
+
+
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    made = torch.Generator().manual_seed(3)
+    a = torch.rand(3, 3, 40, 52, generator=made, dtype=torch.float64)
+    b = (0.7 * a + 0.3 * torch.rand(a.shape, generator=made, dtype=torch.float64)).clamp(0, 1)
+    truth = [metrics.structural_similarity(x.numpy(), y.numpy(), channel_axis=0, data_range=1.0, gaussian_weights=True,
+                                           sigma=1.5, use_sample_covariance=False) for x, y in zip(a, b)]  # fmt: skip
+    assert ssim(a, b).tolist() == pytest.approx(truth, abs=1e-12)
+    assert torch.equal(ssim(a, a), torch.ones(3, dtype=torch.float64))
+
+
+def test_ssim_of_pictures_that_do_not_fit_is_refused():
+    with pytest.raises(ShapeError, match="two equal"):
+        ssim(torch.rand(1, 3, 20, 20), torch.rand(1, 3, 20, 21))
+    with pytest.raises(ShapeError, match="needs 11 px"):
+        ssim(torch.rand(1, 3, 10, 20), torch.rand(1, 3, 10, 20))
