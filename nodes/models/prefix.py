@@ -41,14 +41,17 @@ class SequencePrefix:
 def put_before(model, prefix: SequencePrefix):
     """A copy of a plain Wan MODEL that is sampled behind `prefix`, in place of one that it had.
 
-    Raises ConfigError for other MODELs, and for one with motion adapters, which would take the given frames for the
-    video's.
+    Raises ConfigError for other MODELs, and for one with adapters that would take the given frames for the video's.
+    LoRAs that are laid on stay, and see the whole sequence.
     """
     native_wan(model)
     _refuse_adapters(model)
     copy = taken_off(model)
     for kind, wrapper in zip(KINDS, (around_a_call(prefix), around_loading(prefix), around_a_run(prefix))):
         copy.add_wrapper_with_key(kind, KEY, wrapper)
+    calls = copy.wrappers[WrappersMP.DIFFUSION_MODEL]
+    if ADAPTERS in calls:  # the first is the outermost
+        calls[ADAPTERS] = calls.pop(ADAPTERS)
     copy.set_attachments(KEY, prefix)
     return copy
 
@@ -136,10 +139,12 @@ def _in_segments(given: int, frames: int) -> Callable:
 
 
 def _refuse_adapters(model) -> None:
-    if model.get_attachment(ADAPTERS) is not None:
+    stack = model.get_attachment(ADAPTERS)
+    entries = () if stack is None else stack.entries
+    if any(entry.adapter.slots is not None or entry.frame_curve or entry.mask is not None for entry in entries):
         raise ConfigError(
-            "this MODEL has motion adapters, which would take the reference and the skeletons for frames of the "
-            "video; leave out Apply Motion Adapters, or Pose Video"
+            "this MODEL has motion adapters, or LoRAs with a frame curve or a mask, which would take the reference and "
+            "the skeletons for frames of the video; leave these out, or Pose Video"
         )
 
 

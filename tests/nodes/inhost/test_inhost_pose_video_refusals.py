@@ -6,6 +6,7 @@ import pytest
 import tiny_native_wan as tiny
 import torch
 from comfy.context_windows import IndexListContextHandler
+from pack.motion.adapters.lora import LoRA
 from pack.motion.adapters.stack import AdapterStack, StackEntry
 from pack.motion.errors import ConfigError, ShapeError
 from pack.nodes.models.native_wan_adapters import attach
@@ -121,11 +122,50 @@ def test_motion_adapters_beside_it_are_refused(core, ours, expert, order):
         return attach(model, stack, clean_first_frame=False)
 
     if order == "before":
-        with pytest.raises(ConfigError, match="has motion adapters.*leave out Apply Motion Adapters, or Pose Video"):
+        with pytest.raises(ConfigError, match="has motion adapters.*leave these out, or Pose Video"):
             pose_video(ours, adapted(expert))
     else:
         made = pose_video(ours, expert)
         refused(core, {**made, "model": adapted(made["model"])}, ConfigError, "has motion adapters")
+
+
+@pytest.mark.parametrize("clean", ["one", "clean"])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_lora_of_a_stack_acts_on_the_whole_sequence_as_one_in_the_weights_does(core, ours, expert, order, clean):
+    lora = some_lora(expert)
+
+    def laid(model, **more):
+        return attach(model, AdapterStack((StackEntry(lora, **more),)), clean_first_frame=False)
+
+    if order == "before":
+        made = pose_video(ours, laid(expert), timestep=clean)
+    else:
+        made = pose_video(ours, expert, timestep=clean)
+        made["model"] = laid(made["model"])
+    out = sampled(core, made, cfg=2.0)["samples"]
+    merged = expert.clone()
+    merged.add_patches(patches_of(lora))
+    expected = sampled(core, pose_video(ours, merged, timestep=clean), cfg=2.0)["samples"]
+    plain = sampled(core, pose_video(ours, expert, timestep=clean), cfg=2.0)["samples"]
+    assert float((out - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+    assert float((out - plain).abs().max()) > 1e-2
+    with pytest.raises(ConfigError, match="LoRAs with a frame curve or a mask"):
+        pose_video(ours, laid(expert, frame_curve="0:0, 1:1"))
+
+
+def some_lora(model):
+    """A LoRA beside four layers of block 0, whose weights are drawn."""
+    with torch.inference_mode(False):
+        lora = LoRA(model.model.diffusion_model, targets=("blocks.0.self_attn",), rank=2, alpha=2.0)
+        for number, value in enumerate(lora.parameters().values()):
+            value.data.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(number)) / 8)
+    return lora
+
+
+def patches_of(lora):
+    """What the host adds to weights for a LoRA: {"diffusion_model.….weight": ("diff", (values,))}."""
+    return {f"diffusion_model.{name}.weight": ("diff", ((layer.up @ layer.down).detach() * layer.alpha / layer.rank,))
+            for name, layer in lora.layers.items()}  # fmt: skip
 
 
 def trained(model, **told):
