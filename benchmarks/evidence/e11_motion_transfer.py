@@ -37,7 +37,7 @@ from pack.motion.training.trainees.wan import WanTrainee
 from pack.motion.training.trainer import Trainer
 from PIL import Image
 
-SEEDS, CLIP_SEED = (0,), 4_000_037
+SEEDS, CLIP_SEED = (0, 1), 4_000_037
 FPS, FRAMES, SPARSE = 16.0, 17, 9
 # What the clips show, and what is drawn with their motion: no colour near the band's or the stripe's.
 SHOWN_BY_CLIPS = (("red", "ball", "grass"), ("yellow", "box", "night"), ("red", "cross", "sky"),
