@@ -109,7 +109,6 @@ class SceneModel:
             lambda video: self.vae.encode(video * 2 - 1), layout, reference.unsqueeze(2).to(place), skeletons.to(place)
         )
         told = replace(self.encode([prompt]), concat_latents=layout.concat(space.scaled(parts.shown)))
-        told = replace(told, context=told.context.expand(len(reference), -1, -1))
         shape = (1, space.channels, layout.target_latents, *parts.given.shape[3:])
         noise = torch.cat([make_noise(shape, seed + row) for row in range(len(reference))]).to(place)
         network = GivenFrames(self.dit, space.scaled(parts.given), clean_timestep=self.sequences.clean_timestep)

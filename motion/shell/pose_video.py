@@ -51,9 +51,8 @@ def draw_pose_video(options) -> None:
             "--frames takes more, up to 33")  # fmt: skip
     fitted = _fitted(replace(poses, points=poses.points[:count]), photo, picture, options)
     height, width = picture.shape[2:]
-    people = [[torch.from_numpy(points).float() for points, there in zip(*row) if there]
-              for row in zip(fitted.points, fitted.present)]  # fmt: skip
-    skeletons = torch.stack([draw_people(row, height, width, parts=("body",)) for row in people], dim=1)
+    frames = torch.from_numpy(fitted.points).float()
+    skeletons = torch.stack([draw_people(list(people), height, width, parts=("body",)) for people in frames], dim=1)
     fps = check_fps(options.fps or FPS)
     total = model.spec.sampling.num_steps if options.steps is None else options.steps
     with tqdm(desc="sampling", unit="step", total=total, disable=options.quiet) as bar, lora_on(options, model.dit):
