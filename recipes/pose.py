@@ -20,14 +20,10 @@ from ..motion.models.wan.start_video import concat_latents
 from ..motion.pose.renderer import draw_bodies
 from ..motion.sequence.conditions import encode_sequence
 from ..motion.sequence.layout import SequenceLayout
-from ..motion.text.scene_vocabulary import SceneVocabulary
 from ..motion.training.objectives.flow import Flow
 from ..motion.training.objectives.half_frames import HalfFrames
-from ..motion.training.objectives.noise_levels import NoiseLevels
-from ..motion.training.optimizers import block_matrices
 from ..motion.training.task import SampleKey
-from ..motion.training.trainees.wan import WanTrainee
-from .wan import BESIDE_BLOCKS, GROUPS
+from .wan import NetworkTask
 
 HELD_BACK_ACTS, HELD_BACK_GROUNDS = ("flaps", "sways"), ("bricks",)  # that no training sees
 TAUGHT_ACTS = tuple(act for act in ACTS if act not in HELD_BACK_ACTS)
@@ -118,29 +114,12 @@ class PoseSource:
         return small.movedim(0, 1).clamp(0, 1)
 
 
-class PoseTask:
+class PoseTask(NetworkTask):
     """Task of the trainer: puppets as sequences of latents, the velocity of the frames that are made."""
 
     def __init__(self, spec: WanSpec, dit: WanDiT, vae: SmallVAE, recipe: PoseRecipe):
-        self.spec, self.dit, self.vae, self.recipe = spec, dit, vae, recipe
-        self.trainee = WanTrainee(dit, replace(spec, config=dit.config))
-        self.vocabulary = SceneVocabulary(GROUPS)
-        self.levels = NoiseLevels(recipe.sigma_sampling, recipe.shift)
+        super().__init__(spec, dit, vae, recipe)
         self.objective = HalfFrames(self.levels) if recipe.loss == LOSSES[0] else Flow(self.levels)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """All weights by name."""
-        return dict(self.dit.named_parameters())
-
-    def matrices(self) -> set[str]:
-        """What Muon takes."""
-        beside = {name for name, value in self.parameters().items() if value.ndim == 2
-                  and name.startswith(BESIDE_BLOCKS)}  # fmt: skip
-        return block_matrices(self.parameters(), "blocks") | beside
-
-    def fingerprint(self) -> dict:
-        """The recipe and the network's sizes."""
-        return {"recipe": self.recipe.to_dict(), "config": asdict(self.spec.config)}
 
     def describe(self, batch: dict[str, Tensor]) -> str:
         """Size of a batch."""

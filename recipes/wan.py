@@ -150,16 +150,14 @@ def as_file_weights(state: dict[str, Tensor], spec: WanSpec) -> dict[str, Tensor
     return {**state, WORDS_LAYER: by_number @ vectors / vectors[0].square().sum()}
 
 
-class WanTask:
-    """Task of the trainer: drawn sprites as latents, the velocity of the frames that are not given."""
+class NetworkTask:
+    """What tasks of the trainer that train all of a small Wan share. recipe: its numbers, with `to_dict`."""
 
-    def __init__(self, spec: WanSpec, dit: WanDiT, vae: SmallVAE, recipe: WanRecipe):
+    def __init__(self, spec: WanSpec, dit: WanDiT, vae: SmallVAE, recipe):
         self.spec, self.dit, self.vae, self.recipe = spec, dit, vae, recipe
         self.trainee = WanTrainee(dit, replace(spec, config=dit.config))
         self.vocabulary = SceneVocabulary(GROUPS)
         self.levels = NoiseLevels(recipe.sigma_sampling, recipe.shift)
-        self.flow = Flow(self.levels, recipe.motion_weight)
-        self.sources = [SpriteSource(height, width) for height, width, _ in recipe.sizes]
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All weights by name."""
@@ -174,6 +172,15 @@ class WanTask:
     def fingerprint(self) -> dict:
         """The recipe and the network's sizes."""
         return {"recipe": self.recipe.to_dict(), "config": asdict(self.spec.config)}
+
+
+class WanTask(NetworkTask):
+    """Task of the trainer: drawn sprites as latents, the velocity of the frames that are not given."""
+
+    def __init__(self, spec: WanSpec, dit: WanDiT, vae: SmallVAE, recipe: WanRecipe):
+        super().__init__(spec, dit, vae, recipe)
+        self.flow = Flow(self.levels, recipe.motion_weight)
+        self.sources = [SpriteSource(height, width) for height, width, _ in recipe.sizes]
 
     def describe(self, batch: dict[str, Tensor]) -> str:
         """Size of a batch."""

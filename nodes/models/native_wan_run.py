@@ -182,18 +182,20 @@ def _start_latent(conds: Mapping, noise: Tensor) -> Tensor:
     return first
 
 
-def _refuse_more_frames(conds: Mapping) -> None:
-    """Refuse prompts with frames that are no part of the video, whose tokens no adapter could place.
+def more_frames(conds: Mapping) -> str:
+    """What prompts bring frames that are no part of the video, as a message says it; "" where none does."""
+    found = (f"{title}, {key}" for prompt in conds.values() for key, title in MORE_FRAMES.items()
+             if any(part.get(key) is not None for part in prompt))  # fmt: skip
+    return next(found, "")
 
-    Raises ConfigError.
-    """
-    for prompt in conds.values():
-        for key, title in MORE_FRAMES.items():
-            if any(part.get(key) is not None for part in prompt):
-                raise ConfigError(
-                    f"a prompt brings {title}, {key}, whose frames motion adapters would take for those of the video; "
-                    "disconnect the node that adds them"
-                )
+
+def _refuse_more_frames(conds: Mapping) -> None:
+    """Refuse frames whose tokens no adapter could place. Raises ConfigError."""
+    if found := more_frames(conds):
+        raise ConfigError(
+            f"a prompt brings {found}, whose frames motion adapters would take for those of the video; disconnect the "
+            "node that adds them"
+        )
 
 
 def _notes(guider, stack: AdapterStack, options: Mapping, shape) -> list[str]:

@@ -18,7 +18,7 @@ from .base import check_latents
 from .native_wan import SPACE, native_wan, refuse_context_windows
 from .native_wan_attention import overridden
 from .native_wan_blocks import KEY as ADAPTERS
-from .native_wan_run import MORE_FRAMES
+from .native_wan_run import more_frames
 
 KEY = "motionblocks_prefix"
 KINDS = (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREPARE_SAMPLING, WrappersMP.OUTER_SAMPLE)
@@ -149,10 +149,8 @@ def _refuse_adapters(model) -> None:
 
 
 def _refuse_more_frames(conds: Mapping) -> None:
-    for prompt in conds.values():
-        for key, title in MORE_FRAMES.items():
-            if any(part.get(key) is not None for part in prompt):
-                raise ConfigError(
-                    f"a prompt brings {title}, {key}, whose frames would stand between those of the sequence; "
-                    "disconnect the node that adds them"
-                )
+    if found := more_frames(conds):
+        raise ConfigError(
+            f"a prompt brings {found}, whose frames would stand between those of the sequence; disconnect the node "
+            "that adds them"
+        )
