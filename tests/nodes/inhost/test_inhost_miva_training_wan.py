@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import comfy.model_management
 import folder_paths
 import pytest
 import tiny_native_wan as tiny
@@ -25,8 +24,8 @@ from pack.motion.errors import ConfigError
 from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.training.config import TrainingConfig
 from pack.motion.training.task import SampleKey
-from pack.nodes.training_run import live_view
 from pack.nodes.training_run.request import read_request
+from press_cancel import cancelled_after
 from test_inhost_training import collection
 
 STEPS = 4
@@ -153,15 +152,8 @@ def test_a_cancelled_run_leaves_an_adapter_and_resumes_to_the_same_bits(train, m
     model, encoder = native_model(), tiny.native()
     monkeypatch.setattr(TinyText, "patcher", property(lambda self: encoder))  # else no two runs have the same text
     whole = train("whole", model)
-    before, original = seen(model), live_view.Page.step
-
-    def press(page, report, losses):
-        if report.step == 3:
-            comfy.model_management.interrupt_current_processing()
-        original(page, report, losses)
-
-    with monkeypatch.context() as during, pytest.raises(comfy.model_management.InterruptProcessingException):
-        during.setattr(live_view.Page, "step", press)
+    before = seen(model)
+    with cancelled_after(monkeypatch, 3):
         train("cut", model)
     assert differences(before, seen(model)) == []
     left = Path(folder_paths.get_output_directory()) / "motion_adapters" / "cut_00001.safetensors"

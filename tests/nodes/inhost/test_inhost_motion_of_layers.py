@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import comfy.model_management
 import comfy.sd
 import comfy.utils
 import pytest
@@ -15,24 +14,8 @@ from pack.motion.analysis.head_map import HeadMap
 from pack.motion.errors import ConfigError
 from pack.motion.io.files.safetensors import read_safetensors
 from pack.motion.models.latent_spaces import SPACES
-from pack.nodes.training_run import live_view
-
-
-class PictureVAE:
-    """Stands for SVD's VAE: four channels, an eighth of the size."""
-
-    latent_channels, latent_dim, latent_space = 4, 2, SPACES["svd"]
-
-    def spacial_compression_encode(self):
-        return 8
-
-    def encode(self, pixels):
-        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
-        return torch.cat((small, small[:, :1]), 1) * 4
-
-    def decode(self, latents):
-        frames = latents.movedim(2, 1).flatten(0, 1) if latents.ndim == 5 else latents
-        return torch.nn.functional.interpolate(frames[:, :3] / 4, scale_factor=8).movedim(1, -1)
+from picture_vae import PictureVAE
+from press_cancel import cancelled_after
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +58,7 @@ def test_the_vae_says_at_which_rate_and_length_frames_are_chosen(ours, builtin, 
     assert not any(value.is_inference() for value in (*clip.sparse.values(), clip.alone, clip.seen, clip.first))
     with pytest.raises(ValueError, match="clip_vision is for image to video by Wan 2.1"):
         prepared(ours, builtin[2], clip_vision=object())
-    picture = prepared(ours, PictureVAE(), num_frames=6, sparse_frames=0)["motion_clip"]
+    picture = prepared(ours, PictureVAE(SPACES["svd"]), num_frames=6, sparse_frames=0)["motion_clip"]
     assert picture.sparse["latents"].shape == (4, 6, 4, 6) and picture.alone.shape == (6, 4, 1, 4, 6)
 
 
@@ -101,15 +84,7 @@ def test_a_built_in_model_gets_a_lora_of_its_layers_for_time_that_core_applies(t
 def test_a_cancelled_run_is_saved_and_goes_on_to_the_same_bits(train, monkeypatch):
     given = {"temporal_steps": 3, "save_every": 1}
     whole = train("layers_whole", **given)
-    original = live_view.Page.step
-
-    def press(page, report, losses):
-        if report.step == 2:
-            comfy.model_management.interrupt_current_processing()
-        original(page, report, losses)
-
-    with monkeypatch.context() as held, pytest.raises(comfy.model_management.InterruptProcessingException):
-        held.setattr(live_view.Page, "step", press)
+    with cancelled_after(monkeypatch, 2):
         train("layers_cut", **given)
     assert read_safetensors(lora_file("layers_cut_00001"))[1]["training_stopped_early"] == "after step 2 of 3"
     resumed = train("layers_cut", **given, resume_from="latest")
@@ -118,7 +93,7 @@ def test_a_cancelled_run_is_saved_and_goes_on_to_the_same_bits(train, monkeypatc
 
 
 def test_text_to_video_has_both_stages_and_two_files(ours, train, text_to_video):
-    vae = PictureVAE()
+    vae = PictureVAE(SPACES["svd"])
     clip = prepared(ours, vae, num_frames=5, sparse_frames=3)["motion_clip"]
     done = train("layers_t2v", model=text_to_video, motion_clip=clip, positive=tiny.prompt(), vae=vae)
     assert len(done["loss"]["loss"]) == 4 and done["samples"].shape[1:] == (32, 144, 3)
@@ -137,7 +112,7 @@ def test_text_to_video_has_both_stages_and_two_files(ours, train, text_to_video)
     ({"preset": "mine"}, "preset is 'mine'"), ({"motion_clip": object()}, "motion_clip is object"),
     ({"positive": [[torch.zeros(1, 4, 64), {}]]}, "positive has no pooled text, which the model reads"),
     ({"positive": [[torch.zeros(1, 4, 7), {}]]}, r"text of \(1, 4, 7\); this model reads width 64"),
-    ({"vae": PictureVAE()}, "vae is not the built-in VAE"),
+    ({"vae": PictureVAE(SPACES["svd"])}, "vae is not the built-in VAE"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_refused_in_words(train, change, said):
     with pytest.raises(ValueError, match=said):

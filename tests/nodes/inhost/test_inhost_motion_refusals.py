@@ -22,6 +22,7 @@ from pack.motion.io.training.states import list_states, read_state
 from pack.motion.training.objectives import motion_loss
 from pack.nodes.training_run import live_view
 from pack.nodes.training_run.folders import training_root
+from press_cancel import cancelled_after
 from test_inhost_native_refusals import GGMLLinear, PackedInt8Linear, int8_of_the_host
 from test_inhost_native_wan_gate import OTHER_CLASSES, around, network, patcher
 
@@ -203,17 +204,10 @@ def test_cancel_while_a_clip_is_encoded_or_heads_are_looked_at_passes_and_leaves
 
 @pytest.mark.parametrize("step, files", [(1, ["_spatial"]), (2, ["_spatial"]), (3, ["", "_spatial"])])
 def test_cancel_in_either_stage_saves_state_and_what_has_been_trained_by_then(train, monkeypatch, half, step, files):
-    model, name, original = native_model(), f"cancelled_{step}", live_view.Page.step
-    before, said = seen(model), []
-
-    def press(page, report, losses):
-        if report.step == step:
-            comfy.model_management.interrupt_current_processing()
-        original(page, report, losses)
-
-    monkeypatch.setattr(live_view.Page, "step", press)
+    model, name, said = native_model(), f"cancelled_{step}", []
+    before = seen(model)
     monkeypatch.setattr(live_view.Page, "say", lambda page, text: said.append(text))
-    with pytest.raises(Cancelled):
+    with cancelled_after(monkeypatch, step):
         train(name, model, head_map=half)
     assert differences(before, seen(model)) == [] and newest_state(name).step == step
     assert f"stopped after step {step}" in said[-1]

@@ -4,7 +4,6 @@ import json
 import math
 from pathlib import Path
 
-import comfy.model_management
 import comfy.sd
 import comfy.utils
 import pytest
@@ -22,7 +21,7 @@ from pack.motion.models.wan.network import WanDiT
 from pack.motion.models.wan.rotary import sparse_places
 from pack.motion.training.head_classes import classify_heads
 from pack.nodes.models.native_wan import native_wan
-from pack.nodes.training_run import live_view
+from press_cancel import cancelled_after
 from tiny_wan import apart
 
 PLANTED = torch.tensor([[True, False], [False, True]])
@@ -232,15 +231,7 @@ def test_a_run_stopped_at_the_border_goes_on_to_the_same_bits(train, monkeypatch
     model = native_model()
     given = {"head_map": classify(model, target_fraction=0.5)["head_map"], "save_every": 1}
     whole = train("whole", model, **given)
-    original = live_view.Page.step
-
-    def press(page, report, losses):
-        if report.step == 2:
-            comfy.model_management.interrupt_current_processing()
-        original(page, report, losses)
-
-    with monkeypatch.context() as held, pytest.raises(comfy.model_management.InterruptProcessingException):
-        held.setattr(live_view.Page, "step", press)
+    with cancelled_after(monkeypatch, 2):
         train("cut", model, **given)
     assert read_safetensors(lora_file("cut_spatial_00001"))[1]["training_stopped_early"] == "after step 2 of 4"
     assert not lora_file("cut_00001").exists()

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import comfy.model_management
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -21,11 +20,11 @@ from pack.motion.training.pose_training import PoseTraining, pose_task
 from pack.motion.training.task import SampleKey
 from pack.nodes.models.native_wan import native_wan
 from pack.nodes.models.pose_sequence import LENGTH, TRAINED
-from pack.nodes.training_run import live_view
 from pack.nodes.training_run.encoders import text_entry
 from pack.nodes.training_run.native_trainee import native_spec
 from pose_training_parts import built, images, listed, lora_file, trained
 from posed_clips import HEIGHT, WIDTH, poses
+from press_cancel import cancelled_after
 
 JOINT = {"preset": "low memory"}  # of mode joint
 
@@ -145,15 +144,7 @@ def test_a_run_that_was_cancelled_has_saved_and_goes_on_to_the_same_bits(train, 
     model = native_model("expert")
     before = seen(model)
     whole = train("whole_poses", model, save_every=1)
-    original = live_view.Page.step
-
-    def press(page, report, losses):
-        if report.step == 2:
-            comfy.model_management.interrupt_current_processing()
-        original(page, report, losses)
-
-    with monkeypatch.context() as held, pytest.raises(comfy.model_management.InterruptProcessingException):
-        held.setattr(live_view.Page, "step", press)
+    with cancelled_after(monkeypatch, 2):
         train("cut_poses", model, save_every=1)
     assert read_safetensors(lora_file("cut_poses_00001"))[1]["training_stopped_early"] == "after step 2 of 3"
     assert differences(before, seen(model)) == []

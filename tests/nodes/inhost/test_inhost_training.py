@@ -12,6 +12,7 @@ import tiny
 import torch
 from pack.motion.builtin_model import load_builtin
 from pack.motion.data.clips import Clip, ClipCollection
+from picture_vae import PictureVAE
 
 STEPS = 4
 SMALL = {"steps": STEPS, "rank": 2, "learning_rate": 1e-3, "num_frames": 4, "stride_min": 1, "stride_max": 2,
@@ -284,23 +285,6 @@ def test_another_vae_of_the_models_latent_space_serves(ours, core, models_folder
         model=model, clip=TextOf(tiny.TEXT), vae=PictureVAE(), clips=clips, file_prefix="svd", resolution=32, **SMALL
     )
     assert len(done.args[2]["loss"]) == STEPS and done.args[3].shape[1:] == (32, 96, 3)
-
-
-class PictureVAE:
-    """Stands for a picture VAE of the host: four channels, an eighth of the size."""
-
-    latent_channels, latent_dim = 4, 2
-
-    def spacial_compression_encode(self):
-        return 8
-
-    def encode(self, pixels):
-        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
-        return torch.cat((small, small[:, :1]), 1) * 4
-
-    def decode(self, latents):
-        frames = latents.movedim(2, 1).flatten(0, 1) if latents.ndim == 5 else latents
-        return torch.nn.functional.interpolate(frames[:, :3] / 4, scale_factor=8).movedim(1, -1)
 
 
 class TextOf:
