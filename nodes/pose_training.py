@@ -111,7 +111,7 @@ class TrainPoseLoRA(io.ComfyNode):
             "reference, skeletons and video stand in one sequence, of which the video is learned. Nobody has published "
             "such weights for the large Wan. Out comes an ordinary LoRA; use it with Pose Video. Given frames look at "
             "all others (attention all): segment is not trained here. Saved even if you cancel.",
-            search_aliases=["frameprompt", "pose lora", "animate character training", "train wan", "half frames"],
+            search_aliases=["frameprompt", "pose lora", "character training", "train wan", "half frames"],
             inputs=[*_train_sockets(), *_train_widgets(), *_train_more()],
             outputs=[
                 out(io.Model, "model", "The model with the LoRA on it, which knows how it was trained."),

@@ -28,7 +28,7 @@ class PoseVideo(io.ComfyNode):
             "picture's subject follows the poses (FramePrompt). Needs weights that were trained so: "
             "motionblocks-wan-pose on drawn puppets, or your own LoRA of Train Pose LoRA; nobody has published any "
             "for the large Wan. Any sampler, any scheduler; decode with Decode Pose Video.",
-            search_aliases=["frameprompt", "pose to video", "animate character", "follow poses", "openpose video"],
+            search_aliases=["frameprompt", "pose to video", "follow poses", "openpose video"],
             inputs=[
                 inp(
                     io.Model.Input, "model",

@@ -44,6 +44,7 @@ from pack.motion.models.module_weights import is_untouched
 from pack.motion.pipeline import animate_frames
 from pack.motion.pose.keypoints import read_poses
 from pack.motion.pose.renderer import draw_people
+from pack.motion.pose.retarget import retarget
 from pack.motion.pose.smoothing import jitter
 from pack.motion.records import check_fields
 from pack.motion.sampling.clip_places import clip_places
@@ -124,6 +125,7 @@ BOUND_BY = {
     write_pose_file: "test_pose_files.py",
     read_poses: "test_keypoints.py",
     draw_people: "test_pose_renderer.py",
+    retarget: "test_retarget.py",
     jitter: "test_smoothing.py",
     make_noise: "test_draw.py",
     shift_sigma: "test_schedules.py",

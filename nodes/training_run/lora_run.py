@@ -64,7 +64,7 @@ class LoRARun:
     def close(self) -> None:
         self.network.close()
 
-    def save(self, path: Path, lora, metadata: dict[str, str]) -> Path:
+    def save_lora(self, path: Path, lora, metadata: dict[str, str]) -> Path:
         """Write a LoRA under the first free name like `path`."""
         with new_output(path) as output:
             save_adapter(output.temp, lora, metadata)

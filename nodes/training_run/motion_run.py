@@ -142,7 +142,7 @@ class MotionRun(LoRARun):
         request = self.request
         told = motion_metadata(request.clip, request.settings, stage, self.head_map, request.loras,
                                rank=request.config.adapter.rank, spec=request.spec)  # fmt: skip
-        return self.save(path, lora, {**metadata, **told})
+        return self.save_lora(path, lora, {**metadata, **told})
 
 
 def _one_type(found: HeadMap) -> list[str]:

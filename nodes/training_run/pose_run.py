@@ -52,7 +52,7 @@ class PoseRun(LoRARun):
     def write(self, task: PoseTask, metadata: dict[str, str]) -> Path:
         request = self.request
         told = pose_metadata(request.data, request.training, request.config)
-        path = self.save(request.folders.next_weights(), task.adapter, {**metadata, **told})
+        path = self.save_lora(request.folders.next_weights(), task.adapter, {**metadata, **told})
         self.tensors = {name: value.detach().to("cpu", copy=True) for name, value in task.adapter.tensors().items()}
         return path
 

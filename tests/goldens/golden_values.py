@@ -121,7 +121,7 @@ def graphs() -> dict:
     return found
 
 
-LATER = ("vae", "prompts", "expert", "dtype", "motion")  # keys of job files that are younger than 0.1
+LATER = ("vae", "prompts", "expert", "dtype", "motion", "pose")  # keys of job files that are younger than 0.1
 
 
 def jobs() -> dict:
