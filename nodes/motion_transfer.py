@@ -13,11 +13,11 @@ from ..motion.choices import (
     WHOLE,
 )
 from ..motion.errors import ConfigError
-from ..motion.limits import MAX_DATA_SEED, MAX_FPS, MAX_SIDE
+from ..motion.limits import MAX_FPS, MAX_SIDE
 from .host import checks, progress
 from .host.compat import inp, out, schema, unique_id
 from .host.text_under import text_under
-from .training_widgets import MAX_STEPS, MORE, changed_data_input, memory_inputs, resume_input
+from .training_widgets import MAX_STEPS, MORE, changed_data_input, memory_inputs, preset_inputs, resume_input
 
 CATEGORY = "MotionBlocks/motion transfer"
 MOTION_CLIP = io.Custom("MOTIONBLOCKS_MOTION_CLIP")
@@ -315,15 +315,7 @@ def _train_widgets() -> list:
             io.Int.Input, "temporal_steps", default=0, min=0, max=MAX_STEPS,
             tooltip="Steps of the second stage; 0 = the preset's. Too many bring the looks in.",
         ),
-        inp(
-            io.Float.Input, "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, round=1e-7,
-            tooltip="Size of the steps at their largest; 0 = the preset's.",
-        ),
-        inp(io.Int.Input, "rank", default=0, min=0, max=1024, tooltip="Size of the LoRAs; 0 = the preset's."),
-        inp(
-            io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
-            tooltip="Random seed. Changing it starts a new training run.",
-        ),
+        *preset_inputs("the LoRAs"),
         inp(
             io.String.Input, "file_prefix", default="my_clip_motion",
             tooltip="Name of the files: output/loras/my_clip_motion_00001.safetensors, and with _spatial that of the "

@@ -10,7 +10,15 @@ from .host import checks, folders, pixels, progress
 from .host.compat import inp, out, schema, unique_id
 from .host.poses import POSE_KEYPOINT, canvas_of, confidence_input, read
 from .host.text_under import text_under
-from .training_widgets import MAX_STEPS, MORE, PRECISIONS, changed_data_input, every_inputs, resume_input
+from .training_widgets import (
+    MAX_STEPS,
+    MORE,
+    changed_data_input,
+    every_inputs,
+    memory_inputs,
+    preset_inputs,
+    resume_input,
+)
 
 CATEGORY = "MotionBlocks/poses"
 DATASET = io.Custom("MOTIONBLOCKS_POSE_DATASET")
@@ -248,15 +256,7 @@ def _train_widgets() -> list:
             io.Int.Input, "steps", default=0, min=0, max=MAX_STEPS,
             tooltip="Optimizer steps; 0 = the preset's. The paper sees every clip ten times.",
         ),
-        inp(
-            io.Float.Input, "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, round=1e-7,
-            tooltip="Size of the steps at their largest; 0 = the preset's.",
-        ),
-        inp(io.Int.Input, "rank", default=0, min=0, max=1024, tooltip="Size of the LoRA; 0 = the preset's."),
-        inp(
-            io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
-            tooltip="Random seed. Changing it starts a new training run.",
-        ),
+        *preset_inputs("the LoRA"),
         inp(
             io.String.Input, "file_prefix", default="my_poses",
             tooltip="Name of the file: output/loras/my_poses_00001.safetensors.",
@@ -286,14 +286,7 @@ def _train_more() -> list:
             tooltip="Share of samples trained with the empty prompt, so that cfg works; 0 as in the paper.",
         ),
         *every_inputs(),
-        inp(
-            io.Combo.Input, "precision", options=list(PRECISIONS), default="fp32", **MORE,
-            tooltip="bf16 is faster and smaller on a GPU; weights and optimizer stay fp32.",
-        ),
-        inp(
-            io.Boolean.Input, "gradient_checkpointing", default=False, **MORE,
-            tooltip="Compute the blocks twice to need less memory; presets paper and low memory always do.",
-        ),
+        *memory_inputs("presets paper and low memory always do"),
         inp(
             io.Combo.Input, "expert", options=list(EXPERTS), default=WHOLE, **MORE,
             tooltip="Wan 2.2 has two models, and nothing in a MODEL tells them apart: say which this is, and train "

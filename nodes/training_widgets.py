@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..motion.choices import EXPERTS, WHOLE
+from ..motion.limits import MAX_DATA_SEED
 from .host.compat import inp
 from .training_run.folders import LATEST, NEW, listed_states
 
@@ -51,8 +52,23 @@ def window_inputs(stride_max: int) -> list:
     ]  # fmt: skip
 
 
-def memory_inputs() -> list:
-    """What is computed in, and what is kept."""
+def preset_inputs(of: str) -> list:
+    """Numbers that a preset has, 0, and the seed. of: whose size the rank is, such as "the LoRA"."""
+    return [
+        inp(
+            io.Float.Input, "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, round=1e-7,
+            tooltip="Size of the steps at their largest; 0 = the preset's.",
+        ),
+        inp(io.Int.Input, "rank", default=0, min=0, max=1024, tooltip=f"Size of {of}; 0 = the preset's."),
+        inp(
+            io.Int.Input, "seed", default=0, min=0, max=MAX_DATA_SEED, control_after_generate=False,
+            tooltip="Random seed. Changing it starts a new training run.",
+        ),
+    ]  # fmt: skip
+
+
+def memory_inputs(of_presets: str = "") -> list:
+    """What is computed in, and what is kept. of_presets: what some presets do whatever is asked."""
     return [
         inp(
             io.Combo.Input, "precision", options=list(PRECISIONS), default="fp32", **MORE,
@@ -60,7 +76,7 @@ def memory_inputs() -> list:
         ),
         inp(
             io.Boolean.Input, "gradient_checkpointing", default=False, **MORE,
-            tooltip="Compute the blocks twice to need less memory.",
+            tooltip="Compute the blocks twice to need less memory" + (f"; {of_presets}." if of_presets else "."),
         ),
     ]  # fmt: skip
 
